@@ -1,0 +1,32 @@
+"""What login takes, and what it and the profile answer."""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from app.contract.rules import Contract, NonEmptyText
+
+
+class LoginRequest(Contract):
+    """JSON, or the OAuth2 password form, whose other fields (`grant_type`, `scope` …) are ignored."""
+
+    max_body_bytes: ClassVar[int] = 16 * 1024
+
+    username: NonEmptyText
+    password: NonEmptyText = Field(repr=False)
+
+
+class TokenAnswer(BaseModel):
+    """As RFC 6749 §5.1 has it. `expires_in` in seconds."""
+
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - no password
+    expires_in: int
+
+
+class Profile(BaseModel):
+    """Whose token this is. `username` is null when nobody knows one; `exp` in Unix seconds."""
+
+    id: str
+    username: str | None
+    exp: float

@@ -1,0 +1,104 @@
+"""Every way a request can fail.
+
+GatewayError
+├── InvalidRequest        400   what the caller sent breaks a rule; one sentence or a list of them
+├── SafetyBlocked         400   the vendor refused the prompt or every picture
+├── Unauthorized          401
+├── RouteNotFound         404
+├── RequestTimedOut       408   the body did not arrive in time
+├── PayloadTooLarge       413
+├── UnsupportedMedia      415
+├── RateLimited           429
+├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
+│   └── ModelGone         ---   the vendor no longer has this model; services go on along the chain
+├── UpstreamUnavailable   503
+└── UpstreamTimeout       504
+
+An error's message is public. The private reason travels as `__cause__` and is only logged.
+Statuses and bodies are made in `api/errors.py`.
+"""
+
+from collections.abc import Sequence
+
+from app.contract.safety import Block
+
+
+class GatewayError(Exception):
+    """A failure the caller is told about. `message` is public."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(GatewayError):
+    """The request breaks a rule. `sentences` is set when each broken rule has one (a list in the body)."""
+
+    def __init__(self, message: str | Sequence[str]) -> None:
+        super().__init__(message if isinstance(message, str) else "; ".join(message))
+        self.sentences = None if isinstance(message, str) else tuple(message)
+
+
+class SafetyBlocked(GatewayError):
+    """No picture was made, because the vendor's filters said no (or made nothing without saying why)."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(block.message)
+        self.block = block
+
+
+class Unauthorized(GatewayError):
+    """No valid token. Why is never told."""
+
+
+class RouteNotFound(GatewayError):
+    """No such path, or not with this method."""
+
+
+class RequestTimedOut(GatewayError):
+    """The body stopped arriving."""
+
+
+class PayloadTooLarge(GatewayError):
+    """The body is over its limit (`file` false), or one uploaded file is over the limit of a picture."""
+
+    def __init__(self, message: str = "request entity too large", *, file: bool = False) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+class UnsupportedMedia(GatewayError):
+    """A charset or content encoding the gateway does not read."""
+
+
+class RateLimited(GatewayError):
+    """Too many requests. `retry_after` in seconds; `by_vendor` when the vendor's quota said so."""
+
+    def __init__(self, retry_after: int, *, by_vendor: bool = False) -> None:
+        super().__init__("Too Many Requests")
+        self.retry_after = retry_after
+        self.by_vendor = by_vendor
+
+
+class UpstreamFailed(GatewayError):
+    """The vendor broke, refused our credentials, or answered nonsense."""
+
+
+class ModelGone(UpstreamFailed):
+    """The vendor answers 404 for this model. Such a call costs nothing."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} is not served any more")
+        self.model = model
+
+
+class UpstreamUnavailable(GatewayError):
+    """The vendor, the store or our own queue is full for now. `retry_after` in seconds."""
+
+    def __init__(self, message: str = "", *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamTimeout(GatewayError):
+    """The deadline passed. The call's outcome is unknown and may be paid: it is never repeated."""

@@ -1,0 +1,393 @@
+"""The six requests and two answers of `/api/v1/image/*`, as the API document has them.
+
+Fields stand in the order of the document's tables, because messages come in that order; our own optional
+fields follow. Validators check what must hold between fields before anything is paid.
+"""
+
+import re
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
+from app.contract.models import Operation
+from app.contract.pictures import Picture
+from app.contract.rules import (
+    Contract,
+    Flag,
+    FormFlag,
+    FormWhole,
+    NonEmptyText,
+    Number,
+    OnlyWhen,
+    PictureField,
+    Raw,
+    ServedFor,
+    Text,
+    Uploads,
+    Whole,
+    broken,
+)
+from app.contract.safety import Block
+
+MAX_UPSCALED_PIXELS = 17_000_000
+LARGEST_SEED = 2**31 - 1
+
+
+def _seed_that_vendors_take(seed: int) -> int:
+    if not 1 <= seed <= LARGEST_SEED:
+        raise broken(f"{{path}} must be between 1 and {LARGEST_SEED}")
+    return seed
+
+
+def _at_least_one(steps: int) -> int:
+    if steps < 1:
+        raise broken("{path} must not be less than 1")
+    return steps
+
+
+Seed = Annotated[Whole, AfterValidator(_seed_that_vendors_take)]
+FormSeed = Annotated[FormWhole, AfterValidator(_seed_that_vendors_take)]
+
+SafetySetting = Literal["block_low_and_above", "block_medium_and_above", "block_only_high", "block_none"]
+PersonGeneration = Literal["dont_allow", "allow_adult", "allow_all"]
+AspectRatio = Literal["1:1", "3:4", "4:3", "9:16", "16:9"]
+SampleImageSize = Literal["1K", "2K"]
+ResponseFormat = Literal["url", "b64_json"]
+
+_DOCUMENTED_MODELS = (
+    "imagen-3.0-generate-002",
+    "imagen-3.0-generate-001",
+    "imagen-3.0-fast-generate-001",
+    "imagen-4.0-generate-001",
+    "imagen-4.0-fast-generate-001",
+    "imagen-4.0-ultra-generate-001",
+    "gemini-3-pro-image-preview",
+    "gemini-2.5-flash-image",
+)
+
+
+class OutputOptions(Contract):
+    mime_type: Literal["image/png", "image/jpeg"] = "image/png"
+    compression_quality: Annotated[FormWhole, Ge(0), Le(100)] = 75
+
+
+def _watermark(add_watermark: bool | None, seed: int | None) -> bool:
+    """Google makes no watermark on seeded pictures: explicit, or on unless there is a seed."""
+    if add_watermark and seed is not None:
+        raise broken("seed is not available when addWatermark is true")
+    return seed is None if add_watermark is None else add_watermark
+
+
+class TextToImage(Contract):
+    operation: ClassVar[Operation] = "text-to-image"
+
+    model: Annotated[str, ServedFor("text-to-image", _DOCUMENTED_MODELS)] | None = None
+    prompt: NonEmptyText
+    sample_count: Annotated[Whole, Ge(1), Le(4)] = 1
+    add_watermark: Flag | None = None
+    seed: Seed | None = None
+    negative_prompt: Text | None = None
+    output_options: OutputOptions = OutputOptions()
+    storage_uri: Text | None = None
+    safety_setting: SafetySetting = "block_medium_and_above"
+    person_generation: PersonGeneration = "allow_adult"
+    aspect_ratio: AspectRatio | None = None
+    sample_image_size: SampleImageSize | None = None
+    enhance_prompt: Flag | None = None
+    response_format: ResponseFormat = "url"
+
+    @property
+    def watermark(self) -> bool:
+        return _watermark(self.add_watermark, self.seed)
+
+    @model_validator(mode="after")
+    def _seed_or_watermark(self) -> Self:
+        _watermark(self.add_watermark, self.seed)
+        return self
+
+
+class ImageUpscale(Contract):
+    operation: ClassVar[Operation] = "image-upscale"
+    uploads: ClassVar[Uploads] = {"image": 1}
+    sample_count: ClassVar[int] = 1
+
+    image: PictureField
+    upscale_factor: Literal["x2", "x3", "x4"] = "x2"
+    prompt: Text = "Upscale the image"
+    add_watermark: FormFlag = True
+    output_options: OutputOptions = OutputOptions()
+    storage_uri: Text | None = None
+    response_format: ResponseFormat = "b64_json"
+
+    @model_validator(mode="after")
+    def _seventeen_megapixels(self) -> Self:
+        if isinstance(self.image, Picture):
+            width, height = self.image.size
+            factor = int(self.upscale_factor[1:])
+            if width * factor * height * factor > MAX_UPSCALED_PIXELS:
+                raise broken("image must not exceed 17 megapixels after upscaling")
+        return self
+
+
+def _uploaded(value: Raw) -> bool:
+    return isinstance(value[0] if isinstance(value, list) and value else value, bytes)
+
+
+def _references_from_form(raw: dict[str, Raw]) -> dict[str, Raw]:
+    """`referenceImages[0][image]` is the file that JSON gives as `bytesBase64Encoded`."""
+    references = raw.get("referenceImages")
+    if not isinstance(references, list):
+        return raw
+    placed = [
+        {**reference, "bytesBase64Encoded": reference["image"]}
+        if isinstance(reference, dict) and _uploaded(reference.get("image"))
+        else reference
+        for reference in references
+    ]
+    return {**raw, "referenceImages": placed}
+
+
+class MaskImageConfig(Contract):
+    mask_mode: Literal[
+        "MASK_MODE_USER_PROVIDED", "MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC"
+    ]
+    dilation: Number | None = None
+    mask_classes: Annotated[tuple[Whole, ...], MaxLen(5)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.dilation is not None and not 0 <= self.dilation <= 1:
+            raise broken("{path}.dilation must be between 0 and 1")
+        if self.mask_mode == "MASK_MODE_SEMANTIC" and not self.mask_classes:
+            raise broken("{path}.maskClasses should not be empty with MASK_MODE_SEMANTIC")
+        return self
+
+
+class EditReference(Contract):
+    reference_type: Literal["REFERENCE_TYPE_RAW", "REFERENCE_TYPE_MASK"]
+    reference_id: Whole
+    bytes_base64_encoded: PictureField
+    mask_image_config: Annotated[MaskImageConfig | None, OnlyWhen("referenceType", "REFERENCE_TYPE_MASK")] = (
+        None
+    )
+
+
+class ImageEdit(Contract):
+    operation: ClassVar[Operation] = "image-edit"
+    max_body_bytes: ClassVar[int] = 64 * 1024 * 1024
+    uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
+
+    prompt: Text | None = None
+    reference_images: Annotated[tuple[EditReference, ...], MinLen(2)]
+    edit_mode: Literal[
+        "EDIT_MODE_INPAINT_REMOVAL", "EDIT_MODE_INPAINT_INSERTION", "EDIT_MODE_BGSWAP", "EDIT_MODE_OUTPAINT"
+    ]
+    base_steps: Annotated[Whole, Ge(1), Le(75)] = 75
+    guidance_scale: Annotated[Whole, Ge(0), Le(500)] | None = None
+    sample_count: Annotated[Whole, Ge(1), Le(4)] = 4
+    add_watermark: Flag = True
+    storage_uri: Text | None = None
+    response_format: ResponseFormat = "b64_json"
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        return _references_from_form(raw)
+
+    @property
+    def original(self) -> EditReference:
+        return self._only("REFERENCE_TYPE_RAW")
+
+    @property
+    def mask(self) -> EditReference:
+        return self._only("REFERENCE_TYPE_MASK")
+
+    def _only(self, kind: str) -> EditReference:
+        """The one reference of its kind. Raises when there is none or another."""
+        found = [reference for reference in self.reference_images if reference.reference_type == kind]
+        if len(found) != 1:
+            raise broken(f"referenceImages must contain exactly one {kind}")
+        return found[0]
+
+    @model_validator(mode="after")
+    def _mask_fits_the_original(self) -> Self:
+        original, mask = self.original.bytes_base64_encoded, self.mask.bytes_base64_encoded
+        if isinstance(original, Picture) and isinstance(mask, Picture) and original.size != mask.size:
+            raise broken("the mask must have the size of the image it masks")
+        return self
+
+
+class ControlImageConfig(Contract):
+    control_type: Literal["CONTROL_TYPE_FACE_MESH", "CONTROL_TYPE_CANNY", "CONTROL_TYPE_SCRIBBLE"]
+    enable_control_image_computation: Flag | None = None
+
+
+class SubjectImageConfig(Contract):
+    subject_description: Text | None = None
+    subject_type: Literal[
+        "SUBJECT_TYPE_PERSON", "SUBJECT_TYPE_ANIMAL", "SUBJECT_TYPE_PRODUCT", "SUBJECT_TYPE_DEFAULT"
+    ]
+
+
+class StyleImageConfig(Contract):
+    style_description: Text | None = None
+
+
+class CustomizeReference(Contract):
+    reference_type: Literal["REFERENCE_TYPE_CONTROL", "REFERENCE_TYPE_SUBJECT", "REFERENCE_TYPE_STYLE"]
+    reference_id: Whole
+    bytes_base64_encoded: PictureField
+    control_image_config: ControlImageConfig | None = None
+    subject_image_config: SubjectImageConfig | None = None
+    style_image_config: StyleImageConfig | None = None
+
+
+class ImageCustomize(Contract):
+    operation: ClassVar[Operation] = "image-customize"
+    max_body_bytes: ClassVar[int] = 64 * 1024 * 1024
+    uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
+
+    prompt: NonEmptyText
+    reference_images: Annotated[tuple[CustomizeReference, ...], MinLen(1), MaxLen(4)]
+    sample_count: Annotated[Whole, Ge(1), Le(4)] = 4
+    negative_prompt: Text | None = None
+    seed: Seed | None = None
+    storage_uri: Text | None = None
+    response_format: ResponseFormat = "b64_json"
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        return _references_from_form(raw)
+
+    @property
+    def watermark(self) -> bool:
+        """The document gives no addWatermark here: on unless there is a seed."""
+        return self.seed is None
+
+    @model_validator(mode="after")
+    def _cited_references_exist(self) -> Self:
+        given = {reference.reference_id for reference in self.reference_images}
+        for cited in re.findall(r"\[(\d{1,9})\]", self.prompt):
+            if int(cited) not in given:
+                raise broken(f"prompt cites [{cited}], which is no referenceId of referenceImages")
+        return self
+
+
+class VirtualTryOn(Contract):
+    operation: ClassVar[Operation] = "virtual-try-on"
+    uploads: ClassVar[Uploads] = {"images": None}
+
+    person_image: PictureField
+    product_images: Annotated[tuple[PictureField, ...], MinLen(1)]
+    sample_count: Annotated[FormWhole, Ge(1), Le(4)] = 1
+    base_steps: Annotated[FormWhole, AfterValidator(_at_least_one)] = 32
+    add_watermark: FormFlag = True
+    output_options: OutputOptions = OutputOptions()
+    storage_uri: Text | None = None
+    response_format: ResponseFormat = "b64_json"
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        """`images`: the first file is the person, the others are products."""
+        files = raw.get("images")
+        if not _uploaded(files):
+            return raw
+        person, *products = files if isinstance(files, list) else [files]
+        return {**raw, "personImage": person, "productImages": products}
+
+
+class ProductRecontext(Contract):
+    operation: ClassVar[Operation] = "product-recontext"
+    uploads: ClassVar[Uploads] = {"productImages": None}
+
+    prompt: Text | None = None
+    product_images: Annotated[tuple[PictureField, ...], MinLen(1), MaxLen(3)]
+    sample_count: Annotated[FormWhole, Ge(1), Le(4)] = 1
+    add_watermark: FormFlag | None = None
+    enhance_prompt: FormFlag = True
+    safety_setting: SafetySetting = "block_medium_and_above"
+    person_generation: PersonGeneration = "allow_adult"
+    seed: FormSeed | None = None
+    storage_uri: Text | None = None
+    response_format: ResponseFormat = "b64_json"
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        """One uploaded file is a list of one."""
+        files = raw.get("productImages")
+        return {**raw, "productImages": [files]} if isinstance(files, bytes) else raw
+
+    @property
+    def watermark(self) -> bool:
+        return _watermark(self.add_watermark, self.seed)
+
+    @model_validator(mode="after")
+    def _seed_or_watermark(self) -> Self:
+        _watermark(self.add_watermark, self.seed)
+        return self
+
+
+ImageRequest = TextToImage | ImageUpscale | ImageEdit | ImageCustomize | VirtualTryOn | ProductRecontext
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answer(BaseModel):
+    """Base of what callers get: camelCase outside, fields that are None left out."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
+
+
+class Filtered(Answer):
+    """A sample that the vendor's filters took. All but the reason only when the support code is known."""
+
+    rai_filtered_reason: str
+    error_code: int | None = None
+    category: str | None = None
+    filtered_on: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        return cls(
+            rai_filtered_reason=block.reason,
+            error_code=block.code,
+            category=block.category,
+            filtered_on=block.side,
+            hint=block.hint,
+        )
+
+
+class StoredImage(Answer):
+    url: str
+    filename: str
+    mime_type: str
+    generated_at: str
+
+
+class Prediction(Answer):
+    """Base64 bytes, or where the picture was stored."""
+
+    bytes_base64_encoded: str | None = None
+    gcs_uri: str | None = None
+    url: str | None = None
+    mime_type: str
+
+
+class StoredImages(Answer):
+    """`requested_model` is there when another model than the named one made the pictures."""
+
+    success: Literal[True] = True
+    model: str
+    requested_model: str | None = None
+    images: tuple[StoredImage, ...]
+    filtered: tuple[Filtered, ...] | None = None
+
+
+class Predictions(Answer):
+    predictions: tuple[Prediction, ...]
+    model: str
+    requested_model: str | None = None
+    filtered: tuple[Filtered, ...] | None = None

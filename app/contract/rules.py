@@ -1,0 +1,374 @@
+"""Fields' declared rules, read twice: by pydantic to build a value, here to say what breaks them.
+
+Clients parse class-validator's sentences, so every broken rule of every field speaks, in class-validator's
+order (nestjs-contract.md §3). Nothing is written per endpoint: `str` gives "must be a string", `Ge(1)` gives
+"must not be less than 1", `Literal` gives "must be one of the following values", a nested model its own
+sentences under a dotted path. Rules that class-validator does not know raise `broken(…)` in a validator.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Strict,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from app.contract.errors import InvalidRequest
+from app.contract.models import Catalogue, Operation
+from app.contract.pictures import GcsUri, NotAPicture, Picture, PictureTooLarge, Source, read_source
+from app.contract.pixels import normalise
+
+Raw = Any
+"""A value as it came in: parsed JSON, or text and bytes of a form."""
+
+
+Uploads = Mapping[str, int | None]
+"""Form fields that take files, and how many each (None: any number). Empty: forms are not read."""
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _whole(value: Raw) -> Raw:
+    """JSON knows one kind of number: 2.0 is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def _number_from_text(value: Raw) -> Raw:
+    """Forms have only text. Decimals are read; as in JavaScript, blank text is 0 and `true` is 1."""
+    if isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text:
+        return 0
+    return _whole(float(text)) if len(text) < 64 and _DECIMAL.fullmatch(text) else value
+
+
+def _flag_from_text(value: Raw) -> Raw:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _read_picture(value: Raw) -> Source:
+    try:
+        source = value if isinstance(value, Picture | GcsUri) else read_source(value)
+        return normalise(source) if isinstance(source, Picture) else source
+    except NotAPicture as exc:
+        raise broken("{path} must be a PNG, JPEG, WebP or GIF image") from exc
+    except PictureTooLarge as exc:
+        raise broken("{path} must not be larger than 20 MB or 50 megapixels") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class PictureText:
+    """Marks a field whose raw value is text or uploaded bytes and whose built value is a Source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFor:
+    """Marks a model id: one of the catalogue's for the operation. The sentence names `documented` only."""
+
+    operation: Operation
+    documented: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyWhen:
+    """Marks a field that is required when its neighbour `field` has the value, else not looked at."""
+
+    field: str
+    value: str
+
+
+Text = Annotated[str, Strict()]
+NonEmptyText = Annotated[str, Strict(), MinLen(1)]
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_whole)]
+FormFlag = Annotated[bool, Strict(), BeforeValidator(_flag_from_text)]
+FormWhole = Annotated[int, Strict(), BeforeValidator(_whole), BeforeValidator(_number_from_text)]
+PictureField = Annotated[
+    Source,
+    PictureText(),
+    BeforeValidator(_read_picture),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "picture",
+            "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI",
+        }
+    ),
+]
+
+
+def broken(sentence: str) -> PydanticCustomError:
+    """A rule of ours is broken. `{path}` in the sentence becomes the field's dotted path."""
+    return PydanticCustomError("sentence", sentence)
+
+
+class Contract(BaseModel):
+    """Base of what callers send: camelCase outside, frozen, unknown fields ignored, null means absent."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, arbitrary_types_allowed=True
+    )
+
+    max_body_bytes: ClassVar[int] = 32 * 1024 * 1024
+    uploads: ClassVar[Uploads] = {}
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        """Give uploaded files the places they have in JSON."""
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tidy(cls, raw: Raw) -> Raw:
+        """Drop nulls and fields that do not apply; a list in an object's place means its first element."""
+        while isinstance(raw, list):
+            raw = raw[0] if raw else {}
+        if not isinstance(raw, Mapping):
+            return raw
+        kept = {name: value for name, value in raw.items() if value is not None}
+        for rule in _rules(cls):
+            if not rule.applies(kept):
+                kept.pop(rule.name, None)
+        return kept
+
+
+T = TypeVar("T", bound=Contract)
+
+
+def read(contract: type[T], raw: Raw, catalogue: Catalogue, *, text: bool = False) -> T:
+    """Build a contract type from parsed JSON or a parsed form (`text`: numbers and flags come as text).
+
+    Raises InvalidRequest, a sentence per broken rule. Pictures are decoded when every other rule holds, which
+    takes its time: call it off the event loop for a contract that has any.
+    """
+    fields = raw if isinstance(raw, Mapping) else {}
+    if text:
+        fields = _read_text(contract, fields)
+    if sentences := list(_explain(contract, fields, catalogue, hide=True)):
+        raise InvalidRequest(sentences)
+    try:
+        return contract.model_validate(fields)
+    except ValidationError as exc:
+        raise InvalidRequest(_own_sentences(exc)) from None
+
+
+def _read_text(contract: type[BaseModel], fields: Mapping[str, Raw]) -> dict[str, Raw]:
+    """Turn a form's text into the numbers and flags that the fields are declared to be."""
+    return {
+        rule.name: _from_text(rule, fields[rule.name]) for rule in _rules(contract) if rule.name in fields
+    }
+
+
+def _from_text(rule: "_Rule", value: Raw) -> Raw:
+    if isinstance(value, list) and rule.element:
+        return [_from_text(rule.element, one) for one in value]
+    if isinstance(value, Mapping) and rule.nests:
+        return _read_text(rule.type, value)
+    if rule.type is bool:
+        return _flag_from_text(value)
+    return _number_from_text(value) if rule.type in (int, float) else value
+
+
+def _own_sentences(exc: ValidationError) -> list[str]:
+    """What `broken` rules say. Without one `_explain` and pydantic disagree: then the fields are named."""
+    errors = exc.errors(include_url=False, include_context=False, include_input=False)
+    said = [error for error in errors if error["type"] == "sentence"]
+    return [
+        (error["msg"] if said else "{path} is not valid").replace("{path}", ".".join(map(str, error["loc"])))
+        for error in said or errors
+    ]
+
+
+# ── sentences ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One field's declaration, taken apart once per type."""
+
+    name: str
+    type: Any
+    required: bool
+    marks: tuple[Any, ...]
+    element: "_Rule | None"
+
+    @property
+    def nests(self) -> bool:
+        return isinstance(self.type, type) and issubclass(self.type, BaseModel)
+
+    def mark(self, kind: type[Any]) -> Any:
+        return next((mark for mark in self.marks if isinstance(mark, kind)), None)
+
+    def applies(self, fields: Mapping[str, Raw]) -> bool:
+        condition = self.mark(OnlyWhen)
+        return condition is None or fields.get(condition.field) == condition.value
+
+    def convert(self, value: Raw) -> Raw:
+        """What the field's before-validators make of it: the last declared runs first, as in pydantic."""
+        if self.mark(PictureText):
+            return value
+        for mark in reversed(self.marks):
+            if isinstance(mark, BeforeValidator):
+                value = mark.func(value)  # type: ignore[call-arg]
+        return value
+
+
+_CACHE: dict[type[BaseModel], tuple[_Rule, ...]] = {}
+
+
+def _rules(contract: type[BaseModel]) -> tuple[_Rule, ...]:
+    if contract not in _CACHE:
+        _CACHE[contract] = tuple(_rule(field) for field in contract.model_fields.values())
+    return _CACHE[contract]
+
+
+def _rule(field: FieldInfo) -> _Rule:
+    kind, marks = _take_apart(field.annotation, tuple(field.metadata))
+    required = field.is_required() or any(isinstance(mark, OnlyWhen) for mark in marks)
+    return _Rule(field.alias or "", kind, required, marks, _element(kind))
+
+
+def _element(kind: Any) -> _Rule | None:
+    if get_origin(kind) is not tuple:
+        return None
+    inner, marks = _take_apart(get_args(kind)[0], ())
+    return _Rule("", inner, True, marks, None)
+
+
+def _take_apart(kind: Any, marks: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """`Annotated[int, Ge(1)] | None` → int, (Ge(1),)"""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind, *inner = get_args(kind)
+            marks = (*inner, *marks)
+        elif get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind):
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        else:
+            return kind, marks
+
+
+def _explain(
+    contract: type[BaseModel], fields: Mapping[str, Raw], catalogue: Catalogue, *, hide: bool = False
+) -> Iterator[str]:
+    """The sentences of one object, in declaration order. At the top (`hide`) children hide their parent's."""
+    for rule in _rules(contract):
+        present = rule.name in fields
+        value = fields.get(rule.name)
+        if not rule.applies(fields) or (value is None and not rule.required):
+            continue
+        children = list(_children(rule, value, catalogue))
+        yield from children
+        if not (hide and children):
+            yield from _own(rule, value, catalogue, present)
+
+
+def _children(rule: _Rule, value: Raw, catalogue: Catalogue) -> Iterator[str]:
+    """Sentences from inside a nested object or list, each under its parent's path."""
+    of = rule.element or rule
+    if not of.nests:
+        return
+    if isinstance(value, Mapping):
+        for sentence in _explain(of.type, value, catalogue):
+            yield f"{rule.name}.{sentence}"
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            if isinstance(element, Mapping | list):
+                inner = _Rule(str(index), of.type, True, (), None)
+                for sentence in _children(inner, element, catalogue):
+                    yield f"{rule.name}.{sentence}"
+            else:
+                yield f"{rule.name}.{_nested(rule)}"
+
+
+def _own(rule: _Rule, value: Raw, catalogue: Catalogue, present: bool) -> Iterator[str]:
+    """The sentences about the field itself."""
+    name = rule.name
+    if rule.element:
+        yield from _list(rule, rule.element, value, catalogue, present)
+    elif rule.mark(OnlyWhen) and value is None:
+        yield f"{name} should not be null or undefined"
+        if present:
+            yield _nested(rule)
+    elif rule.nests:
+        if not isinstance(value, Mapping | list):
+            yield _nested(rule)
+    else:
+        for sentence in _scalar(rule, rule.convert(value), catalogue):
+            yield f"{name} {sentence}"
+
+
+def _list(rule: _Rule, element: _Rule, value: Raw, catalogue: Catalogue, present: bool) -> Iterator[str]:
+    elements = value if isinstance(value, list) else [value]
+    if not element.nests:
+        said = [list(_scalar(element, element.convert(one), catalogue)) for one in elements]
+        for sentence in dict.fromkeys(sentence for sentences in said for sentence in sentences):
+            yield f"each value in {rule.name} {sentence}"
+    length = len(value) if isinstance(value, list) else None
+    if (most := rule.mark(MaxLen)) and (length is None or length > most.max_length):
+        yield f"{rule.name} must contain no more than {most.max_length} elements"
+    if (least := rule.mark(MinLen)) and (length is None or length < least.min_length):
+        yield f"{rule.name} must contain at least {least.min_length} elements"
+    if length is None:
+        yield f"{rule.name} must be an array"
+    if element.nests and present and not isinstance(value, list | Mapping):
+        yield _nested(rule)
+
+
+def _nested(rule: _Rule) -> str:
+    each = "each value in " if rule.element else ""
+    return f"{each}nested property {rule.name} must be either object or array"
+
+
+def _scalar(rule: _Rule, value: Raw, catalogue: Catalogue) -> Iterator[str]:
+    """What one value breaks, without the field's name: class-validator's decorators from the bottom up."""
+    if served := rule.mark(ServedFor):
+        if value not in catalogue.serving(served.operation):
+            yield "must be one of the following values: " + ", ".join(served.documented)
+    elif get_origin(rule.type) is Literal:
+        if not (isinstance(value, str) and value in get_args(rule.type)):
+            yield "must be one of the following values: " + ", ".join(get_args(rule.type))
+    elif rule.type is bool:
+        if not isinstance(value, bool):
+            yield "must be a boolean value"
+    elif rule.type in (int, float):
+        yield from _numeric(rule, value)
+    else:
+        least = rule.mark(MinLen) or rule.mark(PictureText)
+        if least and (value is None or value in ("", b"")):
+            yield "should not be empty"
+        if not isinstance(value, str | bytes if rule.mark(PictureText) else str):
+            yield "must be a string"
+
+
+def _numeric(rule: _Rule, value: Raw) -> Iterator[str]:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if (most := rule.mark(Le)) and not number <= most.le:
+        yield f"must not be greater than {most.le}"
+    if (least := rule.mark(Ge)) and not number >= least.ge:
+        yield f"must not be less than {least.ge}"
+    if rule.type is int and not (isinstance(number, int) or number.is_integer()):
+        yield "must be an integer number"
+    if rule.type is float and not math.isfinite(number):
+        yield "must be a number conforming to the specified constraints"

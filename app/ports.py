@@ -1,0 +1,57 @@
+"""What the gateway asks of the outside."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from app.contract.models import Model
+from app.contract.pictures import Picture
+from app.contract.safety import Block
+
+Request = TypeVar("Request", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a provider made: at least one picture, and a Block for each sample that was filtered."""
+
+    pictures: tuple[Picture, ...]
+    filtered: tuple[Block, ...] = ()
+
+
+class Provider(Protocol[Request]):
+    """A vendor's image models.
+
+    Raises only `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
+    A cancelled call is cancelled at the vendor where the vendor allows it.
+    """
+
+    async def run(self, request: Request, model: Model, /) -> Generation: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Storage(Protocol):
+    """Where pictures go."""
+
+    async def save(self, name: str, picture: Picture, /, *, bucket: str | None = None) -> str:
+        """Store the picture under the object name and return its public URL.
+
+        `bucket` defaults to the gateway's own. Saving the same name twice is harmless: the first one stays.
+        Raises UpstreamUnavailable when it can be tried again later, UpstreamFailed when not.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+class Spool(Protocol):
+    """Where pictures wait that are paid for and could not be stored."""
+
+    async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
+        """Keep the picture until the store is back; it will be saved there under the same name."""
+
+
+class Part(Protocol):
+    """Something the gateway cannot work without."""
+
+    async def ready(self) -> None:
+        """Return when it answers; raise any exception when it does not."""

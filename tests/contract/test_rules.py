@@ -1,0 +1,194 @@
+"""The two readers of a field's rules agree: what no sentence objects to, pydantic builds."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.contract.errors import InvalidRequest
+from app.contract.image import (
+    EditReference,
+    ImageCustomize,
+    ImageEdit,
+    ImageUpscale,
+    MaskImageConfig,
+    TextToImage,
+    VirtualTryOn,
+)
+from app.contract.models import load_catalogue
+from app.contract.rules import Contract, read
+
+CATALOGUE = load_catalogue()
+
+
+def png(size: tuple[int, int] = (8, 8)) -> str:
+    out = BytesIO()
+    Image.new("RGB", size, "teal").save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+names = st.sampled_from(
+    [
+        field.alias or ""
+        for contract in (
+            TextToImage,
+            ImageUpscale,
+            ImageEdit,
+            EditReference,
+            MaskImageConfig,
+            ImageCustomize,
+            VirtualTryOn,
+        )
+        for field in contract.model_fields.values()
+    ]
+)
+words = st.sampled_from(["", "x", "2", "true", "image/png", "x2", "REFERENCE_TYPE_MASK", "1:1", png()])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-10, 600)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | words
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(
+    contract=st.sampled_from([TextToImage, ImageUpscale, ImageEdit, ImageCustomize, VirtualTryOn]),
+    raw=st.dictionaries(names, values, max_size=8),
+    text=st.booleans(),
+)
+def test_every_refusal_is_a_sentence_about_a_field(
+    contract: type[Contract], raw: dict[str, Any], text: bool
+) -> None:
+    sentences: tuple[str, ...] | None = ()
+    try:
+        read(contract, raw, CATALOGUE, text=text)
+    except InvalidRequest as error:
+        sentences = error.sentences
+    assert sentences is not None
+    assert not [sentence for sentence in sentences if "is not valid" in sentence]
+
+
+def edit(*, mask: dict[str, Any]) -> dict[str, Any]:
+    """A masked edit; `mask` changes its second reference."""
+    base = {"referenceType": "REFERENCE_TYPE_RAW", "referenceId": 1, "bytesBase64Encoded": png()}
+    config = {"maskMode": "MASK_MODE_USER_PROVIDED"}
+    second = {**base, "referenceType": "REFERENCE_TYPE_MASK", "referenceId": 2, "maskImageConfig": config}
+    return {"referenceImages": [base, {**second, **mask}], "editMode": "EDIT_MODE_OUTPAINT"}
+
+
+def refused(contract: type[Contract], raw: dict[str, Any], *, text: bool = False) -> list[str]:
+    with pytest.raises(InvalidRequest) as caught:
+        read(contract, raw, CATALOGUE, text=text)
+    return list(caught.value.sentences or ())
+
+
+@pytest.mark.parametrize(
+    ("contract", "raw", "sentences"),
+    [
+        pytest.param(
+            TextToImage,
+            {"prompt": "x", "seed": 1, "addWatermark": True},
+            ["seed is not available when addWatermark is true"],
+            id="seed with watermark",
+        ),
+        pytest.param(
+            ImageUpscale,
+            {"image": png((1400, 900)), "upscaleFactor": "x4"},
+            ["image must not exceed 17 megapixels after upscaling"],
+            id="17 megapixels",
+        ),
+        pytest.param(
+            ImageUpscale,
+            {"image": base64.b64encode(b"<svg/>").decode()},
+            ["image must be a PNG, JPEG, WebP or GIF image"],
+            id="not a picture",
+        ),
+        pytest.param(
+            VirtualTryOn,
+            {"personImage": png(), "productImages": [png(), "%%%"]},
+            ["productImages.1 must be a PNG, JPEG, WebP or GIF image"],
+            id="not base64",
+        ),
+        pytest.param(
+            ImageCustomize,
+            {
+                "prompt": "[1] beside [7]",
+                "referenceImages": [
+                    {"referenceType": "REFERENCE_TYPE_SUBJECT", "referenceId": 1, "bytesBase64Encoded": png()}
+                ],
+            },
+            ["prompt cites [7], which is no referenceId of referenceImages"],
+            id="cited reference",
+        ),
+        pytest.param(
+            ImageEdit,
+            edit(mask={"bytesBase64Encoded": png((9, 8))}),
+            ["the mask must have the size of the image it masks"],
+            id="mask of another size",
+        ),
+        pytest.param(
+            ImageEdit,
+            edit(mask={"referenceType": "REFERENCE_TYPE_RAW"}),
+            ["referenceImages must contain exactly one REFERENCE_TYPE_RAW"],
+            id="two originals",
+        ),
+        pytest.param(
+            ImageEdit,
+            edit(mask={"maskImageConfig": {"maskMode": "MASK_MODE_SEMANTIC"}}),
+            ["referenceImages.1.maskImageConfig.maskClasses should not be empty with MASK_MODE_SEMANTIC"],
+            id="semantic mask without classes",
+        ),
+        pytest.param(
+            ImageEdit,
+            edit(mask={"maskImageConfig": {"maskMode": "MASK_MODE_USER_PROVIDED", "dilation": 1.1}}),
+            ["referenceImages.1.maskImageConfig.dilation must be between 0 and 1"],
+            id="dilation",
+        ),
+        pytest.param(
+            VirtualTryOn,
+            {"personImage": png(), "productImages": [png()], "baseSteps": 0},
+            ["baseSteps must not be less than 1"],
+            id="no steps",
+        ),
+    ],
+)
+def test_rules_of_ours_are_told(contract: type[Contract], raw: dict[str, Any], sentences: list[str]) -> None:
+    assert refused(contract, raw) == sentences
+
+
+def test_seed_switches_an_unsaid_watermark_off() -> None:
+    assert read(TextToImage, {"prompt": "x", "seed": 5}, CATALOGUE).watermark is False
+    assert read(TextToImage, {"prompt": "x"}, CATALOGUE).watermark is True
+
+
+def test_a_form_s_text_becomes_numbers_at_every_depth() -> None:
+    picture = png()
+    mask = {
+        "referenceType": "REFERENCE_TYPE_MASK",
+        "referenceId": "2",
+        "bytesBase64Encoded": picture,
+        "maskImageConfig": {"maskMode": "MASK_MODE_USER_PROVIDED", "dilation": "0.01"},
+    }
+    base = {"referenceType": "REFERENCE_TYPE_RAW", "referenceId": "1", "bytesBase64Encoded": picture}
+    raw = {
+        "referenceImages": [base, mask],
+        "editMode": "EDIT_MODE_OUTPAINT",
+        "sampleCount": "2",
+        "addWatermark": "false",
+    }
+    edit = read(ImageEdit, raw, CATALOGUE, text=True)
+    config = edit.reference_images[1].mask_image_config
+    assert (edit.sample_count, edit.add_watermark, edit.reference_images[1].reference_id) == (2, False, 2)
+    assert config is not None
+    assert config.dilation == 0.01
+    assert refused(ImageEdit, raw)[0] == "referenceImages.0.referenceId must be an integer number"

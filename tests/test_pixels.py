@@ -1,0 +1,409 @@
+"""What happens to pixels: uniform pictures in, the asked type out, and the promise about masks."""
+
+import threading
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops, ImageCms, PngImagePlugin
+
+from app.contract import pixels
+from app.contract.pictures import NotAPicture, Picture, PictureTooLarge, picture, recognise
+from app.threads import off_loop
+
+SIDES = st.integers(1, 40)
+
+
+def file(image: Image.Image, format: str = "PNG", **options: Any) -> Picture:
+    buffer = BytesIO()
+    image.save(buffer, format, **options)
+    return picture(buffer.getvalue())
+
+
+def opened(picture: Picture) -> Image.Image:
+    image = Image.open(BytesIO(picture.data))
+    image.load()
+    return image
+
+
+def noise(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    """Different in every pixel and channel."""
+    width, height = size
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    return Image.frombytes(
+        mode, size, bytes((at * 37 + at // 7) % 256 for at in range(width * height * bands))
+    )
+
+
+def same(one: Image.Image, other: Image.Image) -> bool:
+    return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    data = Image.Exif()
+    data[0x0112] = orientation
+    data[0x010F] = "Secret Camera Maker"
+    return data
+
+
+# ── normalise ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_plain_picture_is_left_alone(mode: str, format: str) -> None:
+    given = file(noise((20, 10), mode), format)
+    assert pixels.normalise(given) is given
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_metadata_are_cut_out_and_pixels_kept(format: str) -> None:
+    image = noise((40, 30))
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Author", "Secret Name")
+    options: dict[str, Any] = {"exif": exif()}
+    options |= {"pnginfo": about} if format == "PNG" else {"comment": b"Secret Name", "xmp": b"Secret XMP"}
+    bare, marked = file(image, format), file(image, format, **options)
+    assert b"Secret" in marked.data
+    assert pixels.normalise(marked) == bare
+
+
+def test_nothing_follows_a_picture() -> None:
+    for format in ("PNG", "JPEG"):
+        given = file(noise((9, 9)), format)
+        polyglot = picture(given.data + b"<script>alert(1)</script>")
+        assert pixels.normalise(polyglot) == given
+
+
+def test_progressive_jpeg_with_restarts_stays_whole() -> None:
+    given = file(noise((64, 64)), "JPEG", progressive=True, restart_marker_blocks=2, exif=exif())
+    made = pixels.normalise(given)
+    assert b"Secret" not in made.data
+    assert same(opened(made), opened(given))
+
+
+def test_second_pictures_of_a_phone_are_dropped() -> None:
+    """Phones append a depth map or an HDR gain map (MPF)."""
+    buffer = BytesIO()
+    noise((16, 16)).save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
+    made = pixels.normalise(Picture(buffer.getvalue(), "image/jpeg", (16, 16)))
+    assert b"MPF" not in made.data
+    assert len(made.data) < len(buffer.getvalue())
+    assert opened(made).format == "JPEG"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_colour_profile_stays(format: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for orientation in (1, 6):
+        given = file(noise((8, 4)), format, icc_profile=profile, exif=exif(orientation))
+        assert opened(pixels.normalise(given)).info["icc_profile"] == profile
+
+
+@given(st.integers(1, 8), st.tuples(SIDES, SIDES))
+@settings(max_examples=40, deadline=None)
+def test_orientation_is_applied(orientation: int, size: tuple[int, int]) -> None:
+    image = noise(size)
+    upright = {
+        1: image,
+        2: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: image.rotate(180),
+        4: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: image.transpose(Image.Transpose.TRANSPOSE),
+        6: image.rotate(-90, expand=True),
+        7: image.transpose(Image.Transpose.TRANSVERSE),
+        8: image.rotate(90, expand=True),
+    }[orientation]
+    made = pixels.normalise(file(image, exif=exif(orientation)))
+    assert same(opened(made), upright)
+    assert made.size == upright.size
+    assert not opened(made).getexif()
+
+
+def test_turned_jpeg_stays_a_jpeg() -> None:
+    image = Image.new("RGB", (40, 20), "blue")
+    image.paste("red", (0, 0, 20, 20))
+    made = pixels.normalise(file(image, "JPEG", exif=exif(6)))
+    assert (made.mime_type, made.size) == ("image/jpeg", (20, 40))
+    assert opened(made).getpixel((10, 5)) == pytest.approx((254, 0, 0), abs=3)
+    assert b"Secret" not in made.data
+
+
+def palette(alpha: bool) -> Image.Image:
+    image = Image.new("P", (12, 12))
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    image.paste(1, (0, 0, 6, 6))
+    image.paste(2, (6, 6, 9, 12))
+    if alpha:
+        image.info["transparency"] = 1
+    return image
+
+
+SIXTEEN_BITS = Image.frombytes("I;16", (3, 1), bytes([0, 0, 0, 0x80, 0xFF, 0xFF]))
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "mime_type"),
+    [
+        pytest.param(file(noise((9, 7)), "WEBP", lossless=True), "RGB", "image/png", id="webp"),
+        pytest.param(
+            file(noise((9, 7), "RGBA"), "WEBP", lossless=True), "RGBA", "image/png", id="webp alpha"
+        ),
+        pytest.param(file(palette(alpha=False), "GIF"), "RGB", "image/png", id="gif"),
+        pytest.param(file(palette(alpha=True), "GIF"), "RGBA", "image/png", id="gif alpha"),
+        pytest.param(file(palette(alpha=False)), "RGB", "image/png", id="palette"),
+        pytest.param(file(palette(alpha=True)), "RGBA", "image/png", id="palette with transparency"),
+        pytest.param(file(noise((9, 7)), transparency=(1, 2, 3)), "RGBA", "image/png", id="colour key"),
+        pytest.param(file(noise((9, 7), "LA")), "RGBA", "image/png", id="grey with alpha"),
+        pytest.param(file(Image.new("1", (9, 7), 1)), "L", "image/png", id="one bit"),
+        pytest.param(file(SIXTEEN_BITS), "L", "image/png", id="16 bits"),
+        pytest.param(file(noise((9, 7), "CMYK"), "JPEG"), "RGB", "image/png", id="cmyk"),
+        pytest.param(file(noise((9, 7), "YCbCr"), "JPEG"), "RGB", "image/jpeg", id="ycbcr"),
+    ],
+)
+def test_every_kind_of_file_becomes_a_uniform_one(given: Picture, mode: str, mime_type: str) -> None:
+    made = pixels.normalise(given)
+    assert (made.mime_type, made.size) == (mime_type, given.size)
+    image = opened(made)
+    assert image.mode == mode
+    if mime_type == "image/png" and "A" in mode:
+        expected = opened(given).convert("RGBA")
+        assert same(image, expected)
+    elif mime_type == "image/png" and mode == "RGB":
+        assert same(image, opened(given).convert("RGB"))
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    made = opened(pixels.normalise(file(SIXTEEN_BITS)))
+    assert made.tobytes() == bytes([0, 127, 255])
+
+
+def test_sixteen_bit_colours_become_eight() -> None:
+    """Pillow writes no such file: one pixel of (0x1234, 0x8000, 0xFFFF) by hand."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x1234, 0x8000, 0xFFFF))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    made = pixels.normalise(picture(data))
+    assert made.data[24] == 8
+    assert opened(made).getpixel((0, 0)) == (0x12, 0x80, 0xFF)
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP"])
+def test_first_frame_of_an_animation_is_taken(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    animated = file(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
+    assert getattr(Image.open(BytesIO(animated.data)), "n_frames", 1) == 2
+    made = pixels.normalise(animated)
+    assert made.mime_type == "image/png"
+    assert getattr(opened(made), "n_frames", 1) == 1
+    assert opened(made).convert("RGB").getpixel((4, 4)) == pytest.approx((255, 0, 0), abs=4)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_truncated_file_is_no_picture(format: str) -> None:
+    whole = file(noise((60, 60)), format)
+    for share in (0.5, 0.9):
+        cut = whole.data[: int(len(whole.data) * share)]
+        with pytest.raises(NotAPicture):
+            pixels.normalise(Picture(cut, whole.mime_type, whole.size))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # about EXIF that is broken, too
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_damaged_file_is_a_picture_or_none(format: str, data: st.DataObject) -> None:
+    options = {} if format == "GIF" else {"exif": exif(data.draw(st.integers(1, 8)))}
+    whole = bytearray(file(noise((24, 24)), format, **options).data)
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        made = pixels.normalise(picture(bytes(whole)))
+    except (NotAPicture, PictureTooLarge):
+        return
+    assert opened(made).size == made.size
+
+
+def test_transcoded_picture_may_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = file(Image.effect_noise((99, 99), 99), "WEBP", quality=1)
+    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", len(small.data) + 1)
+    with pytest.raises(PictureTooLarge):
+        pixels.normalise(small)
+
+
+# ── transcode, fit, limit ────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.sampled_from(["L", "RGB", "RGBA"]), st.tuples(SIDES, SIDES))
+@settings(max_examples=30, deadline=None)
+def test_transcoding_to_png_loses_nothing(mode: str, size: tuple[int, int]) -> None:
+    source = file(noise(size, mode), "WEBP", lossless=True, exact=True)
+    made = pixels.transcode(source, "image/png")
+    assert (made.mime_type, made.size) == ("image/png", size)
+    assert same(opened(made), opened(source))
+
+
+def test_transcoding_to_jpeg_lays_transparency_on_white() -> None:
+    made = pixels.transcode(file(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "image/jpeg")
+    assert opened(made).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_quality_is_heeded() -> None:
+    source = file(noise((99, 99)))
+    low, high = (pixels.transcode(source, "image/jpeg", quality) for quality in (10, 95))
+    assert len(low.data) < len(high.data) / 2
+    assert opened(low).format == "JPEG"
+
+
+def test_picture_of_the_asked_type_is_left_alone() -> None:
+    source = file(noise((9, 9)), "JPEG")
+    assert pixels.transcode(source, "image/jpeg", 5) is source
+
+
+@pytest.mark.parametrize("size", [(30, 30), (64, 16), (7, 99)])
+def test_fit_covers_exactly_and_keeps_the_middle(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", (40, 40), "blue")
+    image.paste("red", (15, 15, 25, 25))
+    made = pixels.fit(file(image), size)
+    assert made.size == opened(made).size == size
+    assert opened(made).getpixel((size[0] // 2, size[1] // 2)) == pytest.approx((255, 0, 0), abs=8)
+
+
+def test_limit_scales_down_only() -> None:
+    source = file(noise((80, 20)))
+    assert pixels.limit(source, 80) is source
+    assert pixels.limit(source, 40).size == opened(pixels.limit(source, 40)).size == (40, 10)
+
+
+# ── masks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    mode=st.sampled_from(["L", "RGB", "RGBA"]),
+    mask_mode=st.sampled_from(["1", "L", "RGB"]),
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    boxes=st.lists(st.tuples(*[st.integers(0, 150)] * 2, *[st.integers(1, 90)] * 2), max_size=4),
+    level=st.integers(1, 255),
+    dilation=st.integers(0, 20),
+    edited_size=st.tuples(SIDES, SIDES),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_pixel_outside_the_dilated_mask_changes(
+    mode: str,
+    mask_mode: str,
+    size: tuple[int, int],
+    boxes: list[tuple[int, int, int, int]],
+    level: int,
+    dilation: int,
+    edited_size: tuple[int, int],
+) -> None:
+    original = noise(size, mode)
+    edited = Image.eval(original.convert("RGB").resize(edited_size), lambda value: 255 - value)
+    mask, allowed = Image.new("L", size), Image.new("L", size)
+    for left, top, width, height in boxes:
+        if left < size[0] and top < size[1]:
+            right, bottom = min(left + width, size[0]), min(top + height, size[1])
+            mask.paste(level, (left, top, right, bottom))
+            grown = left - dilation, top - dilation, right + dilation, bottom + dilation
+            allowed.paste(255, grown)
+    if mask_mode == "1":
+        mask = mask.point(lambda value: 255 if value else 0)
+    [made] = pixels.compose(file(original), file(mask.convert(mask_mode)), [file(edited)], dilation=dilation)
+    expected = original if mode == "RGBA" else original.convert("RGB")
+    image = opened(made)
+    assert (made.mime_type, made.size, image.size, image.mode) == ("image/png", size, size, expected.mode)
+    for band in range(len(expected.getbands())):
+        changed = ImageChops.difference(image.getchannel(band), expected.getchannel(band))
+        changed.paste(0, mask=allowed)
+        assert changed.getbbox() is None
+
+
+@given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(0, 40), st.data())
+@settings(max_examples=60, deadline=None)
+def test_whole_mask_is_edited(size: tuple[int, int], dilation: int, data: st.DataObject) -> None:
+    """Too small a picture to fade in: what is masked is the edit's, pixel by pixel."""
+    white = data.draw(
+        st.sets(st.tuples(st.integers(0, size[0] - 1), st.integers(0, size[1] - 1)), max_size=3)
+    )
+    mask = Image.new("L", size)
+    for pixel in white:
+        mask.putpixel(pixel, 255)
+    [made] = pixels.compose(
+        file(Image.new("RGB", size)), file(mask), [file(Image.new("RGB", size, "white"))], dilation=dilation
+    )
+    near = bytes(
+        255 if any(max(abs(x - at), abs(y - under)) <= dilation for at, under in white) else 0
+        for y in range(size[1])
+        for x in range(size[0])
+    )
+    assert opened(made).convert("L").tobytes() == near
+
+
+def test_original_jpeg_keeps_its_decoded_pixels() -> None:
+    original = file(noise((200, 100)), "JPEG")
+    mask = Image.new("L", (200, 100))
+    mask.paste(255, (50, 20, 150, 80))
+    [made] = pixels.compose(original, file(mask), [file(Image.new("RGB", (50, 25), "lime"))])
+    changed = ImageChops.difference(opened(made), opened(original)).convert("L").getbbox()
+    assert changed == (50, 20, 150, 80)
+    assert opened(made).getpixel((100, 50)) == (0, 255, 0)
+    for edge in ((50, 50), (149, 50), (100, 20), (100, 79)):
+        assert opened(made).getpixel(edge) not in ((0, 255, 0), opened(original).getpixel(edge)), "fades in"
+
+
+def test_thin_strokes_are_edited_too() -> None:
+    mask = Image.new("L", (1000, 1000))
+    mask.paste(255, (500, 0, 501, 1000))
+    [made] = pixels.compose(
+        file(Image.new("RGB", (1000, 1000))), file(mask), [file(Image.new("RGB", (9, 9), "white"))]
+    )
+    assert opened(made).convert("L").getbbox() == (500, 0, 501, 1000)
+
+
+def test_edit_reaches_the_picture_border_in_full() -> None:
+    """Outpainting: what lies at the border has no seam there."""
+    mask = Image.new("L", (400, 400))
+    mask.paste(255, (0, 0, 200, 400))
+    [made] = pixels.compose(
+        file(Image.new("RGB", (400, 400))), file(mask), [file(Image.new("RGB", (9, 9), "white"))]
+    )
+    image = opened(made)
+    assert [image.getpixel((0, y)) for y in (0, 200, 399)] == [(255, 255, 255)] * 3
+    assert image.getpixel((200, 200)) == (0, 0, 0)
+
+
+def test_transparent_is_not_masked() -> None:
+    mask = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    original = file(noise((20, 20)))
+    [made] = pixels.compose(original, file(mask), [file(Image.new("RGB", (20, 20)))])
+    assert same(opened(made), opened(original))
+
+
+def test_each_edit_gives_a_picture() -> None:
+    white = file(Image.new("L", (10, 10), 255))
+    edits = [file(Image.new("RGB", (10, 10), colour)) for colour in ("red", "lime")]
+    made = pixels.compose(file(noise((10, 10))), white, edits)
+    assert [opened(one).getpixel((5, 5)) for one in made] == [(255, 0, 0), (0, 255, 0)]
+
+
+# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_work_is_done_beside_the_loop() -> None:
+    assert await off_loop(threading.current_thread) is not threading.current_thread()
+
+
+def test_vendors_pictures_have_no_limit_of_size() -> None:
+    large = file(Image.new("L", (10, 10)))
+    padded = large.data + b"\0" * 25_000_000
+    assert recognise(padded).size == (10, 10)
+    with pytest.raises(NotAPicture):
+        recognise(b"<svg/>")
