@@ -1,0 +1,65 @@
+"""Around every request: its id, its log line, and headers that a handler wants on any answer."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+class RequestLog:
+    """Pure ASGI. Handlers add fields to `scope["log"]` and headers to `scope["response_headers"]`.
+
+    Logged: method, path, status, milliseconds, bytes in and out; never bodies, query strings or tokens.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"].startswith("/api/"):
+            scope["path"] = scope["raw_path"].decode("latin-1")  # an encoded slash or letter is another path
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        fields = scope["log"] = {}
+        extra = scope["response_headers"] = {"x-request-id": request_id}
+        started = time.perf_counter()
+        status, received, sent = 499, 0, 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def told(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(extra)
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, counted, told)
+            finally:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    bytes_in=received,
+                    bytes_out=sent,
+                    **fields,
+                )

@@ -1,0 +1,116 @@
+"""Who may call: a login for a token, a token for a caller."""
+
+import time
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from app.contract.auth import LoginRequest, TokenAnswer
+from app.contract.errors import Unauthorized
+from app.services.limits import RateLimit
+from app.services.passwords import Passwords
+from app.services.tokens import Tokens
+from app.services.users import ID_PREFIX, Users, fold
+
+MAX_SEEN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose request this is. `id` is the token's subject; `expires` in Unix seconds."""
+
+    id: str
+    username: str | None
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the database said about one of our users, and when. `username` None: gone or disabled."""
+
+    username: str | None
+    at: float
+
+
+class Auth:
+    """Logins, and the callers behind tokens.
+
+    A token under our secret whose subject is one of our users' ids is good as long as that user exists and is
+    not disabled, which is asked again after `recheck_seconds`; when the database does not answer then, such
+    callers get UpstreamUnavailable. Every other subject (another service's, an identity provider's) stands on
+    its signature alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: Users,
+        passwords: Passwords,
+        tokens: Tokens,
+        login_limit: RateLimit,
+        recheck_seconds: float = 30,
+    ) -> None:
+        self.users = users
+        self.passwords = passwords
+        self.tokens = tokens
+        self.login_limit = login_limit
+        self._recheck_seconds = recheck_seconds
+        self._seen: dict[str, _Seen] = {}
+
+    async def admit(self, address: str) -> None:
+        """Count a login attempt from this address, before anything of it is read. Raises RateLimited."""
+        await self.login_limit.hit(f"address:{_network(address)}")
+
+    async def login(self, request: LoginRequest) -> TokenAnswer:
+        """Raises RateLimited, Unauthorized; UpstreamUnavailable when the database or the queue says so."""
+        name = fold(request.username)
+        await self.login_limit.hit(f"account:{name}")
+        user = await self.users.by_name(name)
+        right = await self.passwords.verify(user.password_hash if user else None, request.password)
+        if user is None or user.disabled or not right:
+            raise Unauthorized
+        if self.passwords.outdated(user.password_hash):
+            await self.users.replace_hash(user, await self.passwords.hash(request.password))
+        token = self.tokens.mint(user.id, user.username)
+        return TokenAnswer(access_token=token, expires_in=self.tokens.lifetime_seconds)
+
+    async def authenticate(self, token: str) -> Caller:
+        """Raises Unauthorized, and UpstreamUnavailable when one of our users cannot be looked up."""
+        read = await self.tokens.read(token)
+        username = read.username
+        if read.ours and read.subject.startswith(ID_PREFIX):
+            username = await self._active_username(read.subject)
+            if username is None:
+                raise Unauthorized
+        return Caller(read.subject, username, read.expires)
+
+    async def ready(self) -> None:
+        """Return when the database and, where there is one, the identity provider answer; raise when not."""
+        await self.users.ready()
+        await self.tokens.ready()
+
+    async def aclose(self) -> None:
+        self.passwords.close()
+        await self.tokens.aclose()
+        await self.login_limit.aclose()
+        await self.users.aclose()
+
+    async def _active_username(self, id: str) -> str | None:
+        seen = self._seen.get(id)
+        if seen is None or time.monotonic() - seen.at > self._recheck_seconds:
+            asked = time.monotonic()
+            user = await self.users.by_id(id)
+            seen = _Seen(user.username if user and not user.disabled else None, asked)
+            self._seen.pop(id, None)  # the newest stand last
+            self._seen[id] = seen
+            if len(self._seen) > MAX_SEEN:
+                del self._seen[next(iter(self._seen))]
+        return seen.username
+
+
+def _network(address: str) -> str:
+    """What one subscriber holds: an IPv4 address, or the /64 of an IPv6 one."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    return str(IPv6Address(int(ip) >> 64 << 64)) if isinstance(ip, IPv6Address) else address

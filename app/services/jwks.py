@@ -1,0 +1,133 @@
+"""The public keys of an identity provider (JWKS): fetched, kept, and fetched again when a new one appears."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import orjson
+import structlog
+from jose import jwk
+from jose.exceptions import JWKError
+
+log = structlog.get_logger()
+
+ALGORITHMS: Final = ("RS256", "ES256")
+MAX_BYTES = 256 * 1024
+FETCH_SECONDS = 5.0
+MIN_RSA_BITS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A signature key, bound to its one algorithm. `key` is python-jose's, ready to verify."""
+
+    id: str | None
+    algorithm: str
+    key: Any
+
+
+class Jwks:
+    """The key set behind one URL.
+
+    It is fetched again after `max_age_seconds`, and when a token names an unknown key: one fetch at a time,
+    and not within `cooldown_seconds` of the last, so that invented key ids cannot hammer the provider. While
+    the provider is down the last good set stays in use.
+    """
+
+    def __init__(self, url: str, *, max_age_seconds: float = 600, cooldown_seconds: float = 10) -> None:
+        self._url = httpx.URL(url)
+        self.max_age_seconds = max_age_seconds
+        self.cooldown_seconds = cooldown_seconds
+        self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, headers={"Accept-Encoding": "identity"})
+        self._keys: tuple[PublicKey, ...] = ()
+        self._asked = -float("inf")
+        self._fetch: asyncio.Task[None] | None = None
+
+    async def find(self, key_id: str | None, algorithm: str) -> PublicKey | None:
+        """The key of this id and algorithm; without an id, the algorithm's only one. None: no such key."""
+        found = self._known(key_id, algorithm)
+        age = time.monotonic() - self._asked
+        if self._fetch is None and age > (self.max_age_seconds if found else self.cooldown_seconds):
+            self._asked = time.monotonic()
+            self._fetch = asyncio.create_task(self._refresh())
+        if found is None and self._fetch:
+            await asyncio.shield(self._fetch)  # the others who wait must not fail when one of them hangs up
+            found = self._known(key_id, algorithm)
+        return found
+
+    async def ready(self) -> None:
+        """Return when there are keys; raise LookupError when none could be fetched yet."""
+        if not self._keys:
+            await self.find(None, ALGORITHMS[0])
+        if not self._keys:
+            raise LookupError("the identity provider has given no keys yet")
+
+    async def aclose(self) -> None:
+        if self._fetch:
+            self._fetch.cancel()
+        await self._client.aclose()
+
+    def _known(self, key_id: str | None, algorithm: str) -> PublicKey | None:
+        fitting = [
+            key for key in self._keys if key.algorithm == algorithm and (key_id is None or key.id == key_id)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                keys = tuple(_read(await self._download()))
+            if not keys:
+                raise ValueError("no usable key in it")
+            self._keys = keys
+        except (httpx.HTTPError, TimeoutError, ValueError) as exc:
+            log.warning("key set not fetched, the last one stays", keys=len(self._keys), error=repr(exc))
+        finally:
+            self._fetch = None
+
+    async def _download(self) -> bytes:
+        body = bytearray()
+        async with self._client.stream("GET", self._url) as answer:
+            answer.raise_for_status()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"more than {MAX_BYTES} bytes")
+        return bytes(body)
+
+
+def _read(body: bytes) -> Iterator[PublicKey]:
+    """The usable keys of a JWKS document. Raises ValueError when it is none."""
+    document = orjson.loads(body)
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("no list of keys")
+    for entry in entries:
+        if isinstance(entry, dict) and (key := _public_key(entry)):
+            yield key
+
+
+def _public_key(entry: Mapping[str, Any]) -> PublicKey | None:
+    """None for what checks no signature we accept: other types, curves, uses or algorithms, or too short."""
+    match entry:
+        case {"kty": "RSA", "n": str(n), "e": str(e)}:
+            algorithm, public = "RS256", {"kty": "RSA", "n": n, "e": e}
+        case {"kty": "EC", "crv": "P-256", "x": str(x), "y": str(y)}:
+            algorithm, public = "ES256", {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+        case _:
+            return None
+    if entry.get("use", "sig") != "sig" or entry.get("alg", algorithm) != algorithm:
+        return None
+    try:
+        if "verify" not in entry.get("key_ops", ["verify"]):
+            return None
+        key = jwk.construct(public, algorithm)
+    except (JWKError, ValueError, TypeError):
+        return None
+    if algorithm == "RS256" and key.prepared_key.key_size < MIN_RSA_BITS:
+        return None
+    id = entry.get("kid")
+    return PublicKey(id if isinstance(id, str) else None, algorithm, key)

@@ -1,0 +1,157 @@
+"""Access tokens: minted with our secret, read with our secret or an identity provider's public keys."""
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import orjson
+import structlog
+from jose import jwk, jws
+from jose.exceptions import JOSEError
+
+from app.contract.errors import Unauthorized
+from app.services.jwks import ALGORITHMS, Jwks
+
+log = structlog.get_logger()
+
+MAX_CHARACTERS = 16 * 1024
+_COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+
+
+class Refused(Exception):
+    """Why a token is not accepted. For the debug log only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A valid token: whose it is, until when (Unix seconds), and whether our secret signed it."""
+
+    subject: str
+    username: str | None
+    expires: float
+    ours: bool
+
+
+class Tokens:
+    """Each key source has one fixed set of algorithms, chosen by us: a public key never checks an HMAC.
+
+    `secret` None: no tokens are minted and only the identity provider's are read. `issuer` and `audience`
+    are asked of the provider's tokens only; those under our secret may carry any (nestjs-contract §8).
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: str | None,
+        algorithm: str = "HS256",
+        lifetime_seconds: int = 3600,
+        jwks: Jwks | None = None,
+        issuer: str | None = None,
+        audience: str | None = None,
+    ) -> None:
+        self._secret = jwk.construct(secret, algorithm) if secret else None
+        self._algorithm = algorithm
+        self.lifetime_seconds = lifetime_seconds
+        self._jwks = jwks
+        self._issuer = issuer
+        self._audience = audience
+
+    @property
+    def can_mint(self) -> bool:
+        return self._secret is not None
+
+    def mint(self, subject: str, username: str) -> str:
+        now = int(time.time())
+        claims = {"sub": subject, "username": username, "iat": now, "exp": now + self.lifetime_seconds}
+        token: str = jws.sign(claims, self._secret, algorithm=self._algorithm)
+        return token
+
+    async def read(self, token: str) -> Token:
+        """Raises Unauthorized, whatever is wrong."""
+        try:
+            return await self._read(token)
+        except (Refused, JOSEError, ValueError, RecursionError) as exc:
+            log.debug("token refused", reason=str(exc))
+            raise Unauthorized from exc
+
+    async def ready(self) -> None:
+        if self._jwks:
+            await self._jwks.ready()
+
+    async def aclose(self) -> None:
+        if self._jwks:
+            await self._jwks.aclose()
+
+    async def _read(self, token: str) -> Token:
+        # python-jose skips characters that are not base64url, and with them padding.
+        if len(token) > MAX_CHARACTERS or not _COMPACT.fullmatch(token):
+            raise Refused("not a compact JWS")
+        header = jws.get_unverified_header(token)
+        if "crit" in header:
+            raise Refused("critical header extension")
+        algorithm = header.get("alg")
+        ours = algorithm == self._algorithm
+        key = self._secret if ours else await self._provider_key(algorithm, header.get("kid"))
+        if key is None:
+            raise Refused("no key for this algorithm and key id")
+        claims = orjson.loads(jws.verify(token, key, algorithms=[algorithm]))
+        if not isinstance(claims, dict):
+            raise Refused("claims are not an object")
+        expires = _within_its_time(claims)
+        if not ours:
+            self._check_provider(claims)
+        return Token(_subject(claims, token), _username(claims), expires, ours)
+
+    async def _provider_key(self, algorithm: object, key_id: object) -> Any:
+        if self._jwks is None or algorithm not in ALGORITHMS:
+            return None
+        found = await self._jwks.find(key_id if isinstance(key_id, str) else None, str(algorithm))
+        return found and found.key
+
+    def _check_provider(self, claims: Mapping[str, Any]) -> None:
+        if self._issuer and claims.get("iss") != self._issuer:
+            raise Refused("another issuer")
+        audience = claims.get("aud")
+        if self._audience and self._audience not in (audience if isinstance(audience, list) else [audience]):
+            raise Refused("another audience")
+
+
+def _within_its_time(claims: Mapping[str, Any]) -> float:
+    """`exp`, once it and `nbf` are seen to hold. python-jose takes text and booleans, and fails on null."""
+    now = time.time()
+    expires = _seconds(claims.get("exp"))
+    if expires <= now:
+        raise Refused("expired")
+    if "nbf" in claims and _seconds(claims["nbf"]) > now:
+        raise Refused("not valid yet")
+    return expires
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Refused("exp or nbf missing or not a number")
+    return float(value)
+
+
+def _subject(claims: Mapping[str, Any], token: str) -> str:
+    """Who the caller is: `sub`, or a digest where that is missing, or unfit for logs and keys."""
+    subject = claims.get("sub")
+    if isinstance(subject, int | float) and not isinstance(subject, bool):
+        subject = str(subject)
+    if _fit(subject):
+        return subject
+    unique = subject if isinstance(subject, str) and subject else token
+    return "sha256:" + hashlib.sha256(unique.encode()).hexdigest()
+
+
+def _username(claims: Mapping[str, Any]) -> str | None:
+    names = (claims.get(name) for name in ("username", "preferred_username", "email"))
+    return next((name for name in names if _fit(name)), None)
+
+
+def _fit(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()

@@ -1,0 +1,111 @@
+"""The users in the database. Every method raises UpstreamUnavailable when the database does not answer."""
+
+import unicodedata
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, text, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from app.contract.errors import UpstreamUnavailable
+from app.db import User
+
+ID_PREFIX = "usr_"
+"""Tells our users' ids from the subjects of other issuers."""
+
+
+MAX_NAME = 128
+
+
+class UsernameTaken(Exception):
+    """Somebody has this name already."""
+
+
+def fold(username: str) -> str | None:
+    """The name as it is stored and looked up; None when nobody can have it."""
+    if len(username) > MAX_NAME:
+        return None
+    name = unicodedata.normalize("NFKC", username).casefold()
+    fits = 0 < len(name) <= MAX_NAME and name.isprintable() and not any(char.isspace() for char in name)
+    return name if fits else None
+
+
+class Users:
+    """Queries on the table of users. Names come folded; None is nobody's."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._session = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def by_name(self, username: str | None) -> User | None:
+        return await self._one(User.username == username)
+
+    async def by_id(self, id: str) -> User | None:
+        return await self._one(User.id == id)
+
+    async def all(self) -> Sequence[User]:
+        with _answering():
+            async with self._session() as session:
+                return (await session.scalars(select(User).order_by(User.username))).all()
+
+    async def add(self, username: str, password_hash: str) -> User:
+        """Raises UsernameTaken."""
+        user = User(
+            id=ID_PREFIX + uuid.uuid4().hex,
+            username=username,
+            password_hash=password_hash,
+            disabled=False,
+            created_at=datetime.now(UTC),
+        )
+        with _answering():
+            try:
+                async with self._session.begin() as session:
+                    session.add(user)
+            except IntegrityError as exc:
+                raise UsernameTaken(username) from exc
+        return user
+
+    async def set_disabled(self, username: str | None, disabled: bool) -> bool:
+        """False when there is no such user."""
+        return await self._change(User.username == username, disabled=disabled)
+
+    async def set_password_hash(self, username: str | None, password_hash: str) -> bool:
+        """False when there is no such user."""
+        return await self._change(User.username == username, password_hash=password_hash)
+
+    async def replace_hash(self, user: User, password_hash: str) -> None:
+        """Renew the hash of the same password, unless the password was changed meanwhile."""
+        same = (User.id == user.id) & (User.password_hash == user.password_hash)
+        await self._change(same, password_hash=password_hash)
+
+    async def ready(self) -> None:
+        """Return when the database answers and its schema is there."""
+        with _answering():
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1 FROM users WHERE 1 = 0"))
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()
+
+    async def _one(self, condition: ColumnElement[bool]) -> User | None:
+        with _answering():
+            async with self._session() as session:
+                return await session.scalar(select(User).where(condition))
+
+    async def _change(self, condition: ColumnElement[bool], **values: Any) -> bool:
+        with _answering():
+            async with self._session.begin() as session:
+                change = update(User).where(condition).values(**values).returning(User.id)
+                return (await session.execute(change)).first() is not None
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as exc:  # asyncpg's failed connections are plain OSErrors
+        raise UpstreamUnavailable(retry_after=5) from exc

@@ -1,0 +1,116 @@
+"""The parts of authentication, on a migrated database, and a small app around them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic_settings import BaseSettings
+from structlog.testing import capture_logs
+
+from app.api import auth as routes
+from app.api import errors
+from app.api.caller import CurrentCaller
+from app.api.middleware import RequestLog
+from app.contract.auth import Profile
+from app.contract.models import load_catalogue
+from app.db import User, migrate, open_database
+from app.services.auth import Auth
+from app.services.jwks import Jwks
+from app.services.limits import RateLimit
+from app.services.passwords import Passwords
+from app.services.tokens import Tokens
+from app.services.users import Users
+from app.settings import Settings
+from tests.auth.signing import SECRET
+
+PASSWORD = "correct horse battery staple"
+
+
+class Machine(BaseSettings):
+    ci: bool = False
+
+
+@pytest.fixture
+def redis(redis_url: str | None) -> str:
+    """The URL of a Redis, for tests that are about Redis. CI must have one."""
+    if redis_url is None:
+        assert not Machine().ci, "REDIS_URL is not set"
+        pytest.skip("REDIS_URL is not set")
+    return redis_url
+
+
+@pytest.fixture(scope="session")
+def passwords() -> Iterator[Passwords]:
+    passwords = Passwords(threads=1)
+    yield passwords
+    passwords.close()
+
+
+@pytest.fixture(scope="session")
+def password_hash(passwords: Passwords) -> str:
+    return asyncio.run(passwords.hash(PASSWORD))
+
+
+@pytest.fixture
+def migrated(database_url: str) -> str:
+    migrate(database_url)
+    return database_url
+
+
+@pytest.fixture
+async def users(migrated: str) -> AsyncIterator[Users]:
+    users = Users(open_database(migrated))
+    yield users
+    await users.aclose()
+
+
+@pytest.fixture
+async def ann(users: Users, password_hash: str) -> User:
+    return await users.add("ann", password_hash)
+
+
+@pytest.fixture
+def login_notation() -> str:
+    """Override to test the limit of logins."""
+    return ""
+
+
+@pytest.fixture
+def jwks() -> Jwks | None:
+    """Override to accept an identity provider's tokens."""
+    return None
+
+
+@pytest.fixture
+async def auth(
+    users: Users, passwords: Passwords, jwks: Jwks | None, login_notation: str, redis_url: str | None
+) -> AsyncIterator[Auth]:
+    """Everything real; our users are looked up at every request."""
+    limit = RateLimit(login_notation, name="login", redis_url=redis_url)
+    tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
+    yield Auth(users=users, passwords=passwords, tokens=tokens, login_limit=limit, recheck_seconds=0)
+    await tokens.aclose()
+    await limit.aclose()
+
+
+@pytest.fixture
+async def client(auth: Auth) -> AsyncIterator[httpx.AsyncClient]:
+    """The auth routes, and beside them any POST, which tells who calls."""
+    app = FastAPI()
+    app.state.settings = Settings()
+    app.state.catalogue = load_catalogue()
+    app.state.auth = auth
+    app.include_router(routes.router)
+
+    @app.post("/{path:path}")
+    async def anything(caller: CurrentCaller) -> Profile:
+        return Profile(id=caller.id, username=caller.username, exp=caller.expires)
+
+    errors.install(app)
+    app.add_middleware(RequestLog)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    with capture_logs():  # drawing tracebacks takes seconds
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            yield client

@@ -1,0 +1,189 @@
+"""The operator's commands, on a real database."""
+
+import asyncio
+import getpass
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app import cli
+from app.db import User, open_database
+from app.services.passwords import Passwords
+from app.services.users import Users
+from tests.auth.conftest import PASSWORD
+
+Result = tuple[int, str, str]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str) -> Run:
+    """Runs a command with one line of standard input; gives exit status, stdout and stderr."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def run(*arguments: str, line: str = "") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\n"))
+        status = cli.main(arguments)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def ann(run: Run) -> None:
+    assert run("migrate") == (0, "", "")
+    assert run("users", "add", "Ann", "--password-stdin", line=PASSWORD) == (0, "Added ann.\n", "")
+
+
+def stored(database_url: str) -> User:
+    async def look_up() -> User:
+        users = Users(open_database(database_url))
+        (user,) = await users.all()
+        await users.aclose()
+        return user
+
+    return asyncio.run(look_up())
+
+
+def has_password(user: User, password: str) -> bool:
+    passwords = Passwords(threads=1)
+    right = asyncio.run(passwords.verify(user.password_hash, password))
+    passwords.close()
+    return right
+
+
+@pytest.mark.usefixtures("ann")
+def test_added_user_can_log_in(database_url: str) -> None:
+    user = stored(database_url)
+    assert (user.username, user.disabled) == ("ann", False)
+    assert has_password(user, PASSWORD)
+
+
+@pytest.mark.usefixtures("ann")
+def test_list(run: Run, database_url: str) -> None:
+    user = stored(database_url)
+    run("users", "disable", "ann")
+    line = f"ann\tdisabled\t{user.created_at:%Y-%m-%d}\t{user.id}\n"
+    assert run("users", "list") == (0, line, "")
+
+
+@pytest.mark.usefixtures("ann")
+def test_disable_and_enable(run: Run, database_url: str) -> None:
+    disabled = (0, "Disabled Ann: tokens stop working within a minute.\n", "")
+    assert run("users", "disable", "Ann") == disabled
+    assert stored(database_url).disabled
+    assert run("users", "enable", "ann") == (0, "Enabled ann.\n", "")
+    assert not stored(database_url).disabled
+
+
+@pytest.mark.usefixtures("ann")
+def test_passwd(run: Run, database_url: str) -> None:
+    new = "another long password"
+    assert run("users", "passwd", "ann", "--password-stdin", line=new) == (
+        0,
+        "Changed the password of ann.\n",
+        "",
+    )
+    assert has_password(stored(database_url), new)
+
+
+@pytest.mark.usefixtures("ann")
+def test_password_is_asked_twice_without_echo(
+    run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["a long password", "another long password", "a third password", "a third password"])
+    monkeypatch.setattr(getpass, "getpass", lambda _: next(answers))
+    assert run("users", "passwd", "ann") == (1, "", "The two passwords differ.\n")
+    assert has_password(stored(database_url), PASSWORD)
+    assert run("users", "passwd", "ann") == (0, "Changed the password of ann.\n", "")
+    assert has_password(stored(database_url), "a third password")
+
+
+@pytest.mark.usefixtures("ann")
+@pytest.mark.parametrize(
+    ("arguments", "line", "said"),
+    [
+        pytest.param(("users", "add", "ANN"), PASSWORD, "There is a user ann already.", id="taken"),
+        pytest.param(
+            ("users", "add", "bob"), "short", "A password has 12 to 1024 characters.", id="short password"
+        ),
+        pytest.param(
+            ("users", "add", "bob"), "x" * 1025, "A password has 12 to 1024 characters.", id="long password"
+        ),
+        pytest.param(("users", "add", "bob"), "", "A password has 12 to 1024 characters.", id="no password"),
+        pytest.param(
+            ("users", "add", "b b"),
+            PASSWORD,
+            "A username has 1 to 128 visible characters and no blanks.",
+            id="blank in the name",
+        ),
+        pytest.param(("users", "passwd", "bob"), PASSWORD, "There is no user bob.", id="password of nobody"),
+    ],
+)
+def test_refused(run: Run, arguments: tuple[str, ...], line: str, said: str) -> None:
+    assert run(*arguments, "--password-stdin", line=line) == (1, "", f"{said}\n")
+
+
+@pytest.mark.usefixtures("ann")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("users", "disable", "bob"), "There is no user bob.", id="disable nobody"),
+        pytest.param(("users", "enable", "bob"), "There is no user bob.", id="enable nobody"),
+        pytest.param(("users", "disable", "b b"), "There is no user b b.", id="impossible name"),
+    ],
+)
+def test_refused_without_a_password(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    assert run(*arguments) == (1, "", f"{said}\n")
+
+
+def test_database_without_tables(run: Run) -> None:
+    status, out, err = run("users", "add", "ann", "--password-stdin", line=PASSWORD)
+    assert (status, out) == (1, "")
+    assert err.startswith("The database does not answer, or `migrate` was not run: ")
+    assert "argon2" not in err
+
+
+@pytest.mark.parametrize("arguments", [("migrate",), ("users", "list")])
+def test_database_down(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody:hunter2@127.0.0.1:1/nothing")
+    status, out, err = run(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("The database does not answer, or `migrate` was not run: ")
+    assert "hunter2" not in err
+
+
+def test_wrong_settings_are_named_and_secrets_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD", "live")
+    monkeypatch.setenv("JWT_SECRET", "too-short-a-secret")
+    with pytest.raises(SystemExit) as refusal:
+        run("users", "list")
+    assert "JWT_SECRET" in str(refusal.value)
+    assert "too-short-a-secret" not in str(refusal.value)
+
+
+def test_password_is_not_an_argument(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("users", "add", "ann", "--password", PASSWORD)
+    capsys.readouterr()
+
+
+def test_as_a_process(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    root = Path(__file__).parents[2]
+    commands = [["migrate"], ["users", "add", "ann", "--password-stdin"], ["users", "list"]]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", *command],
+            input=PASSWORD,
+            cwd=root,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ann\tactive\t")

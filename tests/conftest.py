@@ -1,0 +1,161 @@
+"""What every test stands on: loopback only, its own settings, a database, counters, a gateway to talk to."""
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+import coredis
+import httpx
+import pytest
+from limits.aio.storage import RedisStorage
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db import migrate, open_database
+from app.services.passwords import Passwords
+from app.services.users import Users
+from app.settings import Settings
+
+SERVICES = ("database_url", "redis_url")
+"""The settings that choose what the suite runs on; every other variable of the developer's stays out."""
+
+_reached: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setitem(Settings.model_config, "env_file", None)
+    for field in Settings.model_fields:
+        if field not in SERVICES:
+            patch.delenv(field.upper(), raising=False)
+    sys.addaudithook(_refuse_the_network)
+
+
+def _refuse_the_network(event: str, args: tuple[object, ...]) -> None:
+    """Raise on a connection to, or a look-up of, anything that is not this machine.
+
+    Sees Python's sockets; what gRPC and uvloop open in C passes unseen.
+    """
+    if event == "socket.connect":
+        host = args[1][0] if isinstance(args[1], tuple) else None  # a Unix socket's address is a path
+    elif event == "socket.getaddrinfo":
+        host = args[0]
+    else:
+        return
+    if host and not _is_here(host.decode() if isinstance(host, bytes) else str(host)):
+        _reached.append(str(host))
+        raise ConnectionRefusedError(f"a test reached for {host}")
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(autouse=True)
+def only_loopback() -> Iterator[None]:
+    """Fail the test that reached for the network, also when the library it used swallowed the refusal."""
+    yield
+    reached = ", ".join(_reached)
+    _reached.clear()
+    assert not reached, f"reached for {reached}"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> Iterator[str]:
+    """A database of the test's own, without tables: a SQLite file, or one on the server of DATABASE_URL."""
+    with _new_database(tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url() -> str | None:
+    """REDIS_URL, with all counters there forgotten; None for counters in memory."""
+    url = Settings().redis_url
+    if url:
+        asyncio.run(_forget_counters(url))
+    return url
+
+
+class LiveGateway(NamedTuple):
+    """A gateway on the embedded emulator, listening on loopback, with one user and a token of theirs."""
+
+    url: str
+    username: str
+    password: str
+    token: str
+
+
+@pytest.fixture(scope="session")
+def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    from tests.gateway import (
+        listening,
+        serving,
+    )  # every vendor's client: seconds that most tests need not wait
+
+    folder = tmp_path_factory.mktemp("gateway")
+    login = {"username": "demo", "password": "correct horse battery staple"}
+    with _new_database(folder) as database, listening() as (listener, url):
+        migrate(database)
+        asyncio.run(_add_user(database, **login))
+        settings = Settings(
+            public_base_url=f"{url}/storage",
+            data_dir=folder,
+            spool_dir=folder / "spool",
+            database_url=database,
+            rate_limit="",
+            login_rate_limit="",
+        )
+        with serving(listener, settings):
+            answer = httpx.post(f"{url}/api/v1/auth/login", json=login).raise_for_status().json()
+            yield LiveGateway(url, token=answer["access_token"], **login)
+
+
+@contextmanager
+def _new_database(folder: Path) -> Iterator[str]:
+    server = make_url(Settings().database_url)
+    if server.get_backend_name() == "sqlite":
+        yield f"sqlite+aiosqlite:///{folder / 'gateway.db'}"
+        return
+    name = f"gateway_test_{uuid.uuid4().hex}"
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(server: URL, statement: str) -> None:
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(statement)
+    await engine.dispose()
+
+
+async def _forget_counters(redis_url: str) -> None:
+    pool = coredis.ConnectionPool.from_url(redis_url)
+    await RedisStorage(f"async+{redis_url}", connection_pool=pool).reset()  # type: ignore[arg-type]
+    pool.disconnect()
+
+
+async def _add_user(database: str, username: str, password: str) -> None:
+    users, passwords = Users(open_database(database)), Passwords(threads=1)
+    await users.add(username, await passwords.hash(password))
+    await users.aclose()
+    passwords.close()
