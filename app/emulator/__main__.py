@@ -1,0 +1,44 @@
+"""`python -m app.emulator` runs the emulated vendors alone, for other clients and for load tests."""
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+
+from app.contract.models import load_catalogue
+from app.emulator.server import Emulator
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m app.emulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--grpc-port", type=int, default=9090, help="Vertex AI over gRPC, plain text")
+    parser.add_argument("--http-port", type=int, default=9091, help="the others, and Vertex AI over REST")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where stored objects are kept")
+    parser.add_argument("--models-file", type=Path, help="the catalogue, if not the built-in one")
+    parser.add_argument("--canned", action="store_true", help="precomputed pictures, for load tests")
+    options = parser.parse_args()
+
+    emulator = Emulator(
+        catalogue=load_catalogue(options.models_file),
+        data_dir=options.data_dir,
+        host=options.host,
+        grpc_port=options.grpc_port,
+        http_port=options.http_port,
+        canned=options.canned,
+    )
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    emulator.start()
+    print(f"VERTEX_ENDPOINT={emulator.vertex_endpoint}")
+    print(f"STORAGE_EMULATOR_HOST={emulator.http_url}")
+    print(f"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.http_url}")
+    print(f"ANTHROPIC_BASE_URL={emulator.http_url}", flush=True)
+    stopped.wait()
+    emulator.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The control routes: what was called and paid, and which trouble to rehearse next."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.emulator.calls import Calls
+from app.emulator.trouble import Kind, Troubles, Vendor
+
+
+class _Order(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind
+    vendor: Vendor | None = None
+    times: int | None = None
+    arg: Any = None
+    model: str | None = None
+
+
+def routes(calls: Calls, troubles: Troubles) -> list[Route]:
+    """GET and DELETE /__emulator/calls, POST and DELETE /__emulator/trouble."""
+
+    async def show(_: Request) -> Response:
+        return JSONResponse({"paid": calls.paid, "calls": [call.as_json() for call in calls.list()]})
+
+    async def forget(_: Request) -> Response:
+        calls.clear()
+        return Response(status_code=204)
+
+    async def order(request: Request) -> Response:
+        try:
+            wanted = _Order.model_validate_json(await request.body())
+        except ValidationError as exc:
+            return JSONResponse({"errors": exc.errors(include_url=False, include_context=False)}, 400)
+        troubles.set(wanted.kind, **wanted.model_dump(exclude={"kind"}))
+        return Response(status_code=204)
+
+    async def calm(_: Request) -> Response:
+        troubles.clear()
+        return Response(status_code=204)
+
+    return [
+        Route("/__emulator/calls", show, methods=["GET"]),
+        Route("/__emulator/calls", forget, methods=["DELETE"]),
+        Route("/__emulator/trouble", order, methods=["POST"]),
+        Route("/__emulator/trouble", calm, methods=["DELETE"]),
+    ]

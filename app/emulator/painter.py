@@ -1,0 +1,149 @@
+"""The emulator's pictures: real pixels, the same for the same prompt and seed, each marked EMULATED.
+
+All functions are pure; pictures are Pillow images in mode RGB, masks in mode L (255 = may be repainted).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
+from typing import Literal
+
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
+
+Size = tuple[int, int]
+MARK = "EMULATED"
+
+_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+
+def paint(prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
+    """A picture of the size: colours and shapes made from prompt and seed, and the prompt written on it."""
+    noise = _noise(prompt, seed)
+    picture = Image.frombytes("RGB", (4, 4), noise[:48]).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    width, height = size
+    for at in range(48, 64, 4):
+        x, y, radius, colour = noise[at : at + 4]
+        middle_x, middle_y, reach = x * width // 255, y * height // 255, (20 + radius) * min(size) // 1200
+        box = (middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
+        draw.ellipse(box, fill=(colour, noise[at - 48], noise[at - 47]))
+    return _mark(picture, prompt)
+
+
+def mix(source: Image.Image, prompt: str, similarity: float, seed: int) -> Image.Image:
+    """An image-to-image answer of the source's size: `similarity` 1 keeps the source, 0 ignores it."""
+    painted = paint(prompt, source.size, seed=seed)
+    return _mark(_blend(painted, source.convert("RGB"), similarity), prompt)
+
+
+def upscale(source: Image.Image, factor: int) -> Image.Image:
+    """The source, each side `factor` times as long."""
+    size = source.width * factor, source.height * factor
+    return _mark(source.convert("RGB").resize(size, Image.Resampling.BICUBIC), "")
+
+
+def repaint(source: Image.Image, mask: Image.Image, prompt: str, *, seed: int = 0) -> Image.Image:
+    """The source with a painted picture wherever the mask is not black. No pixel outside the mask changes."""
+    painted = paint(prompt, source.size, seed=seed)
+    return Image.composite(painted, source.convert("RGB"), _solid(mask))
+
+
+def dilate(mask: Image.Image, share: float) -> Image.Image:
+    """The mask made solid and grown on all sides by `share` (0 to 1) of the picture's longer side."""
+    mask = _solid(mask)
+    reach = round(share * max(mask.size))
+    if reach == 0:
+        return mask
+    grown, done = ImageOps.expand(mask, border=reach, fill=0), 0
+    while done < reach:  # each round shifts as far as no gap opens: exact, in log3(reach) rounds
+        step = min(reach - done, 2 * done + 1)
+        for x, y in ((step, 0), (0, step)):
+            shifted = ImageChops.lighter(ImageChops.offset(grown, x, y), ImageChops.offset(grown, -x, -y))
+            grown = ImageChops.lighter(grown, shifted)
+        done += step
+    return ImageOps.crop(grown, border=reach)
+
+
+def guess_mask(size: Size, part: Literal["foreground", "background"]) -> Image.Image:
+    """The mask the service would compute: here every subject is an ellipse in the middle."""
+    width, height = size
+    mask = Image.new("L", size, 0)
+    ImageDraw.Draw(mask).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill=255)
+    return mask if part == "foreground" else ImageOps.invert(mask)
+
+
+def try_on(person: Image.Image, products: Sequence[Image.Image], *, seed: int = 0) -> Image.Image:
+    """The person, wearing the products: each is laid over the torso, the first one at the top."""
+    picture = person.convert("RGB")
+    width, height = picture.size
+    torso = max(1, width // 2), max(1, height // (2 * len(products)))
+    for place, product in enumerate(products):
+        worn = ImageOps.contain(product.convert("RGB"), torso)
+        picture.paste(worn, ((width - worn.width) // 2, height // 4 + place * torso[1]))
+    return _tint(_mark(picture, ""), seed)
+
+
+def recontext(products: Sequence[Image.Image], prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
+    """A painted scene with the products standing in it, side by side."""
+    return _mark(_stand(paint(prompt, size, seed=seed), products), prompt)
+
+
+def redraw(sources: Sequence[Image.Image], prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
+    """The first picture stretched to `size` and painted over as a whole, with the others standing in it."""
+    picture = mix(sources[0].convert("RGB").resize(size), prompt, 0.5, seed)
+    return _mark(_stand(picture, sources[1:]), prompt)
+
+
+def encode(image: Image.Image, mime_type: str = "image/png", quality: int = 75) -> bytes:
+    """The file's bytes. `quality` (0 to 100) is for JPEG and WebP."""
+    out = BytesIO()
+    image.save(out, _FORMATS[mime_type], quality=max(quality, 1), compress_level=1)
+    return out.getvalue()
+
+
+def _noise(prompt: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {prompt}".encode(errors="backslashreplace"), digest_size=64).digest()
+
+
+def _stand(scene: Image.Image, products: Sequence[Image.Image]) -> Image.Image:
+    width, height = scene.size
+    room = max(1, width // (len(products) + 1)), max(1, height // 2)
+    for place, product in enumerate(products, start=1):
+        standing = ImageOps.contain(product.convert("RGB"), room)
+        middle = width * place // (len(products) + 1)
+        scene.paste(standing, (middle - standing.width // 2, height - height // 8 - standing.height))
+    return scene
+
+
+def _mark(picture: Image.Image, prompt: str) -> Image.Image:
+    """Write the mark and the beginning of the prompt along the lower edge."""
+    width, height = picture.size
+    letters = max(8, width // 24)
+    outline = max(1, letters // 12)
+    draw = ImageDraw.Draw(picture)
+    readable = " ".join(prompt.encode("utf-8", "replace").decode().split())
+    for line, text in enumerate((MARK, readable[:60])):
+        place = width // 40, height - (2 - line) * letters * 5 // 4
+        draw.text(place, text, "white", _font(letters), stroke_width=outline, stroke_fill="black")
+    return picture
+
+
+@lru_cache(maxsize=32)
+def _font(letters: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(letters)
+
+
+def _solid(mask: Image.Image) -> Image.Image:
+    return mask.convert("L").point(lambda value: 255 if value else 0)
+
+
+def _tint(picture: Image.Image, seed: int) -> Image.Image:
+    """Make samples of one request differ a little in colour."""
+    colour = tuple(_noise("", seed)[:3])
+    return _blend(picture, Image.new("RGB", picture.size, colour), 0.06)
+
+
+def _blend(under: Image.Image, over: Image.Image, share: float) -> Image.Image:
+    """`share` (0 to 1) of `over`. Unlike Image.blend it lets go of the GIL: other threads go on."""
+    return Image.composite(over, under, Image.new("L", under.size, round(share * 255)))

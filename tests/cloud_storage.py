@@ -1,0 +1,59 @@
+"""The emulated Cloud Storage on a port of its own, for the tests of the front and of what stands on it."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from app.emulator import gcs
+from app.emulator.calls import Calls
+from app.emulator.exchange import Cuttable
+from app.emulator.trouble import Troubles
+
+
+@dataclass(frozen=True)
+class CloudStorage:
+    """`url` takes the JSON API; `url`/public/{bucket}/{object} is everybody's."""
+
+    url: str
+    data_dir: Path
+    objects: gcs.Objects
+    troubles: Troubles
+    calls: Calls
+
+    def empty(self) -> "CloudStorage":
+        """As new."""
+        self.troubles.clear()
+        self.calls.clear()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+        return self
+
+    def statuses(self) -> list[tuple[str, int | None]]:
+        return [(call.method, call.status) for call in self.calls.list()]
+
+
+@contextmanager
+def cloud_storage(data_dir: Path) -> Iterator[CloudStorage]:
+    objects, troubles, calls = gcs.Objects(data_dir), Troubles(), Calls()
+    routes = [*gcs.routes(objects, troubles, calls), Mount("/public", gcs.public(objects))]
+    config = uvicorn.Config(
+        Cuttable(Starlette(routes=routes)), http="httptools", ws="none", lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield CloudStorage(url, data_dir, objects, troubles, calls)
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
+        listener.close()

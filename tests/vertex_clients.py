@@ -1,0 +1,117 @@
+"""Ways to ask the emulated Vertex: REST by hand, gRPC with Google's own client; and pictures to ask with."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import httpx
+import pytest
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.aiplatform_v1 import PredictionServiceClient
+from google.cloud.aiplatform_v1.services.prediction_service.transports.grpc import (
+    PredictionServiceGrpcTransport,
+)
+from google.cloud.aiplatform_v1.types import GenerateContentRequest, PredictRequest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.rpc.status_pb2 import Status
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from app.emulator.server import Emulator
+
+Json = dict[str, Any]
+PARENT = "projects/demo-project/locations/us-central1/publishers/google/models"
+_DETAILS = "grpc-status-details-bin"
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as REST spells it, whatever the transport was."""
+
+    status: int
+    body: Any
+
+
+def ask_rest(emulator: Emulator, model: str, body: Json, *, version: str = "v1") -> Reply:
+    """`model` is an id with its method, as in a path: imagen-4.0-generate-001:predict."""
+    response = httpx.post(f"{emulator.http_url}/{version}/{PARENT}/{model}", json=body, timeout=30)
+    return Reply(response.status_code, response.json())
+
+
+@contextmanager
+def prediction_client(emulator: Emulator) -> Iterator[PredictionServiceClient]:
+    channel = grpc.insecure_channel(emulator.vertex_endpoint, options=_UNLIMITED)
+    transport = PredictionServiceGrpcTransport(channel=channel)
+    with PredictionServiceClient(transport=transport) as client:
+        yield client
+
+
+def ask_grpc(emulator: Emulator, model: str, body: Json) -> Reply:
+    """As `ask_rest`. What v1's messages cannot say (prominentPeople, outputConfig) is left out.
+
+    An error answer is read from the google.rpc.Status in its trailer, with HTTP's code for gRPC's, as REST
+    does it. Raises GoogleAPICallError when the call ended without an answer.
+    """
+    id, _, method = model.partition(":")
+    with prediction_client(emulator) as client:
+        try:
+            if method == "predict":
+                predict = PredictRequest.pb()(endpoint=f"{PARENT}/{id}")
+                return _answered(client.predict(PredictRequest(ParseDict(body, predict)), timeout=30))
+            generate = GenerateContentRequest.pb()(model=f"{PARENT}/{id}")
+            ParseDict(body, generate, ignore_unknown_fields=True)
+            return _answered(client.generate_content(GenerateContentRequest(generate), timeout=30))
+        except GoogleAPICallError as exc:
+            trailer = dict(exc.errors[0].trailing_metadata() or ())
+            if _DETAILS not in trailer or exc.grpc_status_code is None:
+                raise  # the client's own words: nobody answered
+            status = MessageToDict(Status.FromString(trailer[_DETAILS]))
+            error = {**status, "code": exc.code, "status": exc.grpc_status_code.name}
+            return Reply(exc.code or 0, {"error": error})
+
+
+def _answered(answer: Any) -> Reply:
+    return Reply(200, MessageToDict(type(answer).pb(answer)))
+
+
+ASK = [pytest.param(ask_rest, id="rest"), pytest.param(ask_grpc, id="grpc")]
+
+
+def picture(size: tuple[int, int] = (64, 48), colour: str = "teal", format: str = "PNG") -> bytes:
+    out = BytesIO()
+    Image.new("RGB", size, colour).save(out, format)
+    return out.getvalue()
+
+
+def image(data: bytes) -> Json:
+    """A picture as a `:predict` request holds it."""
+    return {"bytesBase64Encoded": base64.b64encode(data).decode()}
+
+
+def opened(picture: str | bytes) -> ImageFile:
+    """The pixels of an answer: of its base64, or of a file."""
+    data = base64.b64decode(picture, validate=True) if isinstance(picture, str) else picture
+    opened = Image.open(BytesIO(data))
+    opened.load()
+    return opened
+
+
+def upload(emulator: Emulator, bucket: str, name: str, data: bytes) -> str:
+    """Store an object and return its gs:// URI."""
+    url = f"{emulator.http_url}/upload/storage/v1/b/{bucket}/o"
+    httpx.post(url, params={"uploadType": "media", "name": name}, content=data).raise_for_status()
+    emulator.calls.clear()
+    return f"gs://{bucket}/{name}"
+
+
+def fetched(emulator: Emulator, uri: str) -> bytes:
+    """The bytes of a stored object."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    url = f"{emulator.http_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+    return httpx.get(url, params={"alt": "media"}).raise_for_status().content
