@@ -1,0 +1,108 @@
+"""The six image routes."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.caller import CurrentCaller
+from app.api.errors import json_response
+from app.api.examples import EXAMPLES, TINY_PNG
+from app.api.openapi import described
+from app.api.serving import serve
+from app.contract.image import (
+    ImageCustomize,
+    ImageEdit,
+    ImageRequest,
+    ImageUpscale,
+    Predictions,
+    ProductRecontext,
+    StoredImages,
+    TextToImage,
+    VirtualTryOn,
+)
+from app.services.auth import Caller
+from app.services.image import Images
+
+router = APIRouter(prefix="/api/v1/image", tags=["image"])
+
+_STORED = {
+    "success": True,
+    "model": "imagen-3.0-generate-001",
+    "images": [
+        {
+            "url": "https://storage.googleapis.com/image-gateway/images/generated/text-to-image/"
+            "20261120_062329_img3_text-to-image_0a1b2c3d4e5f60718293a4b5.png",
+            "filename": "20261120_062329_img3_text-to-image_0a1b2c3d4e5f60718293a4b5.png",
+            "mimeType": "image/png",
+            "generatedAt": "2026-11-20T06:23:29.000Z",
+        }
+    ],
+}
+
+
+def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
+    """The five endpoints that answer base64 look alike from outside."""
+    return described(
+        contract,
+        (Predictions, StoredImages),
+        request_example=EXAMPLES[contract.operation],
+        answer_example={
+            "predictions": [{"bytesBase64Encoded": TINY_PNG, "mimeType": "image/png"}],
+            "model": model,
+        },
+    )
+
+
+async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -> Response:
+    images: Images = request.app.state.images
+    answer = await serve(request, who, contract, images.make)
+    request.scope["log"]["model"] = answer.model
+    headers = {"X-Model-Requested": answer.requested_model} if answer.requested_model else None
+    return json_response(answer.model_dump(by_alias=True, exclude_none=True), headers=headers)
+
+
+@router.post(
+    "/text-to-image",
+    **described(
+        TextToImage,
+        (StoredImages, Predictions),
+        request_example=EXAMPLES["text-to-image"],
+        answer_example=_STORED,
+    ),
+)
+async def text_to_image(request: Request, who: CurrentCaller) -> Response:
+    """Generate pictures from a text prompt, with an Imagen or a Gemini image model.
+
+    The pictures are stored and answered as public URLs; `responseFormat: "b64_json"` answers base64 instead.
+    """
+    return await _answer(request, who, TextToImage)
+
+
+@router.post("/image-upscale", **_described(ImageUpscale, "imagen-4.0-upscale-preview"))
+async def image_upscale(request: Request, who: CurrentCaller) -> Response:
+    """Enlarge a picture two, three or four times; the result has at most 17 megapixels."""
+    return await _answer(request, who, ImageUpscale)
+
+
+@router.post("/image-edit", **_described(ImageEdit, "imagen-3.0-capability-001"))
+async def image_edit(request: Request, who: CurrentCaller) -> Response:
+    """Repaint the part of a picture that a mask names: insert, remove, swap the background, outpaint."""
+    return await _answer(request, who, ImageEdit)
+
+
+@router.post("/image-customize", **_described(ImageCustomize, "imagen-3.0-capability-001"))
+async def image_customize(request: Request, who: CurrentCaller) -> Response:
+    """Generate pictures after reference images of subjects, styles and controls, cited as `[1]`."""
+    return await _answer(request, who, ImageCustomize)
+
+
+@router.post("/virtual-try-on", **_described(VirtualTryOn, "virtual-try-on-preview-08-04"))
+async def virtual_try_on(request: Request, who: CurrentCaller) -> Response:
+    """Dress a person in products."""
+    return await _answer(request, who, VirtualTryOn)
+
+
+@router.post("/product-recontext", **_described(ProductRecontext, "imagen-product-recontext-preview-06-30"))
+async def product_recontext(request: Request, who: CurrentCaller) -> Response:
+    """Place a product, shown from up to three sides, into a new scene."""
+    return await _answer(request, who, ProductRecontext)

@@ -1,0 +1,341 @@
+"""Vertex AI: the calls (gRPC, asyncio), their deadline and retries, and what Google's errors mean."""
+
+import asyncio
+import logging
+import math
+import random
+import re
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import google.auth
+import grpc
+import structlog
+from google.api_core import exceptions as google_errors
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.aiplatform_v1 import types
+from google.cloud.aiplatform_v1.services.prediction_service import PredictionServiceAsyncClient
+from google.cloud.aiplatform_v1.services.prediction_service.transports.grpc_asyncio import (
+    PredictionServiceGrpcAsyncIOTransport as Transport,
+)
+from google.rpc import error_details_pb2 as details
+from pydantic.alias_generators import to_camel
+
+from app.contract.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelGone,
+    RateLimited,
+    SafetyBlocked,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.contract.image import ImageEdit, ImageRequest, OutputOptions
+from app.contract.models import Model
+from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
+from app.contract.pixels import transcode
+from app.contract.safety import block
+from app.ports import Generation
+from app.providers.vertex import edit, gemini, imagen
+from app.threads import off_loop
+
+_log = structlog.get_logger(__name__)
+
+_RETRIES = 2
+_LONGEST_WAIT = 5.0
+"""Seconds. Who is told to come back later than this is told so, instead of being kept waiting."""
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+
+Answer = TypeVar("Answer")
+
+
+class Vertex:
+    """Google's image models: Imagen and its kin by `Predict`, Gemini by `GenerateContent`.
+
+    `location` serves the models that the catalogue calls regional, `gemini_location` those it calls global.
+    `endpoint` (host:port) is spoken to in plain text and without credentials; otherwise these are read from
+    `credentials_file`, or found as Google's libraries do, and GoogleAuthError is raised when there are none.
+    `timeout_seconds` is for one `run` with its retries; when it passes, samples that are ready are returned:
+    keep it below the caller's own deadline.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        location: str = "us-central1",
+        gemini_location: str = "global",
+        endpoint: str | None = None,
+        credentials_file: Path | None = None,
+        timeout_seconds: float = 120.0,
+        backoff_seconds: float = 1.0,
+    ) -> None:
+        self._project = project
+        self._locations = {"regional": location, "global": gemini_location}
+        self._endpoint = endpoint
+        self._credentials = None if endpoint else _credentials(credentials_file)
+        self._timeout = timeout_seconds
+        self._backoff = backoff_seconds
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._clients: dict[str, PredictionServiceAsyncClient] = {}
+        # At DEBUG Google's client logs whole messages, pictures and all.
+        logging.getLogger("google.cloud.aiplatform_v1").setLevel(logging.INFO)
+
+    async def run(self, request: ImageRequest, model: Model, /) -> Generation:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        if model.family == "gemini":
+            return await self._generate(request, model, deadline)
+        return await self._predict(request, model, deadline)
+
+    async def ready(self) -> None:
+        """Return when every location's host is connected; waits as long as it is let."""
+        for location in self._locations.values():
+            self._client(location)
+        for channel in self._channels.values():
+            # Not channel_ready(): when that is cancelled its watch stays behind in gRPC.
+            while channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def aclose(self) -> None:
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def _predict(self, request: ImageRequest, model: Model, deadline: float) -> Generation:
+        instance, parameters = imagen.encode(request, model)
+        message = types.PredictRequest.pb()(
+            endpoint=self._path(model),
+            instances=[{"struct_value": instance}],
+            parameters={"struct_value": parameters},
+        )
+        del instance
+        client = self._client(self._location(model))
+        answer = await self._call(client.predict, types.PredictRequest.wrap(message), model, deadline)
+        return imagen.decode(types.PredictResponse.pb(answer).predictions)
+
+    async def _generate(self, request: ImageRequest, model: Model, deadline: float) -> Generation:
+        """One call for each sample, at the same time. What was made is kept when other samples fail."""
+        if isinstance(request, ImageEdit):
+            edit.check(request, model)
+        samples = (self._sample(request, model, index, deadline) for index in range(request.sample_count))
+        generation = _gather(await asyncio.gather(*samples, return_exceptions=True))
+        try:
+            pictures = await self._finish(request, generation.pictures)
+        except (NotAPicture, PictureTooLarge) as exc:
+            raise UpstreamFailed(f"{model.id} answered with a broken picture") from exc
+        return replace(generation, pictures=pictures)
+
+    async def _finish(self, request: ImageRequest, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+        """Make good what the model cannot do: masks and the type of file."""
+        if isinstance(request, ImageEdit):
+            return await off_loop(edit.compose, request, pictures)
+        options = getattr(request, "output_options", OutputOptions())
+        return tuple(
+            [
+                await off_loop(transcode, picture, options.mime_type, options.compression_quality)
+                if picture.mime_type != options.mime_type
+                else picture
+                for picture in pictures
+            ]
+        )
+
+    async def _sample(self, request: ImageRequest, model: Model, index: int, deadline: float) -> Picture:
+        message = gemini.encode(request, model, index)
+        message.model = self._path(model)
+        client = self._client(self._location(model))
+        answer = await self._call(client.generate_content, message, model, deadline)
+        return gemini.decode(answer)
+
+    async def _call(
+        self, send: Callable[..., Awaitable[Answer]], message: object, model: Model, deadline: float
+    ) -> Answer:
+        """Send, and send again what was surely not served, until the deadline."""
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            try:
+                return await send(message, retry=None, timeout=max(deadline - loop.time(), 0))
+            except (GoogleAPIError, GoogleAuthError, grpc.RpcError) as exc:
+                wait = max(self._backoff * 2**attempt * random.uniform(1, 1.5), _told_to_wait(exc) or 0)  # noqa: S311
+                late = wait > _LONGEST_WAIT or loop.time() + wait >= deadline
+                if attempt == _RETRIES or late or not _may_be_repeated(exc):
+                    raise translate(exc, model) from exc
+            attempt += 1
+            await asyncio.sleep(wait)
+
+    def _location(self, model: Model) -> str:
+        return self._locations.get(model.location, model.location)
+
+    def _path(self, model: Model) -> str:
+        location = self._location(model)
+        return f"projects/{self._project}/locations/{location}/publishers/google/models/{model.id}"
+
+    def _client(self, location: str) -> PredictionServiceAsyncClient:
+        """The location's client, opened on first use: a gRPC channel belongs to the loop that opens it."""
+        if location not in self._clients:
+            if self._endpoint:
+                channel = grpc.aio.insecure_channel(self._endpoint, options=_CHANNEL_OPTIONS)
+            else:
+                channel = Transport.create_channel(
+                    host(location), credentials=self._credentials, options=_CHANNEL_OPTIONS
+                )
+            self._channels[location] = channel
+            self._clients[location] = PredictionServiceAsyncClient(transport=Transport(channel=channel))
+        return self._clients[location]
+
+
+def _credentials(file: Path | None) -> google.auth.credentials.Credentials:
+    scopes = Transport.AUTH_SCOPES
+    if file is None:
+        found = google.auth.default(scopes=scopes)
+    else:
+        with warnings.catch_warnings():
+            # It warns of files from strangers; this one is the operator's.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = google.auth.load_credentials_from_file(str(file), scopes=scopes)  # type: ignore[no-untyped-call]
+    credentials: google.auth.credentials.Credentials = found[0]
+    return credentials
+
+
+def host(location: str) -> str:
+    """Where a location is served."""
+    if location == "global":
+        return "aiplatform.googleapis.com:443"
+    if location in ("us", "eu"):
+        return f"aiplatform.{location}.rep.googleapis.com:443"
+    return f"{location}-aiplatform.googleapis.com:443"
+
+
+# ── several samples ──────────────────────────────────────────────────────────────────────────────────────
+
+_TELLING = (ModelGone, InvalidRequest, SafetyBlocked, RateLimited, UpstreamUnavailable, UpstreamTimeout)
+"""Which failure is told when no sample was made: the first of these."""
+
+
+def _gather(outcomes: Sequence[Picture | BaseException]) -> Generation:
+    """What was made and what was filtered. Raises the most telling failure when nothing was made."""
+    pictures = tuple(one for one in outcomes if isinstance(one, Picture))
+    failures = [one for one in outcomes if isinstance(one, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, GatewayError):
+            raise failure
+    if not pictures:
+        raise min(failures, key=_rank)
+    for failure in failures:
+        if not isinstance(failure, SafetyBlocked):
+            _log.warning("sample lost", error=repr(failure), cause=repr(failure.__cause__))
+    return Generation(pictures, tuple(one.block for one in failures if isinstance(one, SafetyBlocked)))
+
+
+def _rank(failure: BaseException) -> tuple[int, bool]:
+    rank = next((rank for rank, kind in enumerate(_TELLING) if isinstance(failure, kind)), len(_TELLING))
+    return rank, isinstance(failure, SafetyBlocked) and failure.block.code is None
+
+
+# ── Google's errors ──────────────────────────────────────────────────────────────────────────────────────
+
+_NEVER_SENT = re.compile(r"failed to connect to all addresses|(DNS|name) resolution", re.IGNORECASE)
+_CUT = re.compile(
+    r"socket|stream (removed|closed)|connection|transport|broken pipe|recvmsg|sendmsg|goaway|rst_stream"
+    r"|\bping\b|keepalive|endpoint closing|cancelling all calls|metadata from plugin",
+    re.IGNORECASE,
+)
+"""Words of gRPC's own UNAVAILABLE, which differs from the server's in nothing but its text. Such a call may
+have been served and paid (or, "metadata from plugin", our credentials failed)."""
+
+_SAFETY = re.compile(r"support codes?|responsible ai|usage guidelines|sensitive words", re.IGNORECASE)
+
+
+def translate(exc: Exception, model: Model) -> GatewayError:
+    """What a failure of Google's client means to our caller (vertex.md §4). Google's words are never told."""
+    match exc:
+        case google_errors.NotFound():
+            # The only objects we ever name are the caller's.
+            if "gs://" in _text(exc):
+                return InvalidRequest("a gs:// picture could not be read")
+            return ModelGone(model.id)
+        case google_errors.TooManyRequests():
+            return RateLimited(math.ceil(_told_to_wait(exc) or 30), by_vendor=True)
+        case google_errors.BadRequest():
+            return _refused(exc, model)
+        case google_errors.ServiceUnavailable() if _may_be_repeated(exc):
+            return UpstreamUnavailable(retry_after=math.ceil(_told_to_wait(exc) or 10))
+        case google_errors.GatewayTimeout():
+            return UpstreamTimeout(f"{model.id} did not answer in time")
+        case _:
+            return UpstreamFailed(f"{model.id} failed")
+
+
+def _may_be_repeated(exc: Exception) -> bool:
+    """Whether the call was surely not served: refused by quota or overload, or never sent."""
+    match exc:
+        case google_errors.TooManyRequests():
+            return True
+        case google_errors.ServiceUnavailable():
+            return bool(_NEVER_SENT.search(exc.message)) or not _CUT.search(exc.message)
+        case _:
+            return False
+
+
+def _refused(exc: google_errors.BadRequest, model: Model) -> GatewayError:
+    """A 400 is a blocked prompt, or a value of the caller's that the model does not take."""
+    text = _text(exc)
+    blocked = block(text)
+    if blocked.category or _SAFETY.search(text):
+        return SafetyBlocked(blocked)
+    violations = [
+        one
+        for detail in exc.details
+        if isinstance(detail, details.BadRequest)
+        for one in detail.field_violations
+    ]
+    fields = {to_camel(one.field.split(".")[-1]) for one in violations}
+    if named := sorted(fields & _FIELDS.keys()):
+        return InvalidRequest(
+            [f"{_FIELDS[field]} has a value that {model.id} does not take" for field in named]
+        )
+    return InvalidRequest(f"{model.id} does not take this request")
+
+
+_FIELDS = {
+    "aspectRatio": "aspectRatio",
+    "baseSteps": "baseSteps",
+    "compressionQuality": "outputOptions.compressionQuality",
+    "dilation": "maskImageConfig.dilation",
+    "guidanceScale": "guidanceScale",
+    "imageSize": "sampleImageSize",
+    "maskClasses": "maskImageConfig.maskClasses",
+    "negativePrompt": "negativePrompt",
+    "personGeneration": "personGeneration",
+    "prompt": "prompt",
+    "safetySetting": "safetySetting",
+    "sampleImageSize": "sampleImageSize",
+    "seed": "seed",
+    "threshold": "safetySetting",
+}
+"""Google's names of fields whose values are the caller's, and the document's names."""
+
+
+def _text(exc: google_errors.GoogleAPICallError) -> str:
+    """All that the error says: support codes may be in its message or only in a detail."""
+    return "\n".join([exc.message, *map(str, exc.details)])
+
+
+def _told_to_wait(exc: Exception) -> float | None:
+    """Seconds, from google.rpc.RetryInfo."""
+    for detail in getattr(exc, "details", ()):
+        if isinstance(detail, details.RetryInfo):
+            return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
+    return None

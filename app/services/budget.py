@@ -1,0 +1,59 @@
+"""How many bytes the calls under way may hold, and who waits."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.contract.errors import UpstreamUnavailable
+
+_RETRY_AFTER_SECONDS = 5
+
+
+class Budget:
+    """A limit in bytes with a queue in front, first come first served.
+
+    An SDK delivers an answer whole, so memory is bounded by how many calls may be under way. Callers above
+    the limit wait within their own deadline; beyond `max_waiting` of them UpstreamUnavailable is raised.
+    """
+
+    def __init__(self, limit_bytes: int, max_waiting: int) -> None:
+        self._limit = limit_bytes
+        self._free = limit_bytes
+        self._max_waiting = max_waiting
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Hold `size` bytes. A call larger than the whole limit runs alone."""
+        size = min(size, self._limit)
+        await self._take(size)
+        try:
+            yield
+        finally:
+            self._free += size
+            self._admit()
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        if len(self._waiting) >= self._max_waiting:
+            raise UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, size))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._free += size
+            else:
+                self._waiting.remove((turn, size))
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self._waiting[0][1] <= self._free:
+            turn, size = self._waiting.popleft()
+            self._free -= size
+            turn.set_result(None)

@@ -1,0 +1,52 @@
+"""Which model really serves: the one that was named, or whoever follows it when the cloud says it is gone."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from app.contract.errors import InvalidRequest, ModelGone, UpstreamFailed
+from app.contract.models import Catalogue, Model
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+_REMEMBER_SECONDS = 3600
+
+
+class Chain:
+    """Walks from a model along its successors. What is gone is remembered for an hour, so that only the first
+    call pays the extra round trip. With `follow` false a retired model is refused, naming its successor."""
+
+    def __init__(
+        self, catalogue: Catalogue, *, follow: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._catalogue = catalogue
+        self._follow = follow
+        self._clock = clock
+        self._gone_until: dict[str, float] = {}
+
+    async def run(self, model_id: str, attempt: Callable[[Model], Awaitable[T]]) -> tuple[Model, T]:
+        """Try each model until one is served. Returns the model that answered, and its answer.
+
+        Raises InvalidRequest for a retired model when not following, UpstreamFailed at the chain's end, and
+        whatever `attempt` raises but ModelGone.
+        """
+        gone: ModelGone | None = None
+        for model in self._catalogue.chain(model_id):
+            if self._gone_until.get(model.id, 0) <= self._clock():
+                try:
+                    return model, await attempt(model)
+                except ModelGone as exc:
+                    gone = exc
+                    self._gone(model)
+            if not self._follow and model.successor:
+                raise InvalidRequest(f"{model.id} is retired, use {model.successor}") from gone
+        raise UpstreamFailed from gone
+
+    def _gone(self, model: Model) -> None:
+        log.warning("model is gone", model=model.id, successor=model.successor)
+        if model.successor:
+            self._gone_until[model.id] = self._clock() + _REMEMBER_SECONDS

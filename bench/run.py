@@ -1,0 +1,195 @@
+"""`make bench`: what the gateway adds to the vendors' own clients, in one run on this machine.
+
+The emulator runs alone in canned mode (pictures of 1.5 MB made beforehand). For each load the same number of
+requests goes through the gateway and through `bare.py`. CPU is the process's own, user and system.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from jose import jwt
+
+ROOT = Path(__file__).parents[1]
+LOADS = [(samples, in_flight) for samples in (1, 4) for in_flight in (1, 16, 64)]
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_ARENA_MAX": "2",
+}
+SECRET = secrets.token_hex(32)
+WANTED = "wanted: CPU at most 1.5 x bare, RSS under 400 MB, /health never above 100 ms, ready within 5 s"
+
+
+@dataclass
+class Row:
+    cpu_ms: float
+    p50: float
+    p99: float
+    peak_mb: float
+    health_ms: float
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(arguments: list[str], url: str, environment: dict[str, str]) -> Iterator[tuple[int, float]]:
+    """Start a process and wait until the URL answers; give its id and the seconds that took."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(url)
+                break
+            if process.poll() is not None:
+                raise SystemExit(f"{arguments} ended with {process.returncode}")
+            time.sleep(0.02)
+        yield process.pid, time.perf_counter() - started
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+
+
+class HealthWatch(threading.Thread):
+    """Asks /health every 10 ms and keeps the longest wait, in milliseconds."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.longest = 0.0
+        self._url = url
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client() as client:
+            while not self._ended.wait(0.01):
+                started = time.perf_counter()
+                client.get(f"{self._url}/health").raise_for_status()
+                self.longest = max(self.longest, (time.perf_counter() - started) * 1000)
+
+    def end(self) -> float:
+        self._ended.set()
+        self.join()
+        return self.longest
+
+
+async def load(url: str, token: str, samples: int, in_flight: int, requests: int) -> list[float]:
+    body = {"prompt": "a lighthouse", "sampleCount": samples}
+    limits = httpx.Limits(max_connections=in_flight)
+    left = iter(range(requests))
+    took: list[float] = []
+    async with httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {token}"}, timeout=120, limits=limits
+    ) as client:
+
+        async def caller() -> None:
+            for _ in left:
+                started = time.perf_counter()
+                answer = await client.post(f"{url}/api/v1/image/text-to-image", json=body)
+                took.append((time.perf_counter() - started) * 1000)
+                assert answer.status_code == 200, answer.text
+                assert len(answer.json()["images"]) == samples
+
+        await asyncio.gather(*(caller() for _ in range(in_flight)))
+    return sorted(took)
+
+
+def through_the_gateway(pid: int, url: str, token: str, samples: int, in_flight: int, requests: int) -> Row:
+    asyncio.run(load(url, token, samples, 1, 2))
+    forget_peak(pid)
+    watch = HealthWatch(url)
+    watch.start()
+    before = cpu_seconds(pid)
+    took = asyncio.run(load(url, token, samples, in_flight, requests))
+    cpu = (cpu_seconds(pid) - before) * 1000 / requests
+    return Row(cpu, took[len(took) // 2], took[int(len(took) * 0.99)], peak_mb(pid), watch.end())
+
+
+def bare(endpoint: str, storage: str, samples: int, in_flight: int, requests: int) -> dict[str, float]:
+    arguments = [endpoint, storage, *(str(number) for number in (samples, in_flight, requests))]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench/bare.py"), *arguments],
+        env={**os.environ, **MALLOC},
+        check=True,
+        capture_output=True,
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    grpc_port, http_port, port = free_port(), free_port(), free_port()
+    endpoint, storage, url = (
+        f"127.0.0.1:{grpc_port}",
+        f"http://127.0.0.1:{http_port}",
+        f"http://127.0.0.1:{port}",
+    )
+    claims = {"sub": "bench", "exp": int(time.time()) + 3600}
+    token = jwt.encode(claims, SECRET, "HS256")
+    with tempfile.TemporaryDirectory() as folder:
+        emulator = ["-m", "app.emulator", "--canned", "--data-dir", folder]
+        emulator += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
+        environment = {
+            **MALLOC,
+            "VERTEX_ENDPOINT": endpoint,
+            "STORAGE_EMULATOR_HOST": storage,
+            "JWT_SECRET": SECRET,
+            "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
+            "SPOOL_DIR": f"{folder}/spool",
+            "DATA_DIR": folder,
+            "RATE_LIMIT": "",
+            "LOG_LEVEL": "info",
+        }
+        gateway = ["-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+        with (
+            running(emulator, f"{storage}/__emulator/calls", MALLOC),
+            running(gateway, f"{url}/health", environment) as (pid, seconds),
+        ):
+            fresh = peak_mb(pid)
+            sys.stdout.write(f"ready after {seconds:.1f} s, fresh process {fresh:.0f} MB\n{WANTED}\n\n")
+            sys.stdout.write("samples in-flight | CPU ms: gateway   bare  ratio | p50 ms  p99 ms | ")
+            sys.stdout.write("peak RSS MB | longest /health ms\n")
+            for samples, in_flight in LOADS:
+                requests = max(40, in_flight * 4)
+                row = through_the_gateway(pid, url, token, samples, in_flight, requests)
+                mark = bare(endpoint, storage, samples, in_flight, requests)["cpu_ms"]
+                sys.stdout.write(
+                    f"{samples:7} {in_flight:9} | {row.cpu_ms:15.1f} {mark:6.1f} {row.cpu_ms / mark:6.2f} | "
+                    f"{row.p50:6.0f} {row.p99:7.0f} | {row.peak_mb:11.0f} | {row.health_ms:6.0f}\n"
+                )
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A gateway whose cloud is an emulator that the tests can look into."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from jose import jwt
+
+from app.contract.models import load_catalogue
+from app.emulator.server import Emulator
+from tests.gateway import gateway
+
+SECRET = "a secret that only the tests know, 32 or more"
+
+Start = Callable[..., AbstractContextManager[str]]
+
+
+def token(**claims: Any) -> str:
+    return str(jwt.encode({"sub": "user-1", "exp": int(time.time()) + 3600, **claims}, SECRET, "HS256"))
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    emulator = Emulator(catalogue=load_catalogue(), data_dir=tmp_path_factory.mktemp("cloud"))
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture
+def emulator(cloud: Emulator) -> Iterator[Emulator]:
+    """The session's cloud, calm and with nothing recorded."""
+    cloud.troubles.clear()
+    cloud.calls.clear()
+    yield cloud
+    cloud.troubles.clear()
+
+
+@pytest.fixture(scope="session")
+def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start a gateway in front of the session's cloud; keyword arguments are settings."""
+
+    def start(**settings: Any) -> AbstractContextManager[str]:
+        folder = tmp_path_factory.mktemp("gateway")
+        return gateway(
+            **{
+                "vertex_endpoint": cloud.vertex_endpoint,
+                "storage_emulator_host": cloud.http_url,
+                "public_base_url": cloud.http_url,
+                "jwt_secret": SECRET,
+                "database_url": f"sqlite:///{folder / 'gateway.db'}",
+                "redis_url": None,
+                "spool_dir": folder / "spool",
+                "data_dir": folder,
+                "rate_limit": "",
+                **settings,
+            }
+        )
+
+    return start
+
+
+class Client(NamedTuple):
+    """Posts JSON to one gateway with a good token."""
+
+    http: httpx.Client
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.http.post(path, json=body, headers=headers)
+
+    def text_to_image(self, prompt: str, **fields: Any) -> httpx.Response:
+        return self.post("/api/v1/image/text-to-image", {"prompt": prompt, **fields})
+
+
+def client_of(url: str) -> Client:
+    return Client(httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token()}"}, timeout=30))
+
+
+@pytest.fixture(scope="session")
+def gateway_url(start: Start) -> Iterator[str]:
+    with start() as url:
+        yield url
+
+
+@pytest.fixture
+def client(gateway_url: str, emulator: Emulator) -> Iterator[Client]:
+    client = client_of(gateway_url)
+    yield client
+    client.http.close()
+
+
+__all__ = ["Client", "Start", "client_of", "token"]

@@ -1,0 +1,138 @@
+"""Every kind of trouble: the answer, and that no sample is paid twice."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.emulator.server import Emulator
+from tests.api.conftest import Client, Start, client_of
+
+INTERNAL = {"statusCode": 500, "message": "Terjadi kesalahan internal"}
+UNAVAILABLE = {"statusCode": 503, "message": "Service Unavailable"}
+TIMEOUT = {"statusCode": 504, "message": "Gateway Timeout"}
+TOO_MANY = {"statusCode": 429, "message": "Too Many Requests"}
+SHORT = {
+    "statusCode": 400,
+    "message": "Request blocked by safety filters",
+    "raiFilteredReason": "The model returned no picture",
+}
+
+DEADLINE = 2.0
+
+
+@pytest.fixture(scope="module")
+def hasty(start: Start) -> Iterator[str]:
+    """A gateway with a short deadline."""
+    with start(request_timeout_seconds=DEADLINE, retry_pause_seconds=0.05) as url:
+        yield url
+
+
+@pytest.fixture
+def chaos(hasty: str, emulator: Emulator) -> Iterator[Client]:
+    client = client_of(hasty)
+    yield client
+    client.http.close()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "body", "asked", "paid"),
+    [
+        pytest.param("empty", 400, SHORT, 1, 0, id="empty answer"),
+        pytest.param("429=0", 429, TOO_MANY, 3, 0, id="quota"),
+        pytest.param("429=60", 429, TOO_MANY, 1, 0, id="quota for long"),
+        pytest.param("500", 500, INTERNAL, 1, 0, id="vendor broke"),
+        pytest.param("503", 503, UNAVAILABLE, 3, 0, id="overload"),
+        pytest.param("hang", 504, TIMEOUT, 1, 0, id="no answer"),
+        pytest.param("drop", 500, INTERNAL, 1, 1, id="cut off after paying"),
+    ],
+)
+@pytest.mark.parametrize("model", ["imagen-3.0-generate-001", "gemini-2.5-flash-image"])
+def test_trouble_is_told_and_nothing_is_paid_twice(
+    chaos: Client,
+    emulator: Emulator,
+    model: str,
+    trouble: str,
+    status: int,
+    body: dict[str, Any],
+    asked: int,
+    paid: int,
+) -> None:
+    started = time.monotonic()
+    answer = chaos.text_to_image(f"a lighthouse #trouble:{trouble}", model=model)
+    assert (answer.status_code, answer.json()) == (status, body)
+    calls = [call for call in emulator.calls.list() if call.vendor == "vertex"]
+    assert (len(calls), emulator.calls.paid) == (asked, paid)
+    assert time.monotonic() - started < DEADLINE + 2
+    if status in (429, 503):
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("trouble", ["blocked-prompt", "blocked-output", "text-only"])
+@pytest.mark.parametrize("model", ["imagen-3.0-generate-001", "gemini-2.5-flash-image"])
+def test_a_block_is_never_a_success(chaos: Client, emulator: Emulator, model: str, trouble: str) -> None:
+    answer = chaos.text_to_image(f"a lighthouse #trouble:{trouble}", model=model)
+    body = answer.json()
+    assert answer.status_code == 400
+    assert body["message"].startswith("Request blocked by safety filters")
+    if "errorCode" in body:
+        assert set(body) == {
+            "success",
+            "statusCode",
+            "message",
+            "raiFilteredReason",
+            "errorCode",
+            "category",
+            "filteredOn",
+            "hint",
+        }
+        assert body["message"].endswith(f": {body['category']} in {body['filteredOn']}")
+    else:
+        assert set(body) == {"statusCode", "message", "raiFilteredReason"}
+
+
+@pytest.mark.parametrize("model", ["imagen-3.0-generate-001", "gemini-2.5-flash-image"])
+def test_a_half_blocked_batch_is_told(chaos: Client, emulator: Emulator, model: str) -> None:
+    answer = chaos.text_to_image("lighthouses #trouble:half-blocked", model=model, sampleCount=4)
+    body = answer.json()
+    assert (answer.status_code, len(body["images"]), len(body["filtered"])) == (200, 2, 2)
+    assert all("raiFilteredReason" in one for one in body["filtered"])
+
+
+def test_slow_is_no_trouble(chaos: Client) -> None:
+    assert chaos.text_to_image("a lighthouse #trouble:slow=1").status_code == 200
+
+
+def test_a_paid_picture_survives_the_store_s_absence(start: Start, emulator: Emulator) -> None:
+    """503 now; when the store is back the picture lands under its name."""
+    emulator.troubles.set("storage-down")
+    with start(upload_seconds=1, spool_seconds=0.2) as url:
+        client = client_of(url)
+        answer = client.text_to_image("a lighthouse")
+        client.http.close()
+        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
+        emulator.troubles.clear()
+        emulator.calls.wait_for(
+            lambda calls: any(call.method == "objects.insert" and call.status == 200 for call in calls), 10
+        )
+    assert emulator.calls.paid == 1
+
+
+def test_an_upload_whose_answer_is_lost_is_one_object(chaos: Client, emulator: Emulator) -> None:
+    emulator.troubles.set("drop", vendor="gcs", times=1)
+    answer = chaos.text_to_image("a lighthouse")
+    assert answer.status_code == 200
+    inserts = [call for call in emulator.calls.list() if call.method == "objects.insert"]
+    assert [call.status for call in inserts] == [None, 412]
+
+
+def test_a_client_who_hangs_up_cancels_the_call(hasty: str, emulator: Emulator) -> None:
+    client = client_of(hasty)
+    with pytest.raises(Exception, match="timed out"):
+        client.http.post(
+            "/api/v1/image/text-to-image", json={"prompt": "a lighthouse #trouble:hang"}, timeout=0.5
+        )
+    client.http.close()
+    emulator.calls.wait_for(lambda calls: any(call.cancelled for call in calls), 3)
+    assert emulator.calls.paid == 0

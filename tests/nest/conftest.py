@@ -1,0 +1,1 @@
+from tests.api.conftest import cloud, emulator, start  # noqa: F401
