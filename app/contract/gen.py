@@ -1,0 +1,254 @@
+"""/gen: its request (text2img or img2img) with the document's rules, its answer, and the text that is drawn.
+
+Names are snake_case on the wire too. Unknown fields are ignored.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from app.contract.errors import InvalidRequest
+from app.contract.pictures import (
+    NotAPicture,
+    Picture,
+    PictureTooLarge,
+    decode_base64,
+    picture,
+)
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+UPLOADS = {"init_image": 1}
+"""Form fields that take files, and how many each."""
+
+AspectRatio = Literal["1:1", "16:9", "9:16", "3:2", "3:5"]
+
+MAX_PROMPT_CHARACTERS = 10_000
+"""What the most patient model takes. A model that takes less is given the words that fit."""
+
+INIT_IMAGE_SIZES: dict[AspectRatio, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "16:9": (1216, 640),
+    "9:16": (640, 1216),
+    "3:2": (1152, 768),
+    "3:5": (768, 1280),
+}
+"""The document's table: what a caller (or `auto_resize`) makes of an init_image."""
+
+
+class InvalidGen(InvalidRequest):
+    """A request that breaks a rule of /gen: `error` is the document's sentence, `details` explains it."""
+
+    def __init__(self, error: str, details: str) -> None:
+        super().__init__(error)
+        self.error = error
+        self.details = details
+
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def _read_text(value: object) -> object:
+    if isinstance(value, str) and _NO_TEXT.search(value):
+        raise PydanticCustomError("no_text", "must hold no null characters and no halves of surrogate pairs")
+    return value
+
+
+def _read_prompt(value: object) -> object:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise PydanticCustomError("missing", "Field required")
+    return _read_text(value)
+
+
+def _read_init_image(value: object) -> Picture:
+    if isinstance(value, Picture):
+        return value
+    if value is None or value in ("", b""):
+        raise PydanticCustomError("missing", "Field required")
+    if not isinstance(value, str | bytes):
+        raise PydanticCustomError(
+            "picture", "The 'init_image' field must be a base64 encoded PNG or JPEG image"
+        )
+    try:
+        found = picture(decode_base64(value) if isinstance(value, str) else value)
+    except PictureTooLarge as exc:
+        raise PydanticCustomError("too_large", "The 'init_image' field is too large") from exc
+    except NotAPicture as exc:
+        raise PydanticCustomError("picture", "The 'init_image' field must be a PNG or JPEG image") from exc
+    if found.mime_type not in ("image/png", "image/jpeg"):
+        raise PydanticCustomError("picture", "The 'init_image' field must be a PNG or JPEG image")
+    return found
+
+
+Text = Annotated[
+    str,
+    BeforeValidator(_read_text),
+    Field(max_length=MAX_PROMPT_CHARACTERS, json_schema_extra={"pattern": "^[^\\x00]*$"}),
+]
+Prompt = Annotated[
+    str,
+    BeforeValidator(_read_prompt),
+    Field(max_length=MAX_PROMPT_CHARACTERS, json_schema_extra={"pattern": "^[^\\x00]*[^\\s\\x00][^\\x00]*$"}),
+]
+
+InitImage = Annotated[
+    Picture,
+    BeforeValidator(_read_init_image),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "init-image",
+            "description": "A PNG or JPEG image in base64 or as a data: URI. Without auto_resize its sides "
+            "are within 512-2048 pixels and divisible by 64",
+        }
+    ),
+]
+
+
+class _Gen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", arbitrary_types_allowed=True)
+
+    prompt: Prompt
+    negative_prompt: Text = ""
+    regen_prompt: bool = False
+    prompt_language: Annotated[
+        Literal["vi", "en"] | None, WithJsonSchema({"type": "string", "enum": ["vi", "en"]})
+    ] = None
+    aspect_ratio: AspectRatio = "1:1"
+    response_format: Literal["b64_json", "url"] = "b64_json"
+
+
+class Text2Img(_Gen):
+    """Make a picture from words."""
+
+    mode: Literal["text2img"]
+
+
+class Img2Img(_Gen):
+    """Change a picture as the words say. `similarity_strength` 1 keeps it, 0 ignores it.
+
+    With `auto_resize` the picture may have any size and is fitted to the document's table.
+    """
+
+    mode: Literal["img2img"]
+    init_image: InitImage
+    similarity_strength: float = Field(0.5, ge=0, le=1, allow_inf_nan=False)
+    auto_resize: bool = False
+
+    @model_validator(mode="after")
+    def _legal_size(self) -> Self:
+        width, height = self.init_image.size
+        if self.auto_resize:
+            return self
+        if not all(512 <= side <= 2048 for side in (width, height)):
+            raise PydanticCustomError(
+                "size", f"Image width and height must be within 512-2048 pixels, but are {width}x{height}"
+            )
+        if width % 64 or height % 64:
+            raise PydanticCustomError(
+                "size", f"Image size must be divisible by 64, but width and height are {width}x{height}"
+            )
+        return self
+
+
+GenRequest = Text2Img | Img2Img
+
+GEN_REQUEST: TypeAdapter[GenRequest] = TypeAdapter(Annotated[GenRequest, Field(discriminator="mode")])
+
+
+def read_gen(values: Any, *, text: bool) -> GenRequest:
+    """Judge the fields of a /gen request, as the JSON parser or (`text`) the form parser left them.
+
+    In a form numbers and booleans are text, and `init_image` may be an uploaded file's bytes.
+    Raises InvalidGen about the first rule that is broken.
+    """
+    try:
+        return GEN_REQUEST.validate_python({**values, **_typed(values)} if text else values)
+    except ValidationError as exc:
+        raise _sentence(exc.errors(include_url=False, include_input=False)[0]) from exc
+
+
+_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})", re.ASCII)
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A form's numbers and booleans. What is neither stays text and is refused later."""
+    typed: dict[str, Any] = {}
+    for name in ("regen_prompt", "auto_resize"):
+        if isinstance(value := values.get(name), str):
+            typed[name] = {"true": True, "false": False}.get(value.lower(), value)
+    strength = values.get("similarity_strength")
+    if isinstance(strength, str) and _DECIMAL.fullmatch(strength):
+        typed["similarity_strength"] = float(strength)
+    return typed
+
+
+_RULES = {
+    "prompt": f"must be a valid text of at most {MAX_PROMPT_CHARACTERS} characters",
+    "negative_prompt": f"must be a valid text of at most {MAX_PROMPT_CHARACTERS} characters",
+    "regen_prompt": "must be true or false",
+    "prompt_language": 'must be "vi" or "en"',
+    "aspect_ratio": 'must be one of "1:1", "16:9", "9:16", "3:2", "3:5"',
+    "response_format": 'must be "b64_json" or "url"',
+    "similarity_strength": "must be a number from 0.0 to 1.0",
+    "auto_resize": "must be true or false",
+}
+
+
+def _sentence(problem: ErrorDetails) -> InvalidGen:
+    mode, field = (*problem["loc"], "", "")[:2]
+    match problem["type"]:
+        case "missing":
+            return InvalidGen(
+                f"Missing required parameter: {field}", f"The '{field}' field is required for {mode} mode"
+            )
+        case "too_large":
+            return InvalidGen("Image too large", problem["msg"])
+        case "size":
+            return InvalidGen("Invalid image dimensions", problem["msg"])
+        case "picture":
+            return InvalidGen("Invalid init_image", problem["msg"])
+    if field not in _RULES:
+        return InvalidGen("Invalid mode", 'The \'mode\' field must be "text2img" or "img2img"')
+    return InvalidGen(f"Invalid {field}", f"The '{field}' field {_RULES[str(field)]}")
+
+
+class Metadata(BaseModel):
+    """`model` made the picture; `requested_model` is there when the document names another."""
+
+    model: str
+    requested_model: str | None = None
+    aspect_ratio: AspectRatio
+    dimensions: str = Field(description="True width and height in pixels: 1344x768")
+    prompt_enhanced: bool
+
+
+class GenAnswer(BaseModel):
+    """One picture, in base64 or by its URL. `enhanced_prompt` is the text that was really drawn."""
+
+    status: Literal["success"] = "success"
+    image_base64: str | None = Field(None, description='Absent with response_format "url"')
+    image_url: str | None = Field(None, description='With response_format "url"')
+    enhanced_prompt: str
+    model_used: str
+    metadata: Metadata
+
+
+def fit_words(text: str, characters: int) -> str:
+    """The text without surrounding space, cut after the last whole word that fits into so many characters."""
+    text = text.strip()
+    if len(text) <= characters:
+        return text
+    whole = re.match(rf"(?s:.{{1,{characters}}})(?=\s)", text)
+    return whole[0].rstrip() if whole else text[:characters]

@@ -1,0 +1,60 @@
+"""Stable Diffusion XL 1.0 on the wire: text_prompts in, artifacts out."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.contract.errors import SafetyBlocked, UpstreamFailed
+from app.contract.gen import AspectRatio, Text2Img
+from app.contract.pictures import Picture
+from app.contract.safety import block
+from app.providers.bedrock.answer import read_picture, refused
+
+# The document's 1024x576 and 576x1024 are no sizes of this model; these are the nearest of its nine.
+_SIZES: dict[AspectRatio, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "16:9": (1344, 768),
+    "9:16": (768, 1344),
+    "3:2": (1216, 832),
+    "3:5": (768, 1344),
+}
+
+
+def encode(request: Text2Img) -> dict[str, Any]:
+    """The body of InvokeModel."""
+    prompts = [{"text": request.prompt, "weight": 1.0}]
+    if request.negative_prompt.strip():
+        prompts.append({"text": request.negative_prompt, "weight": -1.0})
+    width, height = _SIZES[request.aspect_ratio]
+    return {
+        "text_prompts": prompts,
+        "width": width,
+        "height": height,
+        "cfg_scale": 7,
+        "steps": 30,
+        "samples": 1,
+    }
+
+
+class _Artifact(BaseModel):
+    base64: str = ""
+    finishReason: str
+
+
+class _Answer(BaseModel):
+    artifacts: list[_Artifact] = []
+
+
+def decode(answer: bytes) -> tuple[Picture, ...]:
+    """The pictures of an answer. A filtered artifact holds a blurred picture, which is not taken.
+
+    Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
+    """
+    artifacts = _Answer.model_validate_json(answer).artifacts
+    if not artifacts:
+        raise SafetyBlocked(block())
+    if any(artifact.finishReason == "CONTENT_FILTERED" for artifact in artifacts):
+        raise refused("The content filter refused the picture", "output")
+    if any(artifact.finishReason != "SUCCESS" for artifact in artifacts):
+        raise UpstreamFailed("The model did not finish the picture")
+    return tuple(read_picture(artifact.base64) for artifact in artifacts)

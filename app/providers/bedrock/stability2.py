@@ -1,0 +1,65 @@
+"""Stable Image Core, Ultra and Stable Diffusion 3.5 on the wire: a flat body in, images or a reason out."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.contract.errors import SafetyBlocked, UpstreamFailed
+from app.contract.gen import AspectRatio, GenRequest, Img2Img
+from app.contract.models import Model
+from app.contract.pictures import Picture
+from app.contract.pixels import fit
+from app.contract.safety import block
+from app.providers.bedrock.answer import read_picture, refused
+
+# There is no 3:5; 9:16 is nearest.
+_RATIOS: dict[AspectRatio, str] = {"1:1": "1:1", "16:9": "16:9", "9:16": "9:16", "3:2": "3:2", "3:5": "9:16"}
+
+# From a picture the answer takes the picture's shape, so the picture is given the wanted one.
+_SOURCE_SIZES: dict[AspectRatio, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "16:9": (1344, 768),
+    "9:16": (768, 1344),
+    "3:2": (1152, 768),
+    "3:5": (768, 1280),
+}
+
+
+def encode(request: GenRequest, model: Model) -> dict[str, Any]:
+    """The body of InvokeModel."""
+    body: dict[str, Any] = {"prompt": request.prompt, "output_format": "png"}
+    if request.negative_prompt.strip():
+        body["negative_prompt"] = request.negative_prompt
+    if not isinstance(request, Img2Img):
+        return body | {"aspect_ratio": _RATIOS[request.aspect_ratio]}
+    source, size = request.init_image, _SOURCE_SIZES[request.aspect_ratio]
+    body["image"] = (source if source.size == size else fit(source, size)).base64
+    body["strength"] = round(1 - request.similarity_strength, 4)  # 0 returns the picture, 1 ignores it
+    if model.id.startswith("stability.sd3"):  # the only ones that tell the two tasks apart by a field
+        body["mode"] = "image-to-image"
+    return body
+
+
+class _Answer(BaseModel):
+    images: list[str] = []
+    finish_reasons: list[str | None] = []
+
+
+def decode(answer: bytes) -> tuple[Picture, ...]:
+    """The pictures of an answer.
+
+    Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
+    """
+    found = _Answer.model_validate_json(answer)
+    match next(filter(None, found.finish_reasons), None):
+        case "Filter reason: prompt":
+            raise refused("The content filter refused the prompt", "prompt")
+        case "Filter reason: input image":
+            raise refused("The content filter refused the init_image", "prompt")
+        case str(reason) if reason.startswith("Filter reason"):
+            raise refused("The content filter refused the picture", "output")
+        case str():
+            raise UpstreamFailed("The model did not finish the picture")
+    if not found.images:
+        raise SafetyBlocked(block())
+    return tuple(read_picture(image) for image in found.images)

@@ -1,0 +1,84 @@
+"""Titan Image Generator v2 and Nova Canvas on the wire: taskType and params in, images or an error out."""
+
+import secrets
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.contract.errors import SafetyBlocked
+from app.contract.gen import AspectRatio, GenRequest, Img2Img
+from app.contract.models import Model
+from app.contract.pictures import Picture
+from app.contract.pixels import limit, transcode
+from app.contract.safety import block
+from app.providers.bedrock.answer import read_picture, refused
+
+# Titan draws sizes of a fixed table: it has AWS's own 16:9, and no 9:16 at all.
+_TITAN_SIZES: dict[AspectRatio, tuple[int, int]] = {
+    "1:1": (1024, 1024),
+    "16:9": (1173, 640),
+    "9:16": (768, 1408),
+    "3:2": (1152, 768),
+    "3:5": (768, 1280),
+}
+# Nova Canvas takes any sides that 16 divides.
+_NOVA_SIZES = _TITAN_SIZES | {"16:9": (1280, 720), "9:16": (720, 1280)}
+
+_SOURCE_SIDE = 1408
+_SOURCE_BYTES = 5_000_000
+_LEAST_SIMILARITY = 0.2
+_SEEDS = 2_147_483_647
+
+
+def encode(request: GenRequest, model: Model) -> dict[str, Any]:
+    """The body of InvokeModel. The seed is drawn here, for the vendor's default is always the same one."""
+    sizes = _NOVA_SIZES if model.id.startswith("amazon.nova") else _TITAN_SIZES
+    width, height = sizes[request.aspect_ratio]
+    return _task(request) | {
+        "imageGenerationConfig": {
+            "numberOfImages": 1,
+            "quality": "standard",
+            "width": width,
+            "height": height,
+            "cfgScale": 8.0,
+            "seed": secrets.randbelow(_SEEDS),
+        }
+    }
+
+
+def _task(request: GenRequest) -> dict[str, Any]:
+    texts = {"text": request.prompt}
+    if request.negative_prompt.strip():
+        texts["negativeText"] = request.negative_prompt
+    if not isinstance(request, Img2Img):
+        return {"taskType": "TEXT_IMAGE", "textToImageParams": texts}
+    source = {
+        "images": [_source(request.init_image).base64],
+        "similarityStrength": max(_LEAST_SIMILARITY, request.similarity_strength),
+    }
+    return {"taskType": "IMAGE_VARIATION", "imageVariationParams": texts | source}
+
+
+def _source(picture: Picture) -> Picture:
+    """Neither side over 1408 pixels, the file not over 5 MB, and nothing transparent."""
+    small = limit(picture, _SOURCE_SIDE)
+    is_png = small.mime_type == "image/png"
+    has_alpha = is_png and small.data[25] in (4, 6)  # the header's colour type
+    if is_png and (has_alpha or len(small.data) > _SOURCE_BYTES):
+        return transcode(small, "image/jpeg", 95)
+    return small
+
+
+class _Answer(BaseModel):
+    images: list[str] | None = None
+    error: str | None = None
+
+
+def decode(answer: bytes) -> tuple[Picture, ...]:
+    """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
+    found = _Answer.model_validate_json(answer)
+    if found.images:
+        return tuple(read_picture(image) for image in found.images)
+    if found.error:
+        raise refused("The content filter refused the picture", "output")
+    raise SafetyBlocked(block())
