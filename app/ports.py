@@ -1,5 +1,6 @@
 """What the gateway asks of the outside."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,10 @@ class Generation:
     filtered: tuple[Block, ...] = ()
 
 
+answer_by: ContextVar[float] = ContextVar("answer_by")
+"""When (in the event loop's time) providers are to have answered, so that what is ready can be stored."""
+
+
 class Provider(Protocol[Request]):
     """A vendor's image models.
 
@@ -33,10 +38,12 @@ class Provider(Protocol[Request]):
 class Storage(Protocol):
     """Where pictures go."""
 
-    async def save(self, name: str, picture: Picture, /, *, bucket: str | None = None) -> str:
+    async def save(
+        self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
+    ) -> str:
         """Store the picture under the object name and return its public URL.
 
-        `bucket` defaults to the gateway's own. Saving the same name twice is harmless: the first one stays.
+        `bucket` defaults to the gateway's own. `again`: an earlier try may have landed, which is as good.
         Raises UpstreamUnavailable when it can be tried again later, UpstreamFailed when not.
         """
 

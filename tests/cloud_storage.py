@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from app.emulator import gcs
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable
+from app.emulator.objects import Objects
 from app.emulator.trouble import Troubles
 
 
@@ -24,7 +25,7 @@ class CloudStorage:
 
     url: str
     data_dir: Path
-    objects: gcs.Objects
+    objects: Objects
     troubles: Troubles
     calls: Calls
 
@@ -41,7 +42,7 @@ class CloudStorage:
 
 @contextmanager
 def cloud_storage(data_dir: Path) -> Iterator[CloudStorage]:
-    objects, troubles, calls = gcs.Objects(data_dir), Troubles(), Calls()
+    objects, troubles, calls = Objects(data_dir), Troubles(), Calls()
     routes = [*gcs.routes(objects, troubles, calls), Mount("/public", gcs.public(objects))]
     config = uvicorn.Config(
         Cuttable(Starlette(routes=routes)), http="httptools", ws="none", lifespan="off", log_config=None

@@ -1,29 +1,18 @@
-"""Cloud Storage, rehearsed: the JSON API over objects kept on disk, and their public read.
+"""Cloud Storage, rehearsed: the JSON API, and the public read of objects."""
 
-The account that calls may create objects and nobody may change or delete one; everybody may read. That is how
-the gateway's bucket is to be set up. Every legal bucket name exists.
-"""
-
-import hashlib
 import json
-import os
 import re
 import secrets
-import tempfile
 import threading
-import time
-from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.message import Message
 from email.parser import BytesHeaderParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import google_crc32c
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
@@ -33,11 +22,19 @@ from starlette.types import ASGIApp
 
 from app.emulator.calls import Calls, Json
 from app.emulator.exchange import exchange
+from app.emulator.objects import (
+    Objects,
+    Refused,
+    StoredObject,
+    acl_refused,
+    check_bucket,
+    not_found,
+    not_granted,
+    precondition_failed,
+)
 from app.emulator.trouble import Trouble, Troubles
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_MAX_NAME_BYTES = 1024
 _MAX_PAGE = 1000
 _CHUNK = 256 * 1024
 """Every chunk of a resumable upload but the last is a multiple of this."""
@@ -57,208 +54,6 @@ _PARAMETERS = frozenset(
         *("predefinedAcl", "prefix", "prettyPrint", "projection", "uploadType", "upload_id"),
     }
 )
-_FIELDS = frozenset({"cacheControl", "contentType", "crc32c", "md5Hash", "name"})
-"""What the emulator understands (or may ignore without harm); anything else is refused, not overlooked."""
-
-
-class Refused(Exception):
-    """What the real service would answer with an error."""
-
-    def __init__(self, status: int, reason: str, message: str, **where: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self._detail = {"message": message, "domain": "global", "reason": reason, **where}
-
-    def response(self) -> Response:
-        error = {"code": self.status, "message": self._detail["message"], "errors": [self._detail]}
-        return JSONResponse({"error": error}, self.status)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object: the API's resource (all values as in its JSON) and the bytes."""
-
-    resource: Json
-    data: bytes = field(repr=False)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a download says about it."""
-        resource = self.resource
-        kept = {"Cache-Control": resource["cacheControl"]} if "cacheControl" in resource else {}
-        return kept | {
-            "Content-Type": resource["contentType"],
-            "ETag": f'"{b64decode(resource["md5Hash"]).hex()}"',
-            "Last-Modified": _http_date(resource["updated"]),
-            "X-Goog-Generation": resource["generation"],
-            "X-Goog-Metageneration": resource["metageneration"],
-            "X-Goog-Storage-Class": resource["storageClass"],
-            "X-Goog-Stored-Content-Encoding": "identity",
-            "X-Goog-Stored-Content-Length": resource["size"],
-            "X-Goog-Hash": f"crc32c={resource['crc32c']},md5={resource['md5Hash']}",
-        }
-
-
-class Objects:
-    """Objects on disk under `data_dir/objects`, one file each: a line of JSON (the resource), then the bytes.
-
-    A file is written aside and then linked to its place, which fails when there is one: several processes can
-    share the folder, and of two writers of a name exactly one succeeds. Names are kept as their hash, so that
-    none leads out of the folder. All methods touch the disk: call them off the event loop.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self._root = data_dir / "objects"
-
-    def put(
-        self, bucket: str, wanted: Json, data: bytes, *, if_generation_match: int | None = None
-    ) -> StoredObject:
-        """Create an object.
-
-        `wanted` is as in the API: name, contentType, cacheControl, and crc32c or md5Hash to be checked.
-        Raises Refused: 400 for what is not legal or has another checksum, 412 for the precondition, 403 when
-        the name is taken (replacing needs the permission to delete).
-        """
-        name = wanted.get("name")
-        path = self._path(bucket, name)
-        stored = StoredObject(_resource(bucket, wanted, data), data)
-        if if_generation_match and not path.exists():
-            raise _precondition_failed()
-        try:
-            self._link(path, stored)
-        except FileExistsError:
-            current = _read_resource(path)["generation"]
-            if if_generation_match is not None and str(if_generation_match) != current:
-                raise _precondition_failed() from None
-            raise _not_granted("storage.objects.delete", f"{bucket}/{name}") from None
-        return stored
-
-    def get(self, bucket: str, name: str) -> StoredObject | None:
-        """The object, or None when there is none. Raises Refused for a name that cannot be."""
-        try:
-            return _read(self._path(bucket, name))
-        except FileNotFoundError:
-            return None
-
-    def list(self, bucket: str, prefix: str = "") -> list[Json]:
-        """The resources of a bucket whose names begin with `prefix`, in the order of their names' bytes."""
-        _check_bucket(bucket)
-        resources = (_read_resource(path) for path in (self._root / bucket).glob("*"))
-        found = [resource for resource in resources if resource["name"].startswith(prefix)]
-        return sorted(found, key=lambda resource: resource["name"].encode())
-
-    def _path(self, bucket: str, name: Any) -> Path:
-        _check_bucket(bucket)
-        return self._root / bucket / hashlib.sha256(_legal(name)).hexdigest()
-
-    def _link(self, path: Path, stored: StoredObject) -> None:
-        aside = self._root / ".aside"  # no bucket's name begins with a dot
-        aside.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=aside) as file:
-            file.write(json.dumps(stored.resource).encode() + b"\n")
-            file.write(stored.data)
-            file.flush()
-            os.link(file.name, path)
-
-
-def _read(path: Path) -> StoredObject:
-    with path.open("rb") as file:
-        return StoredObject(json.loads(file.readline()), file.read())
-
-
-def _read_resource(path: Path) -> Json:
-    with path.open("rb") as file:
-        resource: Json = json.loads(file.readline())
-    return resource
-
-
-def _check_bucket(bucket: str) -> None:
-    if not _BUCKET.fullmatch(bucket):
-        raise Refused(400, "invalid", f"Invalid bucket name: '{bucket}'")
-
-
-def _legal(name: Any) -> bytes:
-    """The name's bytes. Raises Refused when Cloud Storage would not take it."""
-    if not name:
-        raise Refused(400, "required", "Required", locationType="parameter", location="name")
-    try:
-        encoded: bytes = name.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise Refused(400, "invalid", "Invalid value for field: name") from None
-    if len(encoded) > _MAX_NAME_BYTES:
-        raise Refused(400, "invalid", "The maximum object length is 1024 characters.")
-    if name in (".", "..") or {"\r", "\n"} & set(name) or name.startswith(".well-known/acme-challenge/"):
-        raise Refused(400, "invalid", "Disallowed unicode characters present in object name.")
-    return encoded
-
-
-def _resource(bucket: str, wanted: Json, data: bytes) -> Json:
-    """What Cloud Storage would say about a new object. Raises Refused for what it would not take."""
-    if "acl" in wanted:
-        raise _acl_refused()
-    if unknown := sorted(set(wanted) - _FIELDS):
-        raise Refused(400, "invalid", f"The emulator does not know the field {unknown[0]}")
-    name, generation = wanted["name"], str(time.time_ns() // 1000)
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    resource = {
-        "kind": "storage#object",
-        "id": f"{bucket}/{name}/{generation}",
-        "name": name,
-        "bucket": bucket,
-        "generation": generation,
-        "metageneration": "1",
-        "contentType": _text(wanted, "contentType") or "application/octet-stream",
-        "storageClass": "STANDARD",
-        "size": str(len(data)),
-        "md5Hash": b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
-        "crc32c": b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode(),
-        "etag": b64encode(generation.encode()).decode(),
-        "timeCreated": now,
-        "updated": now,
-        "timeStorageClassUpdated": now,
-    }
-    if cache_control := _text(wanted, "cacheControl"):
-        resource["cacheControl"] = cache_control
-    for key, called in (("crc32c", "CRC32C"), ("md5Hash", "MD5 hash")):
-        if (given := _text(wanted, key)) and given != resource[key]:
-            message = f'Provided {called} "{given}" doesn\'t match calculated {called} "{resource[key]}".'
-            raise Refused(400, "invalid", message)
-    return resource
-
-
-def _text(wanted: Json, key: str) -> str:
-    """A text field of the resource that may go into a header."""
-    value = wanted.get(key) or ""
-    if not isinstance(value, str) or not value.isprintable() or not value.isascii():
-        raise Refused(400, "invalid", f"Invalid value for field: {key}")
-    return value
-
-
-def _http_date(timestamp: str) -> str:
-    return datetime.fromisoformat(timestamp).strftime("%a, %d %b %Y %H:%M:%S GMT")
-
-
-def _precondition_failed() -> Refused:
-    message = "At least one of the pre-conditions you specified did not hold."
-    return Refused(412, "conditionNotMet", message, locationType="header", location="If-Match")
-
-
-def _not_granted(permission: str, what: str) -> Refused:
-    message = (
-        f"The caller does not have {permission} access to the Google Cloud Storage object. "
-        f"Permission '{permission}' denied on resource '{what}' (or it may not exist)."
-    )
-    return Refused(403, "forbidden", message)
-
-
-def _acl_refused() -> Refused:
-    message = "Cannot insert legacy ACL for an object when uniform bucket-level access is enabled."
-    return Refused(400, "invalid", message)
-
-
-def _not_found(bucket: str, name: str) -> Refused:
-    return Refused(404, "notFound", f"No such object: {bucket}/{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +91,7 @@ def _read_request(request: Request, body: bytes) -> _Asked:
     if unknown := sorted(set(query) - _PARAMETERS):
         raise Refused(400, "invalidParameter", f"The emulator does not know the parameter {unknown[0]}")
     if "predefinedAcl" in query:
-        raise _acl_refused()
+        raise acl_refused()
     resource: Json = {}
     media = body
     upload = query.get("uploadType") if request.method == "POST" else None
@@ -363,14 +158,14 @@ def _insert(objects: Objects, asked: _Asked) -> Response:
 def _get(objects: Objects, asked: _Asked) -> Response:
     stored = objects.get(asked.bucket, asked.name)
     if stored is None or asked.query.get("generation") not in (None, stored.resource["generation"]):
-        raise _not_found(asked.bucket, asked.name)
+        raise not_found(asked.bucket, asked.name)
     if asked.query.get("alt") == "media":
         return _download(stored, asked.headers)
     return _answered(asked, stored.resource)
 
 
 def _delete(objects: Objects, asked: _Asked) -> Response:
-    raise _not_granted("storage.objects.delete", f"{asked.bucket}/{asked.name}")
+    raise not_granted("storage.objects.delete", f"{asked.bucket}/{asked.name}")
 
 
 def _list(objects: Objects, asked: _Asked) -> Response:
@@ -388,7 +183,7 @@ def _list(objects: Objects, asked: _Asked) -> Response:
 
 
 def _bucket(_: Objects, asked: _Asked) -> Response:
-    _check_bucket(asked.bucket)
+    check_bucket(asked.bucket)
     return JSONResponse(
         {
             "kind": "storage#bucket",
@@ -410,7 +205,7 @@ def _bucket(_: Objects, asked: _Asked) -> Response:
 
 def _permissions(_: Objects, asked: _Asked) -> Response:
     """Which of the permissions asked about the caller has."""
-    _check_bucket(asked.bucket)
+    check_bucket(asked.bucket)
     granted = {"storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.buckets.get"}
     held = [permission for permission in asked.query.getlist("permissions") if permission in granted]
     return JSONResponse({"kind": "storage#testIamPermissionsResponse", "permissions": held})
@@ -436,7 +231,7 @@ class _Uploads:
         upload_id = secrets.token_urlsafe(32)
         taken = objects.get(asked.bucket, asked.name) is not None
         if taken and asked.number("ifGenerationMatch") == 0:
-            raise _precondition_failed()
+            raise precondition_failed()
         with self._lock:
             self._sessions[upload_id] = _Session(asked)
             if len(self._sessions) > _MAX_SESSIONS:

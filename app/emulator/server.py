@@ -12,6 +12,7 @@ from app.contract.models import Catalogue
 from app.emulator import bedrock, claude, control, gcs
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable
+from app.emulator.objects import Objects
 from app.emulator.trouble import Troubles
 from app.emulator.vertex import grpc_front, rest_front
 from app.emulator.vertex.service import Vertex
@@ -40,7 +41,7 @@ class Emulator:
     ) -> None:
         self.calls = Calls()
         self.troubles = Troubles()
-        stored = gcs.Objects(data_dir)
+        stored = Objects(data_dir)
         self.objects = gcs.public(stored)
         self._host = host
         self._http_port = http_port

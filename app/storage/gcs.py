@@ -4,7 +4,8 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException
 from typing import TypeVar
 from urllib.parse import quote
@@ -62,7 +63,9 @@ class Gcs:
         # Asks for the bucket's metadata (storage.buckets.get) behind our back, for traces that nobody reads:
         self._client._bucket_metadata_cache = None
 
-    async def save(self, name: str, picture: Picture, /, *, bucket: str | None = None) -> str:
+    async def save(
+        self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
+    ) -> str:
         """Store the picture under the object name and return its public URL.
 
         Tries again while Cloud Storage is unavailable and time remains: an upload costs nothing, the
@@ -75,9 +78,9 @@ class Gcs:
             async with asyncio.timeout(self._timeout_seconds):
                 while True:
                     try:
-                        await self._run(lambda: self._upload(bucket, name, picture))
+                        await self._run(partial(self._upload, bucket, name, picture, again=again))
                     except UpstreamUnavailable as exc:
-                        failure = exc
+                        failure, again = exc, True
                     else:
                         return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, no secret
@@ -100,12 +103,15 @@ class Gcs:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _upload(self, bucket: str, name: str, picture: Picture) -> None:
-        """One try, in a thread. Over 8 MiB the client makes it a resumable upload: two requests."""
+    def _upload(self, bucket: str, name: str, picture: Picture, *, again: bool) -> None:
+        """One try, in a thread. Over 8 MiB the client makes it a resumable upload: two requests.
+
+        A taken name means `again` that an earlier try, whose answer was lost, had landed. At a first try it
+        cannot be taken: then a policy of the bucket's has refused the picture.
+        """
         blob = self._client.bucket(bucket).blob(name)
         blob.cache_control = _CACHE_CONTROL
-        # A failed precondition: it is there, for a try whose answer was lost had landed.
-        with suppress(api_exceptions.PreconditionFailed):
+        try:
             blob.upload_from_string(
                 picture.data,
                 content_type=picture.mime_type,
@@ -114,6 +120,9 @@ class Gcs:
                 timeout=min(_SILENCE_SECONDS, self._timeout_seconds),
                 retry=None,  # `save` tries again, without a thread that sleeps
             )
+        except api_exceptions.PreconditionFailed as exc:
+            if not again or "conditionNotMet" not in exc.message:
+                raise
 
     async def _run(self, work: Callable[[], T]) -> T:
         with translated():

@@ -55,13 +55,17 @@ class Spool:
         except OSError as exc:
             raise UpstreamFailed("the picture could not be kept") from exc
 
+    async def ready(self) -> None:
+        """Return when a picture could be kept; raise OSError when not."""
+        await asyncio.to_thread(self._try)
+
     async def drain(self, storage: Storage) -> int:
         """Upload what is kept, oldest first, and remove what has arrived. Return how many that were."""
         arrived = 0
         for path in await asyncio.to_thread(self._waiting):
             try:
                 label, picture = await asyncio.to_thread(_read, path)
-                await storage.save(label.name, picture, bucket=label.bucket)
+                await storage.save(label.name, picture, bucket=label.bucket, again=True)
                 await asyncio.to_thread(path.unlink)
             except FileNotFoundError:
                 continue  # another process was faster
@@ -85,7 +89,13 @@ class Spool:
             pause = min(2 * pause, _LONGEST_PAUSE * every_seconds) if stuck else every_seconds
             await asyncio.sleep(pause)
 
+    def _try(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            file.write(b"?")
+
     def _write(self, label: _Label, data: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(prefix=".", dir=self._folder)  # readable for the owner only
         try:
             with os.fdopen(handle, "wb") as file:

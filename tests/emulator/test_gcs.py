@@ -16,7 +16,7 @@ from google.api_core import exceptions as api_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from app.emulator.gcs import Objects, Refused
+from app.emulator.objects import Objects, Refused
 from app.emulator.trouble import Kind
 from tests.cloud_storage import CloudStorage, cloud_storage
 

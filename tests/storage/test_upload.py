@@ -75,10 +75,16 @@ async def test_save_takes_a_picture_that_needs_a_resumable_upload(store: CloudSt
     assert store.statuses() == [(INSERT, 200), (INSERT, 200)]
 
 
-async def test_save_twice_keeps_the_first(store: CloudStorage, gcs: Gcs) -> None:
-    assert await gcs.save(NAME, drawn("red")) == await gcs.save(NAME, drawn("blue"))
+async def test_save_again_keeps_the_first(store: CloudStorage, gcs: Gcs) -> None:
+    assert await gcs.save(NAME, drawn("red")) == await gcs.save(NAME, drawn("blue"), again=True)
     assert stored(store) == {NAME: drawn("red").data}
     assert store.statuses() == [(INSERT, 200), (INSERT, 412)]
+
+
+async def test_a_name_that_is_taken_at_a_first_try_is_no_success(store: CloudStorage, gcs: Gcs) -> None:
+    await gcs.save(NAME, drawn("red"))
+    with pytest.raises(UpstreamFailed):
+        await gcs.save(NAME, drawn("blue"))
 
 
 @pytest.mark.parametrize(

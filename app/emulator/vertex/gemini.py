@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from app.contract.models import Model
 from app.emulator import painter
 from app.emulator.calls import Json
-from app.emulator.gcs import Objects
+from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble
 from app.emulator.vertex.wire import (
     BLOCKED_OUTPUT,

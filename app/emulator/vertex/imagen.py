@@ -10,7 +10,7 @@ from PIL import Image
 from app.contract.models import Model, Operation
 from app.emulator import painter
 from app.emulator.calls import Json
-from app.emulator.gcs import Objects
+from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble
 from app.emulator.vertex.imagen_request import (
     Body,

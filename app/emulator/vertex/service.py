@@ -8,7 +8,7 @@ from typing import Any
 
 from app.contract.models import Catalogue, Family
 from app.emulator.calls import Call, Calls, Json
-from app.emulator.gcs import Objects
+from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble, Troubles
 from app.emulator.vertex import gemini, imagen
 from app.emulator.vertex.wire import Refusal, detail, invalid

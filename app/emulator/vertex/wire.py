@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import ErrorDetails
 
 from app.emulator.calls import Json
-from app.emulator.gcs import Objects, Refused
+from app.emulator.objects import Objects, Refused
 
 MAX_PIXELS = 50_000_000
 MEBIBYTE = 1024 * 1024
