@@ -7,21 +7,24 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import logs
 from app.api import auth as auth_routes
-from app.api import docs, errors, health, image, models
+from app.api import docs, errors, gen, health, image, models
 from app.api.middleware import RequestLog
 from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
+from app.providers.bedrock.client import Bedrock
+from app.providers.claude import Claude
 from app.providers.vertex.client import Vertex
 from app.services.auth import Auth
 from app.services.budget import Budget
 from app.services.chain import Chain
+from app.services.gallery import Gallery
+from app.services.gen import Gen
 from app.services.image import Images
 from app.services.jwks import Jwks
 from app.services.limits import RateLimit
@@ -32,10 +35,15 @@ from app.settings import Settings, read_settings
 from app.storage.gcs import Gcs
 from app.storage.spool import Spool
 
-if TYPE_CHECKING:
-    from app.emulator.server import Emulator
-
 _UPLOADS = 16
+_BEDROCK_CALLS = 64
+"""Requests of /gen that are worked on at once: each holds a thread, and up to 5 MB."""
+_REWRITE_SHARE = 1 / 6
+"""Of a request's time, at most: 20 of the 120 seconds."""
+_EMULATED_KEY = "emulated"
+"""So that real credentials, where there are any, are not even looked for."""
+_BODIES = 4
+"""Request bodies under way may hold this many times MAX_INFLIGHT_BYTES."""
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter. Python's 5 ms, times the uploads under way, is what the event
 loop would wait for its turn."""
@@ -64,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.catalogue = catalogue
-    for routes in (auth_routes, image, models, health):
+    for routes in (auth_routes, image, gen, models, health):
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)
@@ -84,60 +92,76 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> AsyncIterator[None]:
     sys.setswitchinterval(_SWITCH_SECONDS)
     async with AsyncExitStack() as stack:
-        vertex_endpoint, storage_endpoint = settings.vertex_endpoint, settings.storage_emulator_host
         if settings.embeds_emulator:
-            emulator = await _start_emulator(app, settings, catalogue, stack)
-            vertex_endpoint = vertex_endpoint or emulator.vertex_endpoint
-            storage_endpoint = storage_endpoint or emulator.http_url
+            settings = await _start_emulator(app, settings, catalogue, stack)
         if settings.cloud == "emulator":
             await asyncio.to_thread(migrate, settings.database_url)
         auth = _build_auth(settings, stack)
-        rate_limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
-        stack.push_async_callback(rate_limit.aclose)
-        storage = Gcs(
-            project=settings.google_cloud_project,
-            bucket=settings.gcs_bucket,
-            public_base_url=settings.public_url,
-            endpoint=storage_endpoint,
-            workers=_UPLOADS,
-            timeout_seconds=settings.upload_seconds,
-        )
-        stack.push_async_callback(storage.aclose)
-        spool = Spool(settings.spool_dir)
-        draining = asyncio.create_task(spool.run(storage, settings.spool_seconds))
-        stack.push_async_callback(_end, draining)
-        vertex = Vertex(
-            project=settings.google_cloud_project,
-            location=settings.vertex_location,
-            gemini_location=settings.vertex_gemini_location,
-            endpoint=vertex_endpoint,
-            credentials_file=settings.google_application_credentials,
-            timeout_seconds=settings.request_timeout_seconds * 0.9,  # leaves time to store what is ready
-            backoff_seconds=settings.retry_pause_seconds,
-        )
-        stack.push_async_callback(vertex.aclose)
-        images = Images(
+        limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
+        stack.push_async_callback(limit.aclose)
+        storage, spool = _build_storage(settings, stack)
+        vertex = _build_vertex(settings, stack)
+        bedrock = _build_bedrock(settings, catalogue, stack)
+        claude = _build_claude(settings, stack)
+        gallery = Gallery(storage, spool, settings.gcs_bucket)
+        stack.push_async_callback(gallery.aclose)
+        chain = Chain(catalogue, follow=settings.retired_models == "follow")
+        waiting = settings.max_queued_requests
+        app.state.auth = auth
+        app.state.rate_limit = limit
+        app.state.bodies = Budget(_BODIES * settings.max_inflight_bytes, waiting)
+        app.state.images = Images(
             provider=vertex,
-            storage=storage,
-            spool=spool,
-            chain=Chain(catalogue, follow=settings.retired_models == "follow"),
-            budget=Budget(settings.max_inflight_bytes, settings.max_queued_requests),
+            gallery=gallery,
+            chain=chain,
+            budget=Budget(settings.max_inflight_bytes, waiting),
             catalogue=catalogue,
-            bucket=settings.gcs_bucket,
             allowed_prefixes=settings.allowed_prefixes,
         )
-        stack.push_async_callback(images.aclose)
-        app.state.auth = auth
-        app.state.rate_limit = rate_limit
-        app.state.images = images
-        app.state.parts = {"auth": auth, "limits": rate_limit, "vertex": vertex, "storage": storage}
-        # The vendors' clients are two hundred thousand objects that stay: left out of every collection, which would
-        # otherwise stop the loop for a tenth of a second.
-        gc.collect()
-        gc.freeze()
+        app.state.gen = Gen(
+            provider=bedrock,
+            rewriter=claude,
+            gallery=gallery,
+            chain=chain,
+            rewrite_chain=Chain(catalogue),
+            budget=Budget(_BEDROCK_CALLS, waiting),
+            catalogue=catalogue,
+            rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
+        )
+        app.state.parts = {
+            "auth": auth,
+            "limits": limit,
+            "storage": storage,
+            "spool": spool,
+            "vertex": vertex,
+            "bedrock": bedrock,
+            "claude": claude,
+        }
+        _freeze()
+        stack.push_async_callback(_end, asyncio.create_task(_freeze_when_connected(claude)))
         if settings.cloud == "emulator" and multiprocessing.parent_process() is None:
             _greet(settings, auth.tokens)
         yield
+
+
+async def _start_emulator(
+    app: FastAPI, settings: Settings, catalogue: Catalogue, stack: AsyncExitStack
+) -> Settings:
+    """Start it, and return the settings that name it wherever they named nobody."""
+    from app.emulator.server import Emulator  # costs memory that a live gateway need not spend
+
+    emulator = Emulator(catalogue=catalogue, data_dir=settings.data_dir)
+    await asyncio.to_thread(emulator.start)
+    stack.push_async_callback(asyncio.to_thread, emulator.stop)
+    app.mount("/storage", emulator.objects)
+    addresses = {
+        "vertex_endpoint": emulator.vertex_endpoint,
+        "storage_emulator_host": emulator.http_url,
+        "aws_endpoint_url_bedrock_runtime": emulator.http_url,
+        "anthropic_base_url": emulator.http_url,
+    }
+    named = {name: getattr(settings, name) or address for name, address in addresses.items()}
+    return settings.model_copy(update=named)
 
 
 def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
@@ -160,16 +184,81 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     return auth
 
 
-async def _start_emulator(
-    app: FastAPI, settings: Settings, catalogue: Catalogue, stack: AsyncExitStack
-) -> "Emulator":
-    from app.emulator.server import Emulator  # costs memory that a live gateway need not spend
+def _build_storage(settings: Settings, stack: AsyncExitStack) -> tuple[Gcs, Spool]:
+    storage = Gcs(
+        project=settings.google_cloud_project,
+        bucket=settings.gcs_bucket,
+        public_base_url=settings.public_url,
+        endpoint=settings.storage_emulator_host,
+        workers=_UPLOADS,
+        timeout_seconds=settings.upload_seconds,
+    )
+    stack.push_async_callback(storage.aclose)
+    spool = Spool(settings.spool_dir)
+    draining = asyncio.create_task(spool.run(storage, settings.spool_seconds))
+    stack.push_async_callback(_end, draining)
+    return storage, spool
 
-    emulator = Emulator(catalogue=catalogue, data_dir=settings.data_dir)
-    await asyncio.to_thread(emulator.start)
-    stack.push_async_callback(asyncio.to_thread, emulator.stop)
-    app.mount("/storage", emulator.objects)
-    return emulator
+
+def _build_vertex(settings: Settings, stack: AsyncExitStack) -> Vertex:
+    vertex = Vertex(
+        project=settings.google_cloud_project,
+        location=settings.vertex_location,
+        gemini_location=settings.vertex_gemini_location,
+        endpoint=settings.vertex_endpoint,
+        credentials_file=settings.google_application_credentials,
+        timeout_seconds=settings.request_timeout_seconds,
+        backoff_seconds=settings.retry_pause_seconds,
+    )
+    stack.push_async_callback(vertex.aclose)
+    return vertex
+
+
+def _build_bedrock(settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> Bedrock:
+    emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
+    bedrock = Bedrock(
+        regions={model.location for model in catalogue.model if model.vendor == "aws"},
+        timeout_seconds=settings.request_timeout_seconds * 0.9,
+        max_calls=_BEDROCK_CALLS,
+        endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
+        access_key_id=emulated,
+        secret_access_key=emulated,
+    )
+    stack.push_async_callback(bedrock.aclose)
+    return bedrock
+
+
+def _build_claude(settings: Settings, stack: AsyncExitStack) -> Claude:
+    api_key: str | None = None  # by Bedrock and by Vertex AI the SDK finds credentials itself
+    if settings.cloud == "emulator":
+        api_key = _EMULATED_KEY
+    elif settings.claude_via == "anthropic" and settings.anthropic_api_key:
+        api_key = settings.anthropic_api_key.get_secret_value()
+    claude = Claude(
+        via=settings.claude_via,
+        api_key=api_key,
+        base_url=settings.anthropic_base_url,
+        aws_region=settings.aws_region,
+        google_project=settings.google_cloud_project,
+        google_location=settings.cloud_ml_region,
+    )
+    stack.push_async_callback(claude.aclose)
+    return claude
+
+
+def _freeze() -> None:
+    """Leave what is there out of every later collection.
+
+    The vendors' clients are three hundred thousand objects that stay: to go through them would stop the loop
+    for a tenth of a second each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+async def _freeze_when_connected(claude: Claude) -> None:
+    await claude.connected()
+    _freeze()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

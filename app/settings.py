@@ -71,11 +71,19 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     anthropic_base_url: str | None = None
     claude_via: Literal["anthropic", "bedrock", "vertex"] = "anthropic"
+    aws_region: str = "us-east-1"
+    cloud_ml_region: str = "global"
 
     @property
     def embeds_emulator(self) -> bool:
-        """The emulator runs inside unless one is named for every vendor that text-to-image needs."""
-        return self.cloud == "emulator" and not (self.vertex_endpoint and self.storage_emulator_host)
+        """The emulator runs inside unless another is named for every vendor."""
+        named = (
+            self.vertex_endpoint,
+            self.storage_emulator_host,
+            self.aws_endpoint_url_bedrock_runtime,
+            self.anthropic_base_url,
+        )
+        return self.cloud == "emulator" and not all(named)
 
     @property
     def signing_secret(self) -> str | None:
@@ -140,6 +148,8 @@ class Settings(BaseSettings):
             missing.append("GOOGLE_CLOUD_PROJECT")
         if self.gcs_bucket == EXAMPLE_BUCKET:
             missing.append("GCS_BUCKET")
+        if self.claude_via == "anthropic" and self.anthropic_api_key is None:
+            missing.append("ANTHROPIC_API_KEY, or another CLAUDE_VIA")
         if missing:
             raise ValueError("CLOUD=live needs: " + "; ".join(missing))
         return self

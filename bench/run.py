@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from jose import jwt
@@ -83,9 +84,10 @@ def peak_mb(pid: int) -> float:
 
 
 class HealthWatch:
-    """Asks /health every 50 ms, from a process of its own, and keeps the longest wait in milliseconds."""
+    """Asks /health again and again, from a process of its own, and keeps the longest wait in milliseconds."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, every_seconds: float = 0.05) -> None:
+        self._pause = every_seconds
         self._ended = multiprocessing.Event()
         self._longest = multiprocessing.Value("d", 0.0)
         self._process = multiprocessing.Process(target=self._run, args=(url,))
@@ -93,7 +95,7 @@ class HealthWatch:
 
     def _run(self, url: str) -> None:
         with httpx.Client() as client:
-            while not self._ended.wait(0.05):
+            while not self._ended.wait(self._pause):
                 started = time.perf_counter()
                 client.get(f"{url}/health").raise_for_status()
                 self._longest.value = max(self._longest.value, (time.perf_counter() - started) * 1000)
@@ -147,7 +149,20 @@ def bare(endpoint: str, storage: str, samples: int, in_flight: int, requests: in
     return result
 
 
-def main() -> None:
+class Started(NamedTuple):
+    """A gateway in front of an emulator. `seconds` until it answered."""
+
+    pid: int
+    url: str
+    token: str
+    endpoint: str
+    storage: str
+    seconds: float
+
+
+@contextlib.contextmanager
+def gateway_and_emulator(*flags: str) -> Iterator[Started]:
+    """Start both, each in a process of its own. `flags` are the emulator's."""
     grpc_port, http_port, port = free_port(), free_port(), free_port()
     endpoint, storage, url = (
         f"127.0.0.1:{grpc_port}",
@@ -157,12 +172,14 @@ def main() -> None:
     claims = {"sub": "bench", "exp": int(time.time()) + 3600}
     token = jwt.encode(claims, SECRET, "HS256")
     with tempfile.TemporaryDirectory() as folder:
-        emulator = ["-m", "app.emulator", "--canned", "--data-dir", folder]
+        emulator = ["-m", "app.emulator", *flags, "--data-dir", folder]
         emulator += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
         environment = {
             **MALLOC,
             "VERTEX_ENDPOINT": endpoint,
             "STORAGE_EMULATOR_HOST": storage,
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": storage,
+            "ANTHROPIC_BASE_URL": storage,
             "JWT_SECRET": SECRET,
             "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
             "SPOOL_DIR": f"{folder}/spool",
@@ -175,19 +192,24 @@ def main() -> None:
             running(emulator, f"{storage}/__emulator/calls", MALLOC),
             running(gateway, f"{url}/health", environment) as (pid, seconds),
         ):
-            fresh = peak_mb(pid)
-            sys.stdout.write(f"ready after {seconds:.1f} s, fresh process {fresh:.0f} MB\n{WANTED}\n\n")
-            sys.stdout.write("samples in-flight | CPU ms: gateway   bare  ratio | p50 ms  p99 ms | ")
-            sys.stdout.write("peak RSS MB | longest /health ms\n")
-            for samples, in_flight in LOADS:
-                requests = max(40, in_flight * 4)
-                row = through_the_gateway(pid, url, token, samples, in_flight, requests)
-                mark = bare(endpoint, storage, samples, in_flight, requests)["cpu_ms"]
-                sys.stdout.write(
-                    f"{samples:7} {in_flight:9} | {row.cpu_ms:15.1f} {mark:6.1f} {row.cpu_ms / mark:6.2f} | "
-                    f"{row.p50:6.0f} {row.p99:7.0f} | {row.peak_mb:11.0f} | {row.health_ms:6.0f}\n"
-                )
-                sys.stdout.flush()
+            yield Started(pid, url, token, endpoint, storage, seconds)
+
+
+def main() -> None:
+    with gateway_and_emulator("--canned") as (pid, url, token, endpoint, storage, seconds):
+        fresh = peak_mb(pid)
+        sys.stdout.write(f"ready after {seconds:.1f} s, fresh process {fresh:.0f} MB\n{WANTED}\n\n")
+        sys.stdout.write("samples in-flight | CPU ms: gateway   bare  ratio | p50 ms  p99 ms | ")
+        sys.stdout.write("peak RSS MB | longest /health ms\n")
+        for samples, in_flight in LOADS:
+            requests = max(40, in_flight * 4)
+            row = through_the_gateway(pid, url, token, samples, in_flight, requests)
+            mark = bare(endpoint, storage, samples, in_flight, requests)["cpu_ms"]
+            sys.stdout.write(
+                f"{samples:7} {in_flight:9} | {row.cpu_ms:15.1f} {mark:6.1f} {row.cpu_ms / mark:6.2f} | "
+                f"{row.p50:6.0f} {row.p99:7.0f} | {row.peak_mb:11.0f} | {row.health_ms:6.0f}\n"
+            )
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

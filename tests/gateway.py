@@ -24,7 +24,12 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 def serving(listener: socket.socket, settings: Settings) -> Iterator[None]:
     """The gateway, up; stopped in the end as an operator would."""
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
-    thread = threading.Thread(target=server.run, args=([listener],), name="gateway")
+
+    def run() -> None:
+        with listener:  # a start that fails leaves nothing to wait for
+            server.run([listener])
+
+    thread = threading.Thread(target=run, name="gateway")
     thread.start()
     host, port = listener.getsockname()
     try:

@@ -1,5 +1,6 @@
 """What happens to pixels: uniform pictures in, the asked type out, and the promise about masks."""
 
+import random
 import threading
 from io import BytesIO
 from typing import Any
@@ -280,6 +281,31 @@ def test_limit_scales_down_only() -> None:
     source = file(noise((80, 20)))
     assert pixels.limit(source, 80) is source
     assert pixels.limit(source, 40).size == opened(pixels.limit(source, 40)).size == (40, 10)
+
+
+def test_lightening_loses_nothing_when_packing_suffices() -> None:
+    source = file(Image.new("RGB", (200, 200), "teal"), compress_level=0)
+    light = pixels.lighten(source, 10_000)
+    assert pixels.lighten(light, 10_000) is light
+    assert (light.mime_type, len(light.data) <= 10_000, same(opened(light), opened(source))) == (
+        "image/png",
+        True,
+        True,
+    )
+
+
+def test_lightening_keeps_the_size_and_takes_the_best_quality_that_fits() -> None:
+    source = file(Image.frombytes("RGBA", (200, 150), random.Random(1).randbytes(200 * 150 * 4)))
+    light, lighter = pixels.lighten(source, 60_000), pixels.lighten(source, 20_000)
+    assert {one.mime_type for one in (light, lighter)} == {"image/jpeg"}
+    assert opened(light).size == opened(lighter).size == light.size == (200, 150)
+    assert 20_000 < len(light.data) <= 60_000
+    assert len(lighter.data) <= 20_000
+
+
+def test_what_cannot_be_lightened_is_too_large() -> None:
+    with pytest.raises(PictureTooLarge):
+        pixels.lighten(file(noise((200, 150))), 500)
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────

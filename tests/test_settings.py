@@ -35,6 +35,11 @@ def test_live_starts_with_what_it_needs() -> None:
     assert Settings.model_validate(LIVE).cloud == "live"
 
 
+def test_live_needs_no_key_of_anthropic_s_when_another_serves_claude() -> None:
+    given = {name: value for name, value in LIVE.items() if name != "anthropic_api_key"}
+    assert Settings.model_validate(given | {"claude_via": "bedrock"}).claude_via == "bedrock"
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -43,6 +48,7 @@ def test_live_starts_with_what_it_needs() -> None:
         pytest.param({"jwt_secret": "short"}, "JWT_SECRET", id="a short secret"),
         pytest.param({"google_cloud_project": None}, "GOOGLE_CLOUD_PROJECT", id="no project"),
         pytest.param({"gcs_bucket": None}, "GCS_BUCKET", id="no bucket"),
+        pytest.param({"anthropic_api_key": None}, "ANTHROPIC_API_KEY", id="no key for Claude"),
     ],
 )
 def test_live_refuses_and_names_the_variable(change: dict[str, str | None], named: str) -> None:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from app.api.body import read_body
 from app.api.caller import CurrentCaller
+from app.api.openapi import failures
 from app.contract.auth import LoginRequest, Profile, TokenAnswer
 from app.services.auth import Auth
 
@@ -27,7 +28,11 @@ _BODY = {
 }
 
 
-@router.post("/login", openapi_extra={"requestBody": _BODY})
+@router.post(
+    "/login",
+    openapi_extra={"requestBody": _BODY},
+    responses=failures(400, 401, 408, 413, 415, 429, 500, 503),
+)
 async def login(request: Request, response: Response) -> TokenAnswer:
     """Get a token for a username and a password, sent as JSON or as the OAuth2 password form."""
     auth: Auth = request.app.state.auth
@@ -39,7 +44,7 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     return answer
 
 
-@router.get("/profile")
+@router.get("/profile", responses=failures(401, 500, 503))
 async def profile(caller: CurrentCaller) -> Profile:
     """Tell whose token this is and until when it is valid."""
     return Profile(id=caller.id, username=caller.username, exp=caller.expires)

@@ -2,15 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.contract.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMedia
@@ -20,53 +21,73 @@ from app.contract.rules import Contract, Uploads, read
 from app.settings import Settings
 from app.threads import off_loop
 
-T = TypeVar("T", bound=Contract)
+C = TypeVar("C", bound=Contract)
+T = TypeVar("T")
 Raw = Any
+Spelling = Literal["json", "urlencoded", "multipart"]
 Pair = tuple[str, str | bytes]
 
 _MAX_FIELDS = 1000
+_MAX_JSON_COMMAS = 100_000
+"""More values than any request has; a million of them would hold the interpreter for seconds."""
+_MAX_URLENCODED_BYTES = 1024 * 1024
+_SLOWEST_BYTES_PER_SECOND = 16 * 1024
 _MAX_PREAMBLE_BYTES = 64 * 1024
 _OFF_LOOP_BYTES = 1024 * 1024
 """A body above this is parsed beside the event loop, as are bodies with pictures, which are decoded."""
 
 
-async def read_body(request: Request, contract: type[T]) -> T:
-    """Read the request's body into a contract type.
+async def read_body(request: Request, contract: type[C]) -> C:
+    """Read the request's body into a contract type. Raises what `read_raw` raises."""
+    catalogue: Catalogue = request.app.state.catalogue
 
-    A body of a type that is not read here counts as empty, as in Nest.
-    Raises InvalidRequest, PayloadTooLarge, UnsupportedMedia and RequestTimedOut.
+    def build(raw: Raw, spelling: Spelling) -> C:
+        if spelling == "multipart":
+            return read(contract, contract.from_form(raw), catalogue, text=True)
+        return read(contract, raw, catalogue)
+
+    return await read_raw(request, build, max_bytes=contract.max_body_bytes, uploads=contract.uploads)
+
+
+async def read_raw(
+    request: Request, build: Callable[[Raw, Spelling], T], *, max_bytes: int, uploads: Uploads
+) -> T:
+    """Read the request's body and `build` something of it, off the event loop when that takes its time.
+
+    `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of a type that is not read here counts as
+    empty, as in Nest. Raises InvalidRequest, PayloadTooLarge, UnsupportedMedia and RequestTimedOut.
     """
     settings: Settings = request.app.state.settings
-    catalogue: Catalogue = request.app.state.catalogue
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMedia(f'unsupported content encoding "{encoding}"')
     media, options = parse_options_header(request.headers.get("content-type"))
-    chunks = _chunks(request, settings.max_body_bytes or contract.max_body_bytes, settings.body_idle_seconds)
+    limit, idle = settings.max_body_bytes or max_bytes, settings.body_idle_seconds
     match media:
         case b"application/json":
-            data = b"".join([chunk async for chunk in chunks])
-            build = partial(_from_json, contract, data, _charset(options), catalogue)
+            data = await _receive(_chunks(request, limit, idle))
+            work = partial(_from_json, build, data, _charset(options))
         case b"application/x-www-form-urlencoded":
-            data = b"".join([chunk async for chunk in chunks])
-            build = partial(_from_urlencoded, contract, data, _charset(options, "iso-8859-1"), catalogue)
-        case b"multipart/form-data" if contract.uploads:
-            form = await _receive_form(chunks, options, contract)
-            data = b""
-            build = partial(read, contract, contract.from_form(form), catalogue, text=True)
+            limit = min(limit, _MAX_URLENCODED_BYTES)
+            data = await _receive(_chunks(request, limit, idle))
+            work = partial(_from_urlencoded, build, data, _charset(options, "iso-8859-1"))
+        case b"multipart/form-data" if uploads:
+            form = await _receive_form(_chunks(request, limit, idle), options, uploads)
+            data = bytearray()
+            work = partial(build, form, "multipart")
         case _:
-            return read(contract, {}, catalogue)
-    slow = len(data) > _OFF_LOOP_BYTES or contract.uploads
-    del data
-    return await off_loop(build) if slow else build()
+            return build({}, "json")
+    slow = len(data) > _OFF_LOOP_BYTES or uploads
+    return await off_loop(work) if slow else work()
 
 
 async def _chunks(request: Request, limit: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    """The body as it arrives. Stops reading at the limit, and when nothing comes for `idle_seconds`."""
+    """The body as it arrives. Stops at the limit, when nothing comes for `idle_seconds`, when it drips."""
     declared = request.headers.get("content-length", "")
     left = limit - (int(declared) if declared.isdecimal() else 0)
     if left < 0:
         raise PayloadTooLarge
     left = limit
+    started = time.monotonic()
     stream = request.stream()
     while True:
         try:
@@ -79,7 +100,17 @@ async def _chunks(request: Request, limit: int, idle_seconds: float) -> AsyncIte
         left -= len(chunk)
         if left < 0:
             raise PayloadTooLarge
+        if limit - left < _SLOWEST_BYTES_PER_SECOND * (time.monotonic() - started - idle_seconds):
+            raise RequestTimedOut
         yield chunk
+
+
+async def _receive(chunks: AsyncIterator[bytes]) -> bytearray:
+    """The whole body. Whoever has parsed it clears it: its memory is wanted for the pictures."""
+    data = bytearray()
+    async for chunk in chunks:
+        data += chunk
+    return data
 
 
 def _charset(options: dict[bytes, bytes], *also: str) -> str:
@@ -91,16 +122,18 @@ def _charset(options: dict[bytes, bytes], *also: str) -> str:
     return charset
 
 
-def _from_json(contract: type[T], data: bytes, charset: str, catalogue: Catalogue) -> T:
+def _from_json(build: Callable[[Raw, Spelling], T], data: bytearray, charset: str) -> T:
     raw = _parse_json(data, charset)
-    del data
-    return read(contract, raw, catalogue)
+    data.clear()
+    return build(raw, "json")
 
 
-def _parse_json(data: bytes, charset: str) -> Raw:
+def _parse_json(data: bytearray, charset: str) -> Raw:
     """Objects and lists only. A byte order mark is skipped, invalid UTF-8 becomes U+FFFD."""
     if not data:
         return {}
+    if data.count(b",") > _MAX_JSON_COMMAS:
+        raise PayloadTooLarge
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -114,30 +147,30 @@ def _parse_json(data: bytes, charset: str) -> Raw:
     return raw
 
 
-def _from_urlencoded(contract: type[T], data: bytes, charset: str, catalogue: Catalogue) -> T:
+def _from_urlencoded(build: Callable[[Raw, Spelling], T], data: bytearray, charset: str) -> T:
     try:
         pairs = parse_qsl(data.decode("latin-1"), True, encoding=charset, max_num_fields=_MAX_FIELDS)
     except ValueError as exc:
         raise PayloadTooLarge("too many parameters") from exc
-    return read(contract, _nest(pairs), catalogue)
+    return build(_nest(pairs), "urlencoded")
 
 
 # ── multipart ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def _receive_form(
-    chunks: AsyncIterator[bytes], options: dict[bytes, bytes], contract: type[Contract]
+    chunks: AsyncIterator[bytes], options: dict[bytes, bytes], uploads: Uploads
 ) -> dict[str, Raw]:
     """Parse a form as it arrives; every file is in memory once. Multer's complaints, in multer's words."""
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("Multipart: Boundary not found")
-    form = _Form(contract.uploads)
-    parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+    form = _Form(uploads)
     try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
         async for chunk in _from_first_boundary(chunks, b"--" + boundary):
             parser.write(chunk)
-    except MultipartParseError as exc:
+    except FormParserError as exc:
         where = "Malformed part header" if form.in_header else "Unexpected end of form"
         raise InvalidRequest(f"Multipart: {where}") from exc
     except PayloadTooLarge as exc:
@@ -171,13 +204,13 @@ class _Form:
     texts: list[tuple[str, str]] = field(default_factory=list)
     files: list[tuple[str, bytes]] = field(default_factory=list)
     complete: bool = False
+    _parts: int = 0
     in_header: bool = False
     _header: bytes = b""
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: str = ""
     _keep: list[tuple[str, bytes]] | list[tuple[str, str]] | None = None
-    _data: list[bytes] = field(default_factory=list)
-    _size: int = 0
+    _data: bytearray = field(default_factory=bytearray)
 
     def callbacks(self) -> dict[str, Any]:
         return {
@@ -192,7 +225,10 @@ class _Form:
         }
 
     def _begin(self) -> None:
-        self._headers, self._data, self._size, self.in_header = {}, [], 0, True
+        self._parts += 1
+        if self._parts > _MAX_FIELDS:
+            raise PayloadTooLarge("too many parameters")
+        self._headers, self._data, self.in_header = {}, bytearray(), True
 
     def _header_begin(self) -> None:
         self._header = b""
@@ -218,8 +254,6 @@ class _Form:
             self._keep = self.files
         elif b"filename" not in options and not octets:
             self._keep = self.texts
-        if len(self.texts) + len(self.files) >= _MAX_FIELDS:
-            raise PayloadTooLarge("too many parameters")
 
     def _expect_file(self) -> None:
         shape = re.sub(r"\[\d+\]", "[]", self._name)
@@ -230,14 +264,13 @@ class _Form:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._keep is None:
             return
-        self._size += end - start
-        if self._keep is self.files and self._size > MAX_PICTURE_BYTES:
+        if self._keep is self.files and len(self._data) + end - start > MAX_PICTURE_BYTES:
             raise PayloadTooLarge(file=True)
-        self._data.append(data[start:end])
+        self._data += memoryview(data)[start:end]
 
     def _end(self) -> None:
-        data = b"".join(self._data)
-        self._data = []
+        data = bytes(self._data)
+        self._data.clear()
         if self._keep is self.files:
             self.files.append((self._name, data))
         elif self._keep is self.texts:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.contract import errors
+from app.contract.gen import InvalidGen
 from app.contract.image import Filtered
 from app.contract.safety import Block
 
@@ -85,9 +86,10 @@ def gen(error: errors.GatewayError) -> Body:
     match error:
         case errors.SafetyBlocked():
             text, details = error.block.message, error.block.hint or "Rephrase the prompt and try again"
-        case errors.InvalidRequest():
-            text = error.sentences[0] if error.sentences else error.message
-            details = getattr(error, "details", None) or "; ".join(error.sentences or ())
+        case InvalidGen():
+            text, details = error.error, error.details
+        case errors.InvalidRequest():  # the body's parser, or a model that is retired
+            text, _, details = error.message.partition(": ")
         case errors.UpstreamFailed():
             text = "Internal Server Error"
         case errors.RouteNotFound() | errors.UnsupportedMedia() | errors.PayloadTooLarge():
@@ -126,6 +128,13 @@ def respond(request: Request, error: errors.GatewayError) -> Response:
     return json_response(body, code, headers, head=request.method == "HEAD")
 
 
+def crashed(request: Request, exc: Exception) -> Response:
+    """The answer to a failure that nobody foresaw: the document's 500."""
+    error = errors.UpstreamFailed()
+    error.__cause__ = exc
+    return respond(request, error)
+
+
 def json_response(
     body: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, head: bool = False
 ) -> Response:
@@ -138,7 +147,7 @@ def json_response(
 
 
 def install(app: FastAPI) -> None:
-    """Answer our own errors, the router's, and as the last resort anything."""
+    """Answer our own errors and the router's."""
 
     async def ours(request: Request, exc: Exception) -> Response:
         return respond(request, cast(errors.GatewayError, exc))
@@ -153,13 +162,7 @@ def install(app: FastAPI) -> None:
     async def nobody_reads(_request: Request, _exc: Exception) -> Response:
         return Response(status_code=499)
 
-    async def anything(request: Request, exc: Exception) -> Response:
-        error = errors.UpstreamFailed()
-        error.__cause__ = exc
-        return respond(request, error)
-
     app.add_exception_handler(errors.GatewayError, ours)
     app.add_exception_handler(HTTPException, routers)
     app.add_exception_handler(ClientGone, nobody_reads)
     app.add_exception_handler(ClientDisconnect, nobody_reads)
-    app.add_exception_handler(Exception, anything)

@@ -58,3 +58,71 @@ EXAMPLES: dict[Operation, dict[str, Any]] = {
         "sampleCount": 1,
     },
 }
+
+# 512 by 512 pixels of grey: the smallest picture that /gen takes.
+GREY_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAgAAAAIAAQAAAADcA+lXAAAAjklEQVR42u3MQQ0AAAgEoNP+nTWELzcIQE1uOgKBQCAQCAQC"
+    "gUAgEAgEAoFAIBAIBAKBQCAQCAQCgUAgEAgEAoFAIBAIBAKBQCAQCAQCgUAgEAgEAoFAIBAIBAKBQCAQCAQCgUAgEAgEAoFA"
+    "IBAIBAKBQCAQCAQCgUAgEAgEAoFAIBAIBAKBQCAQCASvgwUV2wT/60VJcgAAAABJRU5ErkJggg=="
+)
+_AVOIDED = "blurry, low quality, distorted, watermark, text"
+
+GEN_EXAMPLES: dict[str, dict[str, Any]] = {
+    "1. Text-to-image, prompt enhanced": {
+        "prompt": "a beautiful sunset over mountains",
+        "regen_prompt": True,
+        "mode": "text2img",
+        "aspect_ratio": "16:9",
+    },
+    "2. Text-to-image, prompt as it is": {
+        "prompt": "a futuristic city with flying cars, neon lights, cyberpunk style, 8k, ultra detailed, "
+        "dramatic lighting, cinematic composition",
+        "regen_prompt": False,
+        "mode": "text2img",
+        "aspect_ratio": "1:1",
+    },
+    "3. Text-to-image, Vietnamese": {
+        "prompt": "một cô gái áo dài đang đi trên cầu Nhật Bản, hoàng hôn đẹp",
+        "regen_prompt": True,
+        "mode": "text2img",
+        "prompt_language": "vi",
+        "aspect_ratio": "9:16",
+    },
+    "4. Image-to-image, close to the picture": {
+        "prompt": "turn this into a watercolor painting",
+        "negative_prompt": f"{_AVOIDED}, ugly, deformed",
+        "regen_prompt": True,
+        "mode": "img2img",
+        "init_image": GREY_PNG,
+        "similarity_strength": 0.7,
+        "aspect_ratio": "1:1",
+    },
+    "5. Image-to-image, far from the picture": {
+        "prompt": "make it look like a comic book illustration, bold colors, graphic novel style",
+        "negative_prompt": f"{_AVOIDED}, ugly, deformed",
+        "regen_prompt": True,
+        "mode": "img2img",
+        "init_image": GREY_PNG,
+        "similarity_strength": 0.3,
+        "aspect_ratio": "1:1",
+    },
+    "6. Image-to-image, much to avoid": {
+        "prompt": "professional portrait photo, studio lighting, high quality, sharp focus",
+        "negative_prompt": f"{_AVOIDED}, ugly, deformed, bad anatomy, disfigured",
+        "regen_prompt": True,
+        "mode": "img2img",
+        "init_image": GREY_PNG,
+        "similarity_strength": 0.5,
+        "aspect_ratio": "1:1",
+    },
+    "7. Image-to-image, 16:9": {
+        "prompt": "epic cinematic landscape, dramatic lighting, golden hour",
+        "negative_prompt": _AVOIDED,
+        "regen_prompt": True,
+        "mode": "img2img",
+        "init_image": GREY_PNG,
+        "similarity_strength": 0.6,
+        "aspect_ratio": "16:9",
+    },
+}
+"""The configurations of /gen's document."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.body import read_body
 from app.api.caller import CurrentCaller
 from app.api.errors import json_response
 from app.api.examples import EXAMPLES, TINY_PNG
@@ -55,7 +56,7 @@ def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
 
 async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -> Response:
     images: Images = request.app.state.images
-    answer = await serve(request, who, contract, images.make)
+    answer = await serve(request, who, lambda request: read_body(request, contract), images.make)
     request.scope["log"]["model"] = answer.model
     headers = {"X-Model-Requested": answer.requested_model} if answer.requested_model else None
     return json_response(answer.model_dump(by_alias=True, exclude_none=True), headers=headers)

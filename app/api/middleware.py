@@ -6,9 +6,15 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.errors import crashed
+
 log = structlog.get_logger()
+
+_NO_ANSWER = 499
+"""What the log says when the client left before an answer began."""
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -33,7 +39,7 @@ class RequestLog:
         fields = scope["log"] = {}
         extra = scope["response_headers"] = {"x-request-id": request_id}
         started = time.perf_counter()
-        status, received, sent = 499, 0, 0
+        status, received, sent = _NO_ANSWER, 0, 0
 
         async def counted() -> Message:
             nonlocal received
@@ -52,6 +58,10 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, counted, told)
+            except Exception as exc:
+                if status != _NO_ANSWER:
+                    raise  # half an answer is out
+                await crashed(Request(scope), exc)(scope, receive, told)
             finally:
                 log.info(
                     "request",

@@ -3,12 +3,13 @@
 from fastapi import APIRouter, Request
 
 from app.api.caller import CurrentCaller
+from app.api.openapi import failures
 from app.contract.models import Catalogue, Model
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
 
 
-@router.get("/models")
+@router.get("/models", responses=failures(401, 500, 503))
 async def models(request: Request, who: CurrentCaller) -> tuple[Model, ...]:
     """The catalogue: what each model can do, its status and dates, and which model follows it."""
     catalogue: Catalogue = request.app.state.catalogue

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import Response
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
 
 from app.api import errors as bodies
 from app.contract import errors
@@ -55,38 +56,100 @@ def described(
     answers = answers if isinstance(answers, tuple) else (answers,)
     schemas = [schema(answer, "serialization") for answer in answers]
     answer_schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    responses: dict[int | str, Json] = {
-        200: {
-            "description": "The pictures",
-            "content": {"application/json": {"schema": answer_schema, "example": answer_example}},
-        }
-    }
-    for status, (description, examples) in _ERRORS.items():
-        shown = {name: {"value": body(error)} for name, error in examples.items()}
-        content = {"application/json": {"schema": {"type": "object"}, "examples": shown}}
-        responses[status] = {"description": description, "content": content}
+    made = {"application/json": {"schema": answer_schema, "example": answer_example}}
     content = {"application/json": {"schema": schema(contract, "validation"), "example": request_example}}
+    if contract.uploads:
+        content["multipart/form-data"] = {"schema": form_schema(contract)}
     return {
         "response_class": Response,
         "response_model": None,
-        "responses": responses,
+        "responses": {200: {"description": "The pictures", "content": made}, **failures(*_ERRORS, body=body)},
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 
 
-def schema(model: type[BaseModel], mode: Any) -> Json:
+def failures(
+    *statuses: int, body: Callable[[errors.GatewayError], Json] = bodies.nest
+) -> dict[int | str, Json]:
+    """The documented errors of these statuses, with the bodies that are really sent."""
+    told: dict[int | str, Json] = {}
+    for status in statuses:
+        description, examples = _ERRORS[status]
+        shown = {name: {"value": body(error)} for name, error in examples.items()}
+        content = {"application/json": {"schema": {"type": "object"}, "examples": shown}}
+        told[status] = {"description": description, "content": content}
+    return told
+
+
+def schema(model: type[BaseModel], mode: JsonSchemaMode) -> Json:
     """A model's JSON schema with its references put in place: inside a route they would lead nowhere."""
     whole = model.model_json_schema(by_alias=True, mode=mode)
     definitions = whole.pop("$defs", {})
 
-    def inline(node: Any) -> Any:
+    def plain(node: Any) -> Any:
         if isinstance(node, list):
-            return [inline(one) for one in node]
+            return [plain(one) for one in node]
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
             rest = {name: value for name, value in node.items() if name != "$ref"}
-            return {**inline(definitions[node["$ref"].rpartition("/")[2]]), **rest}
-        return {name: inline(value) for name, value in node.items()}
+            return plain(definitions[node["$ref"].rpartition("/")[2]] | rest)
+        node = {_KEYWORDS.get(name, name): plain(value) for name, value in node.items() if name != "title"}
+        return _nullable(node) if "properties" in node and mode == "validation" else node
 
-    return inline(whole)  # type: ignore[no-any-return]
+    described: Json = plain(whole)
+    return described
+
+
+_KEYWORDS = {"ge": "minimum", "le": "maximum"}
+"""Where a field converts its value first, pydantic leaves the names of its own constraints in the schema."""
+
+
+def _nullable(node: Json) -> Json:
+    """Null is as good as absent for every field that is not required."""
+    required = node.get("required", ())
+    fields = {
+        name: field if name in required or "anyOf" in field else {"anyOf": [field, {"type": "null"}]}
+        for name, field in node["properties"].items()
+    }
+    return {**node, "properties": fields}
+
+
+def form_schema(contract: type[Contract]) -> Json:
+    """The same fields as a form has them: bracket names, and files where JSON has base64."""
+    fields: Json = {}
+    required: list[str] = []
+    described = schema(contract, "validation")
+    _flatten("", described, fields, required)
+    file = {"type": "string", "format": "binary"}
+    for upload, most in contract.uploads.items():
+        places = [upload.replace("[]", f"[{index}]") for index in range(2)] if "[]" in upload else [upload]
+        limits = described["properties"].get(upload, {"minItems": 1})
+        several = {"type": "array", "items": file} | {k: v for k, v in limits.items() if k in _ITEMS}
+        fields |= dict.fromkeys(places, file if most == 1 or len(places) > 1 else several)
+        required += places
+    return {"type": "object", "properties": fields, "required": required}
+
+
+_ITEMS = ("minItems", "maxItems")
+
+
+def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> None:
+    """`{"a": {"b": …}}` becomes `a[b]`; a list of objects shows its first two; pictures come as files.
+
+    Names go into `required` (None below a field that may be left out).
+    """
+    field = next((part for part in field.get("anyOf", []) if part.get("type") != "null"), field)
+    if field.get("type") == "object":
+        for inner, inner_field in field["properties"].items():
+            place = f"{name}[{inner}]" if name else inner
+            _flatten(place, inner_field, into, required if inner in field.get("required", ()) else None)
+    elif field.get("type") == "array":
+        if field["items"].get("type") == "object":
+            for index in range(2):
+                within = required if index < field.get("minItems", 0) else None
+                _flatten(f"{name}[{index}]", field["items"], into, within)
+    elif field.get("format") != "picture":
+        into[name] = field
+        if required is not None:
+            required.append(name)

@@ -1,41 +1,61 @@
 """How every paid route is served: who asks, how often, read, work, answer; within one deadline."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
 
-from app.api.body import read_body
 from app.api.errors import ClientGone
 from app.contract.errors import RequestTimedOut, UpstreamTimeout
-from app.contract.rules import Contract
+from app.ports import answer_by
 from app.services.auth import Caller
+from app.services.budget import Budget
 from app.services.limits import RateLimit
 
-C = TypeVar("C", bound=Contract)
+_BODY_COPIES = 3
+"""A body's pictures stand in memory as text, as bytes, and as the message that goes out."""
+_CHUNKED_BYTES = 8 * 1024 * 1024
+
+B = TypeVar("B")
 T = TypeVar("T")
 
 
 async def serve(
-    request: Request, who: Caller, contract: type[C], work: Callable[[C], Coroutine[Any, Any, T]]
+    request: Request,
+    who: Caller,
+    read: Callable[[Request], Awaitable[B]],
+    work: Callable[[B], Coroutine[Any, Any, T]],
 ) -> T:
-    """Rate limit, body, then `work`, which is cancelled when the client hangs up. One deadline covers it all.
+    """Rate limit, `read` the body, then `work`, which is cancelled when the client hangs up.
+
+    One deadline covers it all.
 
     Raises `contract.errors`, and ClientGone.
     """
     state = request.app.state
+    bodies: Budget = state.bodies
     request.scope["log"]["user"] = who.id
     await _throttle(request, who)
-    body: C | None = None
+    reading = False
+    seconds = state.settings.request_timeout_seconds
+    answer_by.set(asyncio.get_running_loop().time() + 0.9 * seconds)
     try:
-        async with asyncio.timeout(state.settings.request_timeout_seconds):
-            body = await read_body(request, contract)
+        async with asyncio.timeout(seconds), bodies.hold(_BODY_COPIES * _body_bytes(request)):
+            reading = True
+            body = await read(request)
+            reading = False
             if state.settings.log_prompts:
                 request.scope["log"]["prompt"] = getattr(body, "prompt", None)
             return await _unless_hung_up(request, work(body))
     except TimeoutError as exc:
-        raise (RequestTimedOut if body is None else UpstreamTimeout) from exc
+        raise (RequestTimedOut if reading else UpstreamTimeout) from exc
+
+
+def _body_bytes(request: Request) -> int:
+    """What the body will be, or a guess when it comes in chunks."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else _CHUNKED_BYTES
 
 
 async def _throttle(request: Request, who: Caller) -> None:

@@ -5,11 +5,21 @@ fields follow. Validators check what must hold between fields before anything is
 """
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 from app.contract.models import Operation
 from app.contract.pictures import Picture
@@ -41,14 +51,38 @@ def _seed_that_vendors_take(seed: int) -> int:
     return seed
 
 
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Marks a list that no model takes longer: refused before its pictures are decoded.
+
+    Not `MaxLen`, which would speak among class-validator's sentences, where Nest was silent.
+    """
+
+    number: int
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, of: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return {**handler(of), "maxItems": self.number}
+
+    def _check(self, pictures: Raw) -> Raw:
+        if isinstance(pictures, list) and len(pictures) > self.number:
+            raise broken(f"{{path}} must contain no more than {self.number} elements")
+        return pictures
+
+
 def _at_least_one(steps: int) -> int:
     if steps < 1:
         raise broken("{path} must not be less than 1")
     return steps
 
 
-Seed = Annotated[Whole, AfterValidator(_seed_that_vendors_take)]
-FormSeed = Annotated[FormWhole, AfterValidator(_seed_that_vendors_take)]
+_SEED_SCHEMA = WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_SEED})
+Seed = Annotated[Whole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
+FormSeed = Annotated[FormWhole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
 
 SafetySetting = Literal["block_low_and_above", "block_medium_and_above", "block_only_high", "block_none"]
 PersonGeneration = Literal["dont_allow", "allow_adult", "allow_all"]
@@ -73,6 +107,18 @@ class OutputOptions(Contract):
     compression_quality: Annotated[FormWhole, Ge(0), Le(100)] = 75
 
 
+StorageUri = Annotated[
+    Text,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "gs-uri",
+            "description": "gs://bucket/folder, under one of the prefixes that the gateway allows",
+        }
+    ),
+]
+
+
 def _watermark(add_watermark: bool | None, seed: int | None) -> bool:
     """Google makes no watermark on seeded pictures: explicit, or on unless there is a seed."""
     if add_watermark and seed is not None:
@@ -83,14 +129,21 @@ def _watermark(add_watermark: bool | None, seed: int | None) -> bool:
 class TextToImage(Contract):
     operation: ClassVar[Operation] = "text-to-image"
 
-    model: Annotated[str, ServedFor("text-to-image", _DOCUMENTED_MODELS)] | None = None
+    model: (
+        Annotated[
+            str,
+            ServedFor("text-to-image", _DOCUMENTED_MODELS),
+            WithJsonSchema({"type": "string", "enum": _DOCUMENTED_MODELS}),
+        ]
+        | None
+    ) = None
     prompt: NonEmptyText
     sample_count: Annotated[Whole, Ge(1), Le(4)] = 1
     add_watermark: Flag | None = None
     seed: Seed | None = None
     negative_prompt: Text | None = None
     output_options: OutputOptions = OutputOptions()
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     safety_setting: SafetySetting = "block_medium_and_above"
     person_generation: PersonGeneration = "allow_adult"
     aspect_ratio: AspectRatio | None = None
@@ -118,7 +171,7 @@ class ImageUpscale(Contract):
     prompt: Text = "Upscale the image"
     add_watermark: FormFlag = True
     output_options: OutputOptions = OutputOptions()
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 
     @model_validator(mode="after")
@@ -153,7 +206,7 @@ class MaskImageConfig(Contract):
     mask_mode: Literal[
         "MASK_MODE_USER_PROVIDED", "MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC"
     ]
-    dilation: Number | None = None
+    dilation: Annotated[Number, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})] | None = None
     mask_classes: Annotated[tuple[Whole, ...], MaxLen(5)] | None = None
 
     @model_validator(mode="after")
@@ -180,7 +233,7 @@ class ImageEdit(Contract):
     uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
 
     prompt: Text | None = None
-    reference_images: Annotated[tuple[EditReference, ...], MinLen(2)]
+    reference_images: Annotated[tuple[EditReference, ...], MinLen(2), AtMost(2)]
     edit_mode: Literal[
         "EDIT_MODE_INPAINT_REMOVAL", "EDIT_MODE_INPAINT_INSERTION", "EDIT_MODE_BGSWAP", "EDIT_MODE_OUTPAINT"
     ]
@@ -188,7 +241,7 @@ class ImageEdit(Contract):
     guidance_scale: Annotated[Whole, Ge(0), Le(500)] | None = None
     sample_count: Annotated[Whole, Ge(1), Le(4)] = 4
     add_watermark: Flag = True
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 
     @classmethod
@@ -253,7 +306,7 @@ class ImageCustomize(Contract):
     sample_count: Annotated[Whole, Ge(1), Le(4)] = 4
     negative_prompt: Text | None = None
     seed: Seed | None = None
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 
     @classmethod
@@ -279,12 +332,14 @@ class VirtualTryOn(Contract):
     uploads: ClassVar[Uploads] = {"images": None}
 
     person_image: PictureField
-    product_images: Annotated[tuple[PictureField, ...], MinLen(1)]
+    product_images: Annotated[tuple[PictureField, ...], MinLen(1), AtMost(3)]
     sample_count: Annotated[FormWhole, Ge(1), Le(4)] = 1
-    base_steps: Annotated[FormWhole, AfterValidator(_at_least_one)] = 32
+    base_steps: Annotated[
+        FormWhole, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})
+    ] = 32
     add_watermark: FormFlag = True
     output_options: OutputOptions = OutputOptions()
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 
     @classmethod
@@ -309,7 +364,7 @@ class ProductRecontext(Contract):
     safety_setting: SafetySetting = "block_medium_and_above"
     person_generation: PersonGeneration = "allow_adult"
     seed: FormSeed | None = None
-    storage_uri: Text | None = None
+    storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 
     @classmethod

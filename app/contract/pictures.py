@@ -29,6 +29,9 @@ _FORMATS = {
 }
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif"}
 
+_JPEG_SCAN = b"\xff\xda"
+_MAX_SCANS = 100
+
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 
 
@@ -84,6 +87,8 @@ def picture(data: bytes) -> Picture:
     if len(data) > MAX_PICTURE_BYTES:
         raise PictureTooLarge(f"more than {MAX_PICTURE_BYTES} bytes")
     found = recognise(data)
+    if found.mime_type == "image/jpeg" and data.count(_JPEG_SCAN) > _MAX_SCANS:
+        raise NotAPicture("a JPEG of endless scans, which take a core for minutes to decode")
     width, height = found.size
     if width * height > MAX_PIXELS:
         raise PictureTooLarge("too many pixels")

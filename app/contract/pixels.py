@@ -5,8 +5,9 @@ All of it takes tens of milliseconds per megapixel: call it through `threads.off
 
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
 
@@ -18,6 +19,9 @@ from app.contract.pictures import (
     PictureTooLarge,
     recognise,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 OutputType = Literal["image/png", "image/jpeg"]
 
@@ -100,8 +104,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _encode(image: Image.Image, mime_type: str, quality: int = 75) -> bytes:
-    file = BytesIO()
+def _encode(image: Image.Image, mime_type: str, quality: int = 75, file: BytesIO | None = None) -> bytes:
+    file = file or BytesIO()
     profile = image.info.get("icc_profile")
     if mime_type == "image/jpeg":
         image.save(file, "JPEG", quality=quality, icc_profile=profile)
@@ -120,15 +124,22 @@ def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
 
 def _bare_png(data: bytes) -> bytes:
     """A sound PNG's pixels and colours: no text, no time, no EXIF, no animation, nothing after its end."""
-    return data[:8] + b"".join(chunk for kind, chunk in _png_chunks(data) if kind in _PNG_CHUNKS)
+    return _joined(data, [memoryview(data)[:8], *_png_chunks(data)])
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(data: bytes) -> Iterator[memoryview]:
+    """The chunks to keep."""
     position, kind = 8, b""
     while kind != b"IEND" and position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
-        yield kind, data[position : position + length + 12]
+        if kind in _PNG_CHUNKS:
+            yield memoryview(data)[position : position + length + 12]
         position += length + 12
+
+
+def _joined(data: bytes, kept: list[memoryview]) -> bytes:
+    """What is kept of the data; without a copy when that is all."""
+    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
 
 
 _END_OF_IMAGE = b"\xff\xd9"
@@ -137,17 +148,17 @@ _NO_MARKERS = {b"\x00", b"\xff", *(bytes([restart]) for restart in range(0xD0, 0
 
 def _bare_jpeg(data: bytes) -> bytes:
     """A sound JPEG's pixels and colours: no EXIF, XMP, comments or second pictures, nothing after its end."""
-    return data[:2] + b"".join(_jpeg_segments(data)) + _END_OF_IMAGE
+    return _joined(data, [memoryview(data)[:2], *_jpeg_segments(data), memoryview(_END_OF_IMAGE)])
 
 
-def _jpeg_segments(data: bytes) -> Iterator[bytes]:
+def _jpeg_segments(data: bytes) -> Iterator[memoryview]:
     """The segments to keep, each with the compressed pixels that follow it."""
     start = _next_marker(data, 2)
     while start < len(data) and data[start : start + 2] != _END_OF_IMAGE:
         length = int.from_bytes(data[start + 2 : start + 4])
         following = _next_marker(data, start + 2 + length)
         if _is_kept(data[start : start + 18]):
-            yield data[start:following]
+            yield memoryview(data)[start:following]
         start = following
 
 
@@ -203,6 +214,40 @@ def limit(picture: Picture, longest_side: int) -> Picture:
         return picture
     image = ImageOps.contain(_plain(_decode(picture)), (longest_side, longest_side), Image.Resampling.LANCZOS)
     return Picture(_encode(image, "image/png"), "image/png", image.size)
+
+
+def lighten(picture: Picture, most_bytes: int) -> Picture:
+    """The picture itself, or the best of its size that has no more bytes: a PNG, else a JPEG on white.
+
+    Raises PictureTooLarge when there is none.
+    """
+    if len(picture.data) <= most_bytes:
+        return picture
+    image = _plain(_decode(picture))
+    attempts = [("image/png", 0), *(("image/jpeg", quality) for quality in (95, 85, 75, 50, 25))]
+    for mime_type, quality in attempts:
+        if mime_type == "image/jpeg":
+            image = _opaque(image, "white")
+        with suppress(_Full):
+            return Picture(_encode(image, mime_type, quality, _Limited(most_bytes)), mime_type, image.size)
+    raise PictureTooLarge(f"more than {most_bytes} bytes however it is encoded")
+
+
+class _Full(Exception):
+    """More was written than may be."""
+
+
+class _Limited(BytesIO):
+    """A file in memory that stays small: an encoder that writes more ends with _Full."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()
+        self._most = most_bytes
+
+    def write(self, data: "Buffer", /) -> int:
+        if self.tell() + len(memoryview(data)) > self._most:
+            raise _Full
+        return super().write(data)
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────

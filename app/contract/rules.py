@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -35,6 +36,9 @@ from app.contract.pixels import normalise
 Raw = Any
 """A value as it came in: parsed JSON, or text and bytes of a form."""
 
+
+_MAX_SENTENCES = 100
+"""A list of a million broken elements is refused without a million sentences."""
 
 Uploads = Mapping[str, int | None]
 """Form fields that take files, and how many each (None: any number). Empty: forms are not read."""
@@ -166,7 +170,7 @@ def read(contract: type[T], raw: Raw, catalogue: Catalogue, *, text: bool = Fals
     fields = raw if isinstance(raw, Mapping) else {}
     if text:
         fields = _read_text(contract, fields)
-    if sentences := list(_explain(contract, fields, catalogue, hide=True)):
+    if sentences := list(islice(_explain(contract, fields, catalogue, hide=True), _MAX_SENTENCES)):
         raise InvalidRequest(sentences)
     try:
         return contract.model_validate(fields)
@@ -278,7 +282,7 @@ def _explain(
         value = fields.get(rule.name)
         if not rule.applies(fields) or (value is None and not rule.required):
             continue
-        children = list(_children(rule, value, catalogue))
+        children = list(islice(_children(rule, value, catalogue), _MAX_SENTENCES))
         yield from children
         if not (hide and children):
             yield from _own(rule, value, catalogue, present)
@@ -320,7 +324,7 @@ def _own(rule: _Rule, value: Raw, catalogue: Catalogue, present: bool) -> Iterat
 
 
 def _list(rule: _Rule, element: _Rule, value: Raw, catalogue: Catalogue, present: bool) -> Iterator[str]:
-    elements = value if isinstance(value, list) else [value]
+    elements = value[:_MAX_SENTENCES] if isinstance(value, list) else [value]
     if not element.nests:
         said = [list(_scalar(element, element.convert(one), catalogue)) for one in elements]
         for sentence in dict.fromkeys(sentence for sentences in said for sentence in sentences):

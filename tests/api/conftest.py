@@ -49,6 +49,8 @@ def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
             **{
                 "vertex_endpoint": cloud.vertex_endpoint,
                 "storage_emulator_host": cloud.http_url,
+                "aws_endpoint_url_bedrock_runtime": cloud.http_url,
+                "anthropic_base_url": cloud.http_url,
                 "public_base_url": cloud.http_url,
                 "jwt_secret": SECRET,
                 "database_url": f"sqlite:///{folder / 'gateway.db'}",

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from app.emulator.server import Emulator
+from app.emulator.trouble import Kind
+from tests.api.bodies import OPERATIONS, as_json, path
+from tests.api.bodies import body as body_of
 from tests.api.conftest import Client, Start, client_of
 
 INTERNAL = {"statusCode": 500, "message": "Terjadi kesalahan internal"}
@@ -69,6 +72,77 @@ def test_trouble_is_told_and_nothing_is_paid_twice(
         assert int(answer.headers["retry-after"]) >= 1
 
 
+OTHER = {
+    "success": False,
+    "statusCode": 400,
+    "message": "Request blocked by safety filters: Other in prompt",
+    "raiFilteredReason": "Support codes: 42876398",
+    "errorCode": 42876398,
+    "category": "Other",
+    "filteredOn": "prompt",
+    "hint": "Rephrase the prompt and try again",
+}
+VIOLENCE = {
+    "success": False,
+    "statusCode": 400,
+    "message": "Request blocked by safety filters: Violence in output",
+    "raiFilteredReason": "Support codes: 56562880",
+    "errorCode": 56562880,
+    "category": "Violence",
+    "filteredOn": "output",
+    "hint": "Avoid violent or graphic content in prompts",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arg", "status", "body", "asked", "paid"),
+    [
+        pytest.param("blocked-prompt", None, 400, OTHER, 1, 0, id="blocked prompt"),
+        pytest.param("blocked-output", None, 400, VIOLENCE, 1, 0, id="blocked output"),
+        pytest.param("text-only", None, 400, SHORT, 1, 0, id="no reason given"),
+        pytest.param("empty", None, 400, SHORT, 1, 0, id="empty answer"),
+        pytest.param("429", 0, 429, TOO_MANY, 3, 0, id="quota"),
+        pytest.param("429", 60, 429, TOO_MANY, 1, 0, id="quota for long"),
+        pytest.param("500", None, 500, INTERNAL, 1, 0, id="vendor broke"),
+        pytest.param("503", None, 503, UNAVAILABLE, 3, 0, id="overload"),
+        pytest.param("hang", None, 504, TIMEOUT, 1, 0, id="no answer"),
+        pytest.param("drop", None, 500, INTERNAL, 1, 1, id="cut off after paying"),
+    ],
+)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_trouble_of_every_endpoint_is_told_and_nothing_is_paid_twice(
+    chaos: Client,
+    emulator: Emulator,
+    operation: str,
+    kind: Kind,
+    arg: int | None,
+    status: int,
+    body: dict[str, Any],
+    asked: int,
+    paid: int,
+) -> None:
+    emulator.troubles.set(kind, vendor="vertex", arg=arg)
+    answer = chaos.post(path(operation), one_sample(operation))
+    assert (answer.status_code, answer.json()) == (status, body)
+    calls = [call for call in emulator.calls.list() if call.vendor == "vertex"]
+    assert (len(calls), emulator.calls.paid) == (asked, paid)
+    if status in (429, 503):
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_passing_trouble_costs_one_picture(chaos: Client, emulator: Emulator, operation: str) -> None:
+    emulator.troubles.set("503", vendor="vertex", times=2)
+    assert chaos.post(path(operation), one_sample(operation)).status_code == 200
+    assert (len(emulator.calls.list()), emulator.calls.paid) == (3, 1)
+
+
+def one_sample(operation: str, **fields: str) -> dict[str, Any]:
+    count = {} if operation == "image-upscale" else {"sampleCount": 1}
+    wish: dict[str, Any] = as_json(body_of(operation, **count, **fields))
+    return wish
+
+
 @pytest.mark.parametrize("trouble", ["blocked-prompt", "blocked-output", "text-only"])
 @pytest.mark.parametrize("model", ["imagen-3.0-generate-001", "gemini-2.5-flash-image"])
 def test_a_block_is_never_a_success(chaos: Client, emulator: Emulator, model: str, trouble: str) -> None:
@@ -104,12 +178,18 @@ def test_slow_is_no_trouble(chaos: Client) -> None:
     assert chaos.text_to_image("a lighthouse #trouble:slow=1").status_code == 200
 
 
-def test_a_paid_picture_survives_the_store_s_absence(start: Start, emulator: Emulator) -> None:
+@pytest.mark.parametrize("operation", ["text-to-image", *OPERATIONS])
+def test_a_paid_picture_survives_the_store_s_absence(
+    start: Start, emulator: Emulator, operation: str
+) -> None:
     """503 now; when the store is back the picture lands under its name."""
     emulator.troubles.set("storage-down")
     with start(upload_seconds=1, spool_seconds=0.2) as url:
         client = client_of(url)
-        answer = client.text_to_image("a lighthouse")
+        if operation == "text-to-image":
+            answer = client.text_to_image("a lighthouse")
+        else:
+            answer = client.post(path(operation), one_sample(operation, responseFormat="url"))
         client.http.close()
         assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
         emulator.troubles.clear()

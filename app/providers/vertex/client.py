@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import google.auth
 import grpc
@@ -23,6 +23,7 @@ from google.cloud.aiplatform_v1.services.prediction_service.transports.grpc_asyn
     PredictionServiceGrpcAsyncIOTransport as Transport,
 )
 from google.rpc import error_details_pb2 as details
+from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from app.contract.errors import (
@@ -35,12 +36,12 @@ from app.contract.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.contract.image import ImageEdit, ImageRequest, OutputOptions
+from app.contract.image import ImageEdit, ImageRequest, OutputOptions, TextToImage
 from app.contract.models import Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
-from app.contract.pixels import transcode
+from app.contract.pixels import lighten, transcode
 from app.contract.safety import block
-from app.ports import Generation
+from app.ports import Generation, answer_by
 from app.providers.vertex import edit, gemini, imagen
 from app.threads import off_loop
 
@@ -60,6 +61,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 Answer = TypeVar("Answer")
+Ts = TypeVarTuple("Ts")
 
 
 class Vertex:
@@ -95,7 +97,7 @@ class Vertex:
         logging.getLogger("google.cloud.aiplatform_v1").setLevel(logging.INFO)
 
     async def run(self, request: ImageRequest, model: Model, /) -> Generation:
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = answer_by.get(asyncio.get_running_loop().time() + self._timeout)
         if model.family == "gemini":
             return await self._generate(request, model, deadline)
         return await self._predict(request, model, deadline)
@@ -114,22 +116,29 @@ class Vertex:
             await channel.close(None)
 
     async def _predict(self, request: ImageRequest, model: Model, deadline: float) -> Generation:
-        instance, parameters = imagen.encode(request, model)
+        message = await _beside(request, self._predict_request, request, model)
+        client = self._client(self._location(model))
+        answer = await self._call(client.predict, message, model, deadline)
+        del message
+        predictions = types.PredictResponse.pb(answer).predictions
+        del answer
+        return await _beside(request, imagen.decode, predictions)
+
+    def _predict_request(self, request: ImageRequest, model: Model) -> types.PredictRequest:
+        instance, parameters = imagen.encode(lightened(request), model)
         message = types.PredictRequest.pb()(
             endpoint=self._path(model),
             instances=[{"struct_value": instance}],
             parameters={"struct_value": parameters},
         )
-        del instance
-        client = self._client(self._location(model))
-        answer = await self._call(client.predict, types.PredictRequest.wrap(message), model, deadline)
-        return imagen.decode(types.PredictResponse.pb(answer).predictions)
+        return types.PredictRequest.wrap(message)  # type: ignore[no-any-return]
 
     async def _generate(self, request: ImageRequest, model: Model, deadline: float) -> Generation:
         """One call for each sample, at the same time. What was made is kept when other samples fail."""
         if isinstance(request, ImageEdit):
             edit.check(request, model)
-        samples = (self._sample(request, model, index, deadline) for index in range(request.sample_count))
+        light = await _beside(request, lightened, request)
+        samples = (self._sample(light, model, index, deadline) for index in range(request.sample_count))
         generation = _gather(await asyncio.gather(*samples, return_exceptions=True))
         try:
             pictures = await self._finish(request, generation.pictures)
@@ -194,6 +203,36 @@ class Vertex:
             self._channels[location] = channel
             self._clients[location] = PredictionServiceAsyncClient(transport=Transport(channel=channel))
         return self._clients[location]
+
+
+_MOST_BYTES = 7_000_000
+"""Of one picture in a request: the least that Google's model cards name (vertex.md §5). We take 20 MB."""
+
+L = TypeVar("L")
+
+
+def lightened(value: L) -> L:
+    """A request whose pictures are as small as Google wants them. Slow when one is not.
+
+    Raises InvalidRequest for a picture that cannot be made so small.
+    """
+    match value:
+        case Picture():
+            try:
+                return lighten(value, _MOST_BYTES)  # type: ignore[return-value]  # mypy does not narrow L
+            except PictureTooLarge as exc:
+                raise InvalidRequest("a picture is too large for the model, even as a JPEG") from exc
+        case tuple():
+            return tuple(map(lightened, value))  # type: ignore[return-value]
+        case BaseModel():
+            return value.model_copy(update={name: lightened(one) for name, one in value})
+        case _:
+            return value
+
+
+async def _beside(request: ImageRequest, work: Callable[[*Ts], Answer], *args: *Ts) -> Answer:
+    """Run `work` beside the event loop when there are pictures of the caller's, which may be large."""
+    return work(*args) if isinstance(request, TextToImage) else await off_loop(work, *args)
 
 
 def _credentials(file: Path | None) -> google.auth.credentials.Credentials:

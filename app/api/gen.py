@@ -1,0 +1,108 @@
+"""/gen, and the same at /pro/gen."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.body import Raw, Spelling, read_raw
+from app.api.caller import CurrentCaller
+from app.api.errors import gen as error_body
+from app.api.errors import json_response
+from app.api.examples import GEN_EXAMPLES, GREY_PNG
+from app.api.openapi import failures, schema
+from app.api.serving import serve
+from app.contract.errors import InvalidRequest, SafetyBlocked
+from app.contract.gen import (
+    MAX_BODY_BYTES,
+    UPLOADS,
+    GenAnswer,
+    GenRequest,
+    Img2Img,
+    InvalidGen,
+    Metadata,
+    Text2Img,
+    read_gen,
+)
+from app.contract.safety import block
+from app.services.gen import Gen
+
+router = APIRouter(tags=["gen"])
+
+
+def _build(raw: Raw, spelling: Spelling) -> GenRequest:
+    return read_gen(raw, text=spelling != "json")
+
+
+_read = partial(read_raw, build=_build, max_bytes=MAX_BODY_BYTES, uploads=UPLOADS)
+
+
+_ANSWER = GenAnswer(
+    image_base64=GREY_PNG,
+    enhanced_prompt="a beautiful sunset over mountains, highly detailed, soft natural light",
+    model_used="stability.stable-diffusion-xl-v1",
+    metadata=Metadata(
+        model="stability.stable-diffusion-xl-v1",
+        aspect_ratio="16:9",
+        dimensions="1344x768",
+        prompt_enhanced=True,
+    ),
+)
+_REFUSALS = {
+    "missing prompt": InvalidGen(
+        "Missing required parameter: prompt", "The 'prompt' field is required for text2img mode"
+    ),
+    "init_image's size": InvalidGen(
+        "Invalid image dimensions", "Image size must be divisible by 64, but width and height are 1000x1024"
+    ),
+    "malformed": InvalidRequest("Malformed JSON: unexpected end of data, at position 1"),
+    "safety filter": SafetyBlocked(block("")),
+}
+
+
+def _described() -> dict[str, Any]:
+    """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
+    text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
+    file = {"init_image": {"type": "string", "format": "binary"}}
+    refusals = {name: {"value": error_body(error)} for name, error in _REFUSALS.items()}
+    shown = {name: {"value": example} for name, example in GEN_EXAMPLES.items()}
+    made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER.model_dump(exclude_none=True)}
+    return {
+        "response_class": Response,
+        "response_model": None,
+        "responses": {
+            200: {"description": "The picture", "content": {"application/json": made}},
+            400: {
+                "description": "The request breaks a rule, or the vendor's content filters said no",
+                "content": {"application/json": {"schema": {"type": "object"}, "examples": refusals}},
+            },
+            **failures(401, 408, 413, 415, 429, 500, 503, 504, body=error_body),
+        },
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"oneOf": [text2img, img2img]}, "examples": shown},
+                    "multipart/form-data": {
+                        "schema": img2img | {"properties": img2img["properties"] | file},
+                    },
+                },
+            }
+        },
+    }
+
+
+@router.post("/gen", **_described())
+@router.post("/pro/gen", **_described())
+async def gen(request: Request, who: CurrentCaller) -> Response:
+    """Make a picture from words (`text2img`), or change one (`img2img`).
+
+    `regen_prompt` has Claude improve the prompt first, and translate it when it is Vietnamese. The picture is
+    answered in base64; with `response_format: "url"` it is stored, and its public URL answered.
+    """
+    service: Gen = request.app.state.gen
+    answer = await serve(request, who, _read, service.make)
+    request.scope["log"]["model"] = answer.model_used
+    requested = answer.metadata.requested_model
+    headers = {"X-Model-Requested": requested} if requested else None
+    return json_response(answer.model_dump(exclude_none=True), headers=headers)
