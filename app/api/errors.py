@@ -1,16 +1,15 @@
 """The only place where an error gets a body: Nest's everywhere, the document's own on `/gen`."""
 
 import logging
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
-import orjson
 import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.api.answers import json_response
 from app.contract import errors
 from app.contract.gen import InvalidGen
 from app.contract.image import Filtered
@@ -133,17 +132,6 @@ def crashed(request: Request, exc: Exception) -> Response:
     error = errors.UpstreamFailed()
     error.__cause__ = exc
     return respond(request, error)
-
-
-def json_response(
-    body: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, head: bool = False
-) -> Response:
-    return Response(
-        b"" if head else orjson.dumps(body),
-        status,
-        dict(headers or {}),
-        media_type="application/json; charset=utf-8",
-    )
 
 
 def install(app: FastAPI) -> None:

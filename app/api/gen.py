@@ -5,10 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.answers import json_response
 from app.api.body import Raw, Spelling, read_raw
 from app.api.caller import CurrentCaller
 from app.api.errors import gen as error_body
-from app.api.errors import json_response
 from app.api.examples import GEN_EXAMPLES, GREY_PNG
 from app.api.openapi import failures, schema
 from app.api.serving import serve
@@ -105,4 +105,4 @@ async def gen(request: Request, who: CurrentCaller) -> Response:
     request.scope["log"]["model"] = answer.model_used
     requested = answer.metadata.requested_model
     headers = {"X-Model-Requested": requested} if requested else None
-    return json_response(answer.model_dump(exclude_none=True), headers=headers)
+    return json_response(answer, headers=headers)

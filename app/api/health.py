@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from app.api.errors import json_response
+from app.api.answers import json_response
 from app.ports import Part
 
 router = APIRouter(tags=["health"])

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.api.answers import json_response
 from app.api.body import read_body
 from app.api.caller import CurrentCaller
-from app.api.errors import json_response
 from app.api.examples import EXAMPLES, TINY_PNG
 from app.api.openapi import described
 from app.api.serving import serve
@@ -59,7 +59,7 @@ async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -
     answer = await serve(request, who, lambda request: read_body(request, contract), images.make)
     request.scope["log"]["model"] = answer.model
     headers = {"X-Model-Requested": answer.requested_model} if answer.requested_model else None
-    return json_response(answer.model_dump(by_alias=True, exclude_none=True), headers=headers)
+    return json_response(answer, headers=headers)
 
 
 @router.post(

@@ -392,7 +392,9 @@ ImageRequest = TextToImage | ImageUpscale | ImageEdit | ImageCustomize | Virtual
 class Answer(BaseModel):
     """Base of what callers get: camelCase outside, fields that are None left out."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, arbitrary_types_allowed=True
+    )
 
 
 class Filtered(Answer):
@@ -423,9 +425,9 @@ class StoredImage(Answer):
 
 
 class Prediction(Answer):
-    """Base64 bytes, or where the picture was stored."""
+    """The picture, which goes out as base64 (api/answers.py), or where it was stored."""
 
-    bytes_base64_encoded: str | None = None
+    bytes_base64_encoded: Annotated[Picture, WithJsonSchema({"type": "string"})] | None = None
     gcs_uri: str | None = None
     url: str | None = None
     mime_type: str

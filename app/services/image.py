@@ -23,7 +23,6 @@ from app.ports import Provider
 from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.gallery import Gallery, Stored
-from app.threads import off_loop
 
 _SAMPLE_BYTES = 3_000_000
 """What one sample of a megapixel holds until it is stored (performance.md)."""
@@ -56,7 +55,10 @@ class Images:
             requested = None if model.id == named else named
             filtered = tuple(Filtered.of(block) for block in generation.filtered) or None
             if request.storage_uri is None and request.response_format == "b64_json":
-                predictions = await off_loop(_encoded, generation.pictures)
+                predictions = tuple(
+                    Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type)
+                    for picture in generation.pictures
+                )
                 return Predictions(
                     predictions=predictions, model=model.id, requested_model=requested, filtered=filtered
                 )
@@ -102,12 +104,6 @@ def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:
         for name, declared in type(value).model_fields.items():
             inner = declared.alias or name
             yield from _gcs_uris(getattr(value, name), f"{path}.{inner}" if path else inner)
-
-
-def _encoded(pictures: tuple[Picture, ...]) -> tuple[Prediction, ...]:
-    return tuple(
-        Prediction(bytes_base64_encoded=picture.base64, mime_type=picture.mime_type) for picture in pictures
-    )
 
 
 def _image(stored: Stored) -> StoredImage:

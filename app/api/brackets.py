@@ -1,0 +1,44 @@
+"""Bracket names of forms: `outputOptions[mimeType]` becomes a value inside a value."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+Raw = Any
+Pair = tuple[str, str | bytes]
+
+_BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,5})")
+_INDEX = re.compile(r"\d{1,6}", re.ASCII)
+
+
+def nest(pairs: Iterable[Pair]) -> dict[str, Raw]:
+    """`a[b]=1` nests, `a[]=1`, `a[0]=1` and a repeated `a=1` make lists, gaps close up. Dots mean nothing."""
+    root: dict[str, Raw] = {}
+    for name, value in pairs:
+        match = _BRACKETED.fullmatch(name)
+        *steps, last = [match[1], *match[2][1:-1].split("][")] if match else [name]
+        at = root
+        for step in steps:
+            at = _inside(at, step or str(len(at)))
+        last = last or str(len(at))
+        if last in at:
+            at, last = _inside(at, last), str(len(_inside(at, last)))
+        at[last] = value
+    return {name: _lists(value) for name, value in root.items()}
+
+
+def _inside(at: dict[str, Raw], step: str) -> dict[str, Raw]:
+    """The branch below a step; a value that stood there becomes its first element."""
+    branch = at.get(step)
+    if not isinstance(branch, dict):
+        branch = at[step] = {} if branch is None else {"0": branch}
+    return branch
+
+
+def _lists(value: Raw) -> Raw:
+    """Branches whose keys are all indices become lists."""
+    if not isinstance(value, dict):
+        return value
+    if all(_INDEX.fullmatch(key) for key in value):
+        return [_lists(value[key]) for key in sorted(value, key=int)]
+    return {key: _lists(inner) for key, inner in value.items()}
