@@ -124,7 +124,7 @@ def ten_edits() -> None:
     with gateway_and_emulator() as gateway:
         retire(gateway)
         watch = HealthWatch(gateway.url, every_seconds=0.01)
-        os.setpriority(os.PRIO_PROCESS, 0, 19)  # callers are on other machines: they step back for the gateway
+        os.setpriority(os.PRIO_PROCESS, 0, 19)  # the callers are elsewhere: they step back for the gateway
         asyncio.run(together(gateway))
         longest = watch.end()
         sys.stdout.write(f"{EDITS} edits of 15 megapixels at once: longest /health {longest:.0f} ms, ")

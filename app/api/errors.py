@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 
 from app.api.answers import json_response
 from app.contract import errors
+from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
-from app.contract.image import Filtered
 from app.contract.safety import Block
 
 Body = dict[str, Any]

@@ -10,14 +10,13 @@ from app.api.caller import CurrentCaller
 from app.api.examples import EXAMPLES, TINY_PNG
 from app.api.openapi import described
 from app.api.serving import serve
+from app.contract.answer import Predictions, StoredImages
 from app.contract.image import (
     ImageCustomize,
     ImageEdit,
     ImageRequest,
     ImageUpscale,
-    Predictions,
     ProductRecontext,
-    StoredImages,
     TextToImage,
     VirtualTryOn,
 )

@@ -1,4 +1,4 @@
-"""The six requests and two answers of `/api/v1/image/*`, as the API document has them.
+"""The six requests of `/api/v1/image/*`, as the API document has them.
 
 Fields stand in the order of the document's tables, because messages come in that order; our own optional
 fields follow. Validators check what must hold between fields before anything is paid.
@@ -6,19 +6,16 @@ fields follow. Validators check what must hold between fields before anything is
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
 from app.contract.models import Operation
@@ -39,7 +36,6 @@ from app.contract.rules import (
     Whole,
     broken,
 )
-from app.contract.safety import Block
 
 MAX_UPSCALED_PIXELS = 17_000_000
 LARGEST_SEED = 2**31 - 1
@@ -119,14 +115,26 @@ StorageUri = Annotated[
 ]
 
 
-def _watermark(add_watermark: bool | None, seed: int | None) -> bool:
-    """Google makes no watermark on seeded pictures: explicit, or on unless there is a seed."""
-    if add_watermark and seed is not None:
-        raise broken("seed is not available when addWatermark is true")
-    return seed is None if add_watermark is None else add_watermark
+class Seeded(Contract):
+    """A request with a seed and a watermark, which Google does not make together."""
+
+    if TYPE_CHECKING:  # each stands where its document has it
+        add_watermark: bool | None
+        seed: int | None
+
+    @property
+    def watermark(self) -> bool:
+        """Explicit, or on unless there is a seed."""
+        return self.seed is None if self.add_watermark is None else self.add_watermark
+
+    @model_validator(mode="after")
+    def _seed_or_watermark(self) -> Self:
+        if self.seed is not None and self.add_watermark:
+            raise broken("seed is not available when addWatermark is true")
+        return self
 
 
-class TextToImage(Contract):
+class TextToImage(Seeded):
     operation: ClassVar[Operation] = "text-to-image"
 
     model: (
@@ -150,15 +158,6 @@ class TextToImage(Contract):
     sample_image_size: SampleImageSize | None = None
     enhance_prompt: Flag | None = None
     response_format: ResponseFormat = "url"
-
-    @property
-    def watermark(self) -> bool:
-        return _watermark(self.add_watermark, self.seed)
-
-    @model_validator(mode="after")
-    def _seed_or_watermark(self) -> Self:
-        _watermark(self.add_watermark, self.seed)
-        return self
 
 
 class ImageUpscale(Contract):
@@ -352,7 +351,7 @@ class VirtualTryOn(Contract):
         return {**raw, "personImage": person, "productImages": products}
 
 
-class ProductRecontext(Contract):
+class ProductRecontext(Seeded):
     operation: ClassVar[Operation] = "product-recontext"
     uploads: ClassVar[Uploads] = {"productImages": None}
 
@@ -373,78 +372,5 @@ class ProductRecontext(Contract):
         files = raw.get("productImages")
         return {**raw, "productImages": [files]} if isinstance(files, bytes) else raw
 
-    @property
-    def watermark(self) -> bool:
-        return _watermark(self.add_watermark, self.seed)
-
-    @model_validator(mode="after")
-    def _seed_or_watermark(self) -> Self:
-        _watermark(self.add_watermark, self.seed)
-        return self
-
 
 ImageRequest = TextToImage | ImageUpscale | ImageEdit | ImageCustomize | VirtualTryOn | ProductRecontext
-
-
-# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Answer(BaseModel):
-    """Base of what callers get: camelCase outside, fields that are None left out."""
-
-    model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, validate_by_name=True, arbitrary_types_allowed=True
-    )
-
-
-class Filtered(Answer):
-    """A sample that the vendor's filters took. All but the reason only when the support code is known."""
-
-    rai_filtered_reason: str
-    error_code: int | None = None
-    category: str | None = None
-    filtered_on: str | None = None
-    hint: str | None = None
-
-    @classmethod
-    def of(cls, block: Block) -> Self:
-        return cls(
-            rai_filtered_reason=block.reason,
-            error_code=block.code,
-            category=block.category,
-            filtered_on=block.side,
-            hint=block.hint,
-        )
-
-
-class StoredImage(Answer):
-    url: str
-    filename: str
-    mime_type: str
-    generated_at: str
-
-
-class Prediction(Answer):
-    """The picture, which goes out as base64 (api/answers.py), or where it was stored."""
-
-    bytes_base64_encoded: Annotated[Picture, WithJsonSchema({"type": "string"})] | None = None
-    gcs_uri: str | None = None
-    url: str | None = None
-    mime_type: str
-
-
-class StoredImages(Answer):
-    """`requested_model` is there when another model than the named one made the pictures."""
-
-    success: Literal[True] = True
-    model: str
-    requested_model: str | None = None
-    images: tuple[StoredImage, ...]
-    filtered: tuple[Filtered, ...] | None = None
-
-
-class Predictions(Answer):
-    predictions: tuple[Prediction, ...]
-    model: str
-    requested_model: str | None = None
-    filtered: tuple[Filtered, ...] | None = None

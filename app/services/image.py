@@ -6,15 +6,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from app.contract.answer import Filtered, Prediction, Predictions, StoredImage, StoredImages
 from app.contract.errors import InvalidRequest
 from app.contract.image import (
-    Filtered,
     ImageRequest,
     ImageUpscale,
-    Prediction,
-    Predictions,
-    StoredImage,
-    StoredImages,
     TextToImage,
 )
 from app.contract.models import Catalogue

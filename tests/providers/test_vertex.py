@@ -33,7 +33,8 @@ from app.contract.rules import read
 from app.contract.safety import block
 from app.emulator.server import Emulator
 from app.ports import Generation
-from app.providers.vertex.client import Vertex, host, translate
+from app.providers.vertex.client import Vertex, host
+from app.providers.vertex.failure import translate
 from tests import wire
 
 pytestmark = pytest.mark.anyio

@@ -1,10 +1,8 @@
-"""Vertex AI: the calls (gRPC, asyncio), their deadline and retries, and what Google's errors mean."""
+"""Vertex AI: the calls (gRPC, asyncio), their deadline and their retries."""
 
 import asyncio
 import logging
-import math
 import random
-import re
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -14,7 +12,6 @@ from typing import TypeVar, TypeVarTuple
 import google.auth
 import grpc
 import structlog
-from google.api_core import exceptions as google_errors
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.aiplatform_v1 import types
@@ -22,9 +19,7 @@ from google.cloud.aiplatform_v1.services.prediction_service import PredictionSer
 from google.cloud.aiplatform_v1.services.prediction_service.transports.grpc_asyncio import (
     PredictionServiceGrpcAsyncIOTransport as Transport,
 )
-from google.rpc import error_details_pb2 as details
 from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
 
 from app.contract.errors import (
     GatewayError,
@@ -40,9 +35,9 @@ from app.contract.image import ImageEdit, ImageRequest, OutputOptions, TextToIma
 from app.contract.models import Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
 from app.contract.pixels import lighten, transcode
-from app.contract.safety import block
 from app.ports import Generation, answer_by
 from app.providers.vertex import edit, gemini, imagen
+from app.providers.vertex.failure import may_be_repeated, told_to_wait, translate
 from app.threads import off_loop
 
 _log = structlog.get_logger(__name__)
@@ -177,9 +172,9 @@ class Vertex:
             try:
                 return await send(message, retry=None, timeout=max(deadline - loop.time(), 0))
             except (GoogleAPIError, GoogleAuthError, grpc.RpcError) as exc:
-                wait = max(self._backoff * 2**attempt * random.uniform(1, 1.5), _told_to_wait(exc) or 0)  # noqa: S311
+                wait = max(self._backoff * 2**attempt * random.uniform(1, 1.5), told_to_wait(exc) or 0)  # noqa: S311
                 late = wait > _LONGEST_WAIT or loop.time() + wait >= deadline
-                if attempt == _RETRIES or late or not _may_be_repeated(exc):
+                if attempt == _RETRIES or late or not may_be_repeated(exc):
                     raise translate(exc, model) from exc
             attempt += 1
             await asyncio.sleep(wait)
@@ -281,100 +276,3 @@ def _gather(outcomes: Sequence[Picture | BaseException]) -> Generation:
 def _rank(failure: BaseException) -> tuple[int, bool]:
     rank = next((rank for rank, kind in enumerate(_TELLING) if isinstance(failure, kind)), len(_TELLING))
     return rank, isinstance(failure, SafetyBlocked) and failure.block.code is None
-
-
-# ── Google's errors ──────────────────────────────────────────────────────────────────────────────────────
-
-_NEVER_SENT = re.compile(r"failed to connect to all addresses|(DNS|name) resolution", re.IGNORECASE)
-_CUT = re.compile(
-    r"socket|stream (removed|closed)|connection|transport|broken pipe|recvmsg|sendmsg|goaway|rst_stream"
-    r"|\bping\b|keepalive|endpoint closing|cancelling all calls|metadata from plugin",
-    re.IGNORECASE,
-)
-"""Words of gRPC's own UNAVAILABLE, which differs from the server's in nothing but its text. Such a call may
-have been served and paid (or, "metadata from plugin", our credentials failed)."""
-
-_SAFETY = re.compile(r"support codes?|responsible ai|usage guidelines|sensitive words", re.IGNORECASE)
-
-
-def translate(exc: Exception, model: Model) -> GatewayError:
-    """What a failure of Google's client means to our caller (vertex.md §4). Google's words are never told."""
-    match exc:
-        case google_errors.NotFound():
-            # The only objects we ever name are the caller's.
-            if "gs://" in _text(exc):
-                return InvalidRequest("a gs:// picture could not be read")
-            return ModelGone(model.id)
-        case google_errors.TooManyRequests():
-            return RateLimited(math.ceil(_told_to_wait(exc) or 30), by_vendor=True)
-        case google_errors.BadRequest():
-            return _refused(exc, model)
-        case google_errors.ServiceUnavailable() if _may_be_repeated(exc):
-            return UpstreamUnavailable(retry_after=math.ceil(_told_to_wait(exc) or 10))
-        case google_errors.GatewayTimeout():
-            return UpstreamTimeout(f"{model.id} did not answer in time")
-        case _:
-            return UpstreamFailed(f"{model.id} failed")
-
-
-def _may_be_repeated(exc: Exception) -> bool:
-    """Whether the call was surely not served: refused by quota or overload, or never sent."""
-    match exc:
-        case google_errors.TooManyRequests():
-            return True
-        case google_errors.ServiceUnavailable():
-            return bool(_NEVER_SENT.search(exc.message)) or not _CUT.search(exc.message)
-        case _:
-            return False
-
-
-def _refused(exc: google_errors.BadRequest, model: Model) -> GatewayError:
-    """A 400 is a blocked prompt, or a value of the caller's that the model does not take."""
-    text = _text(exc)
-    blocked = block(text)
-    if blocked.category or _SAFETY.search(text):
-        return SafetyBlocked(blocked)
-    violations = [
-        one
-        for detail in exc.details
-        if isinstance(detail, details.BadRequest)
-        for one in detail.field_violations
-    ]
-    fields = {to_camel(one.field.split(".")[-1]) for one in violations}
-    if named := sorted(fields & _FIELDS.keys()):
-        return InvalidRequest(
-            [f"{_FIELDS[field]} has a value that {model.id} does not take" for field in named]
-        )
-    return InvalidRequest(f"{model.id} does not take this request")
-
-
-_FIELDS = {
-    "aspectRatio": "aspectRatio",
-    "baseSteps": "baseSteps",
-    "compressionQuality": "outputOptions.compressionQuality",
-    "dilation": "maskImageConfig.dilation",
-    "guidanceScale": "guidanceScale",
-    "imageSize": "sampleImageSize",
-    "maskClasses": "maskImageConfig.maskClasses",
-    "negativePrompt": "negativePrompt",
-    "personGeneration": "personGeneration",
-    "prompt": "prompt",
-    "safetySetting": "safetySetting",
-    "sampleImageSize": "sampleImageSize",
-    "seed": "seed",
-    "threshold": "safetySetting",
-}
-"""Google's names of fields whose values are the caller's, and the document's names."""
-
-
-def _text(exc: google_errors.GoogleAPICallError) -> str:
-    """All that the error says: support codes may be in its message or only in a detail."""
-    return "\n".join([exc.message, *map(str, exc.details)])
-
-
-def _told_to_wait(exc: Exception) -> float | None:
-    """Seconds, from google.rpc.RetryInfo."""
-    for detail in getattr(exc, "details", ()):
-        if isinstance(detail, details.RetryInfo):
-            return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
-    return None

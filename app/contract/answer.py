@@ -1,0 +1,70 @@
+"""The two answers of `/api/v1/image/*`, as the API document has them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from app.contract.pictures import Picture
+from app.contract.safety import Block
+
+
+class Answer(BaseModel):
+    """Base of what callers get: camelCase outside, fields that are None left out."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, arbitrary_types_allowed=True
+    )
+
+
+class Filtered(Answer):
+    """A sample that the vendor's filters took. All but the reason only when the support code is known."""
+
+    rai_filtered_reason: str
+    error_code: int | None = None
+    category: str | None = None
+    filtered_on: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        return cls(
+            rai_filtered_reason=block.reason,
+            error_code=block.code,
+            category=block.category,
+            filtered_on=block.side,
+            hint=block.hint,
+        )
+
+
+class StoredImage(Answer):
+    url: str
+    filename: str
+    mime_type: str
+    generated_at: str
+
+
+class Prediction(Answer):
+    """The picture, which goes out as base64 (api/answers.py), or where it was stored."""
+
+    bytes_base64_encoded: Annotated[Picture, WithJsonSchema({"type": "string"})] | None = None
+    gcs_uri: str | None = None
+    url: str | None = None
+    mime_type: str
+
+
+class StoredImages(Answer):
+    """`requested_model` is there when another model than the named one made the pictures."""
+
+    success: Literal[True] = True
+    model: str
+    requested_model: str | None = None
+    images: tuple[StoredImage, ...]
+    filtered: tuple[Filtered, ...] | None = None
+
+
+class Predictions(Answer):
+    predictions: tuple[Prediction, ...]
+    model: str
+    requested_model: str | None = None
+    filtered: tuple[Filtered, ...] | None = None
