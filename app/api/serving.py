@@ -16,6 +16,8 @@ from app.services.limits import RateLimit
 _BODY_COPIES = 3
 """A body's pictures stand in memory as text, as bytes, and as the message that goes out."""
 _CHUNKED_BYTES = 8 * 1024 * 1024
+_LARGEST_BYTES = 64 * 1024 * 1024
+"""image-edit's and image-customize's limit."""
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -29,9 +31,7 @@ async def serve(
 ) -> T:
     """Rate limit, `read` the body, then `work`, which is cancelled when the client hangs up.
 
-    One deadline covers it all.
-
-    Raises `contract.errors`, and ClientGone.
+    One deadline covers it all. Raises `contract.errors`, and ClientGone.
     """
     state = request.app.state
     bodies: Budget = state.bodies
@@ -53,9 +53,13 @@ async def serve(
 
 
 def _body_bytes(request: Request) -> int:
-    """What the body will be, or a guess when it comes in chunks."""
+    """What the body will hold: as declared, or a guess when it comes in chunks. What no route reads waits for
+    no room: it is refused at once."""
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdecimal() else _CHUNKED_BYTES
+    if not declared.isdecimal():
+        return _CHUNKED_BYTES
+    largest = request.app.state.settings.max_body_bytes or _LARGEST_BYTES
+    return int(declared) if int(declared) <= largest else 0
 
 
 async def _throttle(request: Request, who: Caller) -> None:

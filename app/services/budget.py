@@ -1,4 +1,4 @@
-"""How many bytes the calls under way may hold, and who waits."""
+"""How much the calls under way may hold, in bytes or in calls, and who waits."""
 
 import asyncio
 from collections import deque
@@ -11,21 +11,21 @@ _RETRY_AFTER_SECONDS = 5
 
 
 class Budget:
-    """A limit in bytes with a queue in front, first come first served.
+    """A limit with a queue in front, first come first served.
 
     An SDK delivers an answer whole, so memory is bounded by how many calls may be under way. Callers above
     the limit wait within their own deadline; beyond `max_waiting` of them UpstreamUnavailable is raised.
     """
 
-    def __init__(self, limit_bytes: int, max_waiting: int) -> None:
-        self._limit = limit_bytes
-        self._free = limit_bytes
+    def __init__(self, limit: int, max_waiting: int) -> None:
+        self._limit = limit
+        self._free = limit
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes. A call larger than the whole limit runs alone."""
+        """Hold `size` of the limit. A call larger than the whole limit runs alone."""
         size = min(size, self._limit)
         await self._take(size)
         try:
