@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -19,7 +20,6 @@ from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
 from app.providers.bedrock.client import Bedrock
 from app.providers.claude import Claude
-from app.providers.vertex.client import Vertex
 from app.services.auth import Auth
 from app.services.budget import Budget
 from app.services.chain import Chain
@@ -32,8 +32,11 @@ from app.services.passwords import Passwords
 from app.services.tokens import Tokens
 from app.services.users import Users
 from app.settings import Settings, read_settings
-from app.storage.gcs import Gcs
 from app.storage.spool import Spool
+
+if TYPE_CHECKING:
+    from app.providers.vertex.client import Vertex
+    from app.storage.gcs import Gcs
 
 _UPLOADS = 16
 _BEDROCK_CALLS = 64
@@ -91,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> AsyncIterator[None]:
     sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.disable()  # until `_freeze`: to collect while Google's clients are imported costs half a second
     async with AsyncExitStack() as stack:
         if settings.embeds_emulator:
             settings = await _start_emulator(app, settings, catalogue, stack)
@@ -184,7 +188,9 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     return auth
 
 
-def _build_storage(settings: Settings, stack: AsyncExitStack) -> tuple[Gcs, Spool]:
+def _build_storage(settings: Settings, stack: AsyncExitStack) -> "tuple[Gcs, Spool]":
+    from app.storage.gcs import Gcs  # takes a while: not before collecting is off
+
     storage = Gcs(
         project=settings.google_cloud_project,
         bucket=settings.gcs_bucket,
@@ -200,7 +206,9 @@ def _build_storage(settings: Settings, stack: AsyncExitStack) -> tuple[Gcs, Spoo
     return storage, spool
 
 
-def _build_vertex(settings: Settings, stack: AsyncExitStack) -> Vertex:
+def _build_vertex(settings: Settings, stack: AsyncExitStack) -> "Vertex":
+    from app.providers.vertex.client import Vertex  # likewise
+
     vertex = Vertex(
         project=settings.google_cloud_project,
         location=settings.vertex_location,
@@ -247,13 +255,14 @@ def _build_claude(settings: Settings, stack: AsyncExitStack) -> Claude:
 
 
 def _freeze() -> None:
-    """Leave what is there out of every later collection.
+    """Collect from now on, and leave what is there out of it.
 
     The vendors' clients are three hundred thousand objects that stay: to go through them would stop the loop
     for a tenth of a second each time.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 async def _freeze_when_connected(claude: Claude) -> None:
