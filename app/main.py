@@ -260,7 +260,6 @@ def _freeze() -> None:
     The vendors' clients are three hundred thousand objects that stay: to go through them would stop the loop
     for a tenth of a second each time.
     """
-    gc.collect()
     gc.freeze()
     gc.enable()
 
