@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from app.contract.errors import GatewayError, UpstreamUnavailable
+from app.contract.errors import UpstreamUnavailable
 from app.contract.models import Model, Operation
 from app.contract.pictures import EXTENSIONS, Picture
 from app.ports import Spool, Storage
@@ -76,7 +76,7 @@ class Gallery:
         name = folder + filename
         try:
             url = await self.storage.save(name, picture, bucket=bucket)
-        except GatewayError as exc:
+        except Exception as exc:  # whatever it was, the picture is paid for
             log.exception("upload failed, picture goes to the spool", bucket=bucket, object=name)
             await self.spool.keep(name, picture, bucket)
             raise UpstreamUnavailable from exc
