@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import Request
+from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 
 from app.api.brackets import nest
@@ -126,14 +127,18 @@ def _from_json(build: Callable[[Raw, Spelling], T], data: BytesIO, charset: str)
 
 
 def _parse_json(data: bytes, charset: str) -> Raw:
-    """Objects and lists only. A byte order mark is skipped, invalid UTF-8 becomes U+FFFD."""
+    """Objects and lists only. A byte order mark is skipped, invalid UTF-8 becomes U+FFFD.
+
+    Pydantic's reader is asked first: orjson, which copies the body before it reads it, reads what that refuses
+    (docs/decisions/0012).
+    """
     if not data:
         return {}
     if data.count(b",") > _MAX_JSON_COMMAS:
         raise PayloadTooLarge
     try:
-        raw = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        raw = from_json(data, allow_inf_nan=False, cache_strings=False)
+    except ValueError:
         text = data.decode(charset, "replace").removeprefix("\ufeff")
         try:
             raw = orjson.loads(text)

@@ -8,6 +8,7 @@ sentences under a dotted path. Rules that class-validator does not know raise `b
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -374,5 +375,5 @@ def _numeric(rule: _Rule, value: Raw) -> Iterator[str]:
         yield f"must not be less than {least.ge}"
     if rule.type is int and not (isinstance(number, int) or number.is_integer()):
         yield "must be an integer number"
-    if rule.type is float and not math.isfinite(number):
+    if rule.type is float and not abs(number) <= sys.float_info.max:
         yield "must be a number conforming to the specified constraints"
