@@ -11,11 +11,7 @@ COPY alembic.ini ./
 COPY alembic alembic
 COPY app app
 
-# glibc hands blocks of a picture's size back to the kernel at once and pays for fresh pages with the next one;
-# keeping them halves the CPU of a request. The peak stays the same.
-ENV MALLOC_MMAP_THRESHOLD_=268435456 \
-    MALLOC_TRIM_THRESHOLD_=268435456 \
-    PATH=/venv/bin:$PATH \
+ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DATA_DIR=/data \

@@ -5,10 +5,6 @@ BIN := .venv/bin
 PORT ?= 3001
 ARGS ?=
 
-# Freed memory of a picture's size is kept, not handed back to the kernel (see Dockerfile).
-run bench: export MALLOC_MMAP_THRESHOLD_ = 268435456
-run bench: export MALLOC_TRIM_THRESHOLD_ = 268435456
-
 .PHONY: run test check fix bench lock clean chromium
 
 run: export PORT := $(PORT)

@@ -1,7 +1,6 @@
 """Plugs everything together: `create_app(settings)`."""
 
 import asyncio
-import gc
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import logs
+from app import logs, process
 from app.api import auth as auth_routes
 from app.api import docs, errors, gen, health, image, models
 from app.api.middleware import RequestLog
@@ -47,9 +46,6 @@ _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
 _BODIES = 4
 """Request bodies under way may hold this many times MAX_INFLIGHT_BYTES."""
-_SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter. Python's 5 ms, times the uploads under way, is what the event
-loop would wait for its turn."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -93,8 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> AsyncIterator[None]:
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.disable()  # until `_freeze`: to collect while Google's clients are imported costs half a second
+    process.tune()
     async with AsyncExitStack() as stack:
         if settings.embeds_emulator:
             settings = await _start_emulator(app, settings, catalogue, stack)
@@ -141,7 +136,7 @@ async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> A
             "bedrock": bedrock,
             "claude": claude,
         }
-        _freeze()
+        process.freeze()
         stack.push_async_callback(_end, asyncio.create_task(_freeze_when_connected(claude)))
         if settings.cloud == "emulator" and multiprocessing.parent_process() is None:
             _greet(settings, auth.tokens)
@@ -254,19 +249,9 @@ def _build_claude(settings: Settings, stack: AsyncExitStack) -> Claude:
     return claude
 
 
-def _freeze() -> None:
-    """Collect from now on, and leave what is there out of it.
-
-    The vendors' clients are three hundred thousand objects that stay: to go through them would stop the loop
-    for a tenth of a second each time.
-    """
-    gc.freeze()
-    gc.enable()
-
-
 async def _freeze_when_connected(claude: Claude) -> None:
     await claude.connected()
-    _freeze()
+    process.freeze()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -11,13 +11,12 @@ import os
 import secrets
 import sys
 from io import BytesIO
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from PIL import Image
 
-from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, peak_mb
+from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
 from tests.api.bodies import OPERATIONS, as_form, as_json, body, encoded, mask, path
 
 WANTED = "wanted: growth under 4.0 x the pictures; /health never above 100 ms\n\n"
@@ -64,12 +63,20 @@ def picture_bytes(value: Any) -> int:
             return 0
 
 
-def resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1000
+class Memory(NamedTuple):
+    """Of one request, in MB: its pictures in and out, and by how much the gateway grew meanwhile."""
+
+    given: float
+    made: float
+    growth: float
+
+    @property
+    def times(self) -> float:
+        return self.growth / (self.given + self.made)
 
 
-def measure(operation: str, form: bool, successor: bool) -> None:
+def measure(operation: str, *, form: bool, successor: bool = False) -> Memory:
+    """Ask a fresh gateway for one small picture and then for a large one. `successor`: made by Gemini."""
     wish = large(operation)
     given = picture_bytes(wish)
     with (
@@ -87,13 +94,17 @@ def measure(operation: str, form: bool, successor: bool) -> None:
         before = resident_mb(gateway.pid)
         forget_peak(gateway.pid)
         answer = client.send(request).raise_for_status()
-        growth = peak_mb(gateway.pid) - before
+        growth = resident_mb(gateway.pid, peak=True) - before
     made = sum(len(base64.b64decode(one["bytesBase64Encoded"])) for one in answer.json()["predictions"])
-    pictures = (given + made) / 1e6
+    return Memory(given / 1e6, made / 1e6, growth)
+
+
+def report(operation: str, *, form: bool, successor: bool = False) -> None:
+    memory = measure(operation, form=form, successor=successor)
     case = f"{operation} {'form' if form else 'JSON'}{' successor' if successor else ''}"
     sys.stdout.write(
-        f"{case:28} | in {given / 1e6:5.1f} MB, out {made / 1e6:5.1f} MB"
-        f" | growth {growth:5.0f} MB = {growth / pictures:4.1f} x\n"
+        f"{case:28} | in {memory.given:5.1f} MB, out {memory.made:5.1f} MB"
+        f" | growth {memory.growth:5.0f} MB = {memory.times:4.1f} x\n"
     )
     sys.stdout.flush()
 
@@ -128,7 +139,7 @@ def ten_edits() -> None:
         asyncio.run(together(gateway))
         longest = watch.end()
         sys.stdout.write(f"{EDITS} edits of 15 megapixels at once: longest /health {longest:.0f} ms, ")
-        sys.stdout.write(f"peak RSS {peak_mb(gateway.pid):.0f} MB\n")
+        sys.stdout.write(f"peak RSS {resident_mb(gateway.pid, peak=True):.0f} MB\n")
 
 
 def main() -> None:
@@ -137,9 +148,9 @@ def main() -> None:
         ten_edits()
     for operation in OPERATIONS:
         for form in (False, True):
-            measure(operation, form, successor=False)
+            report(operation, form=form)
     for form in (False, True):
-        measure("image-edit", form, successor=True)
+        report("image-edit", form=form, successor=True)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def _from_json(build: Callable[[Raw, Spelling], T], data: BytesIO, charset: str)
 def _parse_json(data: bytes, charset: str) -> Raw:
     """Objects and lists only. A byte order mark is skipped, invalid UTF-8 becomes U+FFFD.
 
-    Pydantic's reader is asked first: orjson, which copies the body before it reads it, reads what that refuses
+    Pydantic's reader is asked first; orjson, which copies the body before it reads it, only when that refuses
     (docs/decisions/0012).
     """
     if not data:

@@ -266,14 +266,17 @@ def compose(
         base = base.convert("RGB")
     area = _area(_plain(_decode(mask))).resize(base.size, Image.Resampling.NEAREST)
     fade = _feather(_grow(area, dilation), round(min(base.size) * _FEATHER))
-    return tuple(_lay(base, _plain(_decode(edit)), fade) for edit in edits)
+    return tuple(
+        Picture(_encode(_lay(base, edit, fade), "image/png"), "image/png", base.size) for edit in edits
+    )
 
 
-def _lay(base: Image.Image, edit: Image.Image, fade: Image.Image) -> Picture:
-    over = edit.convert(base.mode).resize(base.size, Image.Resampling.LANCZOS)
+def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
+    """The base with the edit faded in."""
+    over = _plain(_decode(edit)).convert(base.mode).resize(base.size, Image.Resampling.LANCZOS)
     composed = Image.composite(over, base, fade)
     composed.info = base.info
-    return Picture(_encode(composed, "image/png"), "image/png", base.size)
+    return composed
 
 
 def _area(mask: Image.Image) -> Image.Image:

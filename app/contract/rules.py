@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from types import UnionType
@@ -31,7 +32,15 @@ from pydantic_core import PydanticCustomError
 
 from app.contract.errors import InvalidRequest
 from app.contract.models import Catalogue, Operation
-from app.contract.pictures import GcsUri, NotAPicture, Picture, PictureTooLarge, Source, read_source
+from app.contract.pictures import (
+    GcsUri,
+    NotAPicture,
+    Picture,
+    PictureTooLarge,
+    Source,
+    decode_base64,
+    read_source,
+)
 from app.contract.pixels import normalise
 
 Raw = Any
@@ -168,11 +177,12 @@ def read(contract: type[T], raw: Raw, catalogue: Catalogue, *, text: bool = Fals
     Raises InvalidRequest, a sentence per broken rule. Pictures are decoded when every other rule holds, which
     takes its time: call it off the event loop for a contract that has any.
     """
-    fields = raw if isinstance(raw, Mapping) else {}
+    fields = raw if isinstance(raw, dict) else {}
     if text:
         fields = _read_text(contract, fields)
     if sentences := list(islice(_explain(contract, fields, catalogue, hide=True), _MAX_SENTENCES)):
         raise InvalidRequest(sentences)
+    _decode_texts(contract, fields)
     try:
         return contract.model_validate(fields)
     except ValidationError as exc:
@@ -194,6 +204,26 @@ def _from_text(rule: "_Rule", value: Raw) -> Raw:
     if rule.type is bool:
         return _flag_from_text(value)
     return _number_from_text(value) if rule.type in (int, float) else value
+
+
+def _decode_texts(contract: type[BaseModel], fields: dict[str, Raw]) -> None:
+    """Put bytes in the place of pictures' base64, so that no text is kept while pixels are looked at."""
+    for rule in _rules(contract):
+        if rule.name in fields:
+            fields[rule.name] = _decoded(rule, fields[rule.name])
+
+
+def _decoded(rule: "_Rule", value: Raw) -> Raw:
+    """What is no base64 stays text: a `gs://` URI, or what the field then refuses."""
+    if isinstance(value, str) and rule.mark(PictureText):
+        with suppress(NotAPicture):
+            return decode_base64(value)
+    elif isinstance(value, list) and rule.element:
+        for index, one in enumerate(value):
+            value[index] = _decoded(rule.element, one)
+    elif isinstance(value, dict) and rule.nests:
+        _decode_texts(rule.type, value)
+    return value
 
 
 def _own_sentences(exc: ValidationError) -> list[str]:

@@ -115,9 +115,9 @@ class Vertex:
         client = self._client(self._location(model))
         answer = await self._call(client.predict, message, model, deadline)
         del message
-        predictions = types.PredictResponse.pb(answer).predictions
-        del answer
-        return await _beside(request, imagen.decode, predictions)
+        texts = imagen.texts(types.PredictResponse.pb(answer).predictions)
+        del answer  # as large as its texts, which are enough to hold while they are decoded
+        return await _beside(request, imagen.decode, *texts)
 
     def _predict_request(self, request: ImageRequest, model: Model) -> types.PredictRequest:
         instance, parameters = imagen.encode(lightened(request), model)

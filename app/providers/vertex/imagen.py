@@ -181,19 +181,26 @@ _ANY_CONTROL = {"controlType": "CONTROL_TYPE_DEFAULT"}
 _ANY_SUBJECT = {"subjectType": "SUBJECT_TYPE_DEFAULT"}
 
 
-def decode(predictions: Iterable[Value]) -> Generation:
-    """The pictures of an answer, and why others are missing. Raises SafetyBlocked when there is none."""
-    pictures: list[Picture] = []
+def texts(predictions: Iterable[Value]) -> tuple[list[str], list[str]]:
+    """An answer's pictures, as base64, and the reasons why others are missing: all that is wanted of it."""
+    pictures: list[str] = []
     reasons: list[str] = []
     for prediction in predictions:
         fields = prediction.struct_value.fields
         if "bytesBase64Encoded" in fields:
-            pictures.append(_picture(fields["bytesBase64Encoded"].string_value))
+            pictures.append(fields["bytesBase64Encoded"].string_value)
         elif "raiFilteredReason" in fields:
             reasons.append(fields["raiFilteredReason"].string_value)
+    return pictures, reasons
+
+
+def decode(pictures: list[str], reasons: list[str]) -> Generation:
+    """The pictures; each text is dropped when it is decoded. Raises SafetyBlocked when there is none."""
     if not pictures:
         raise SafetyBlocked(block(*reasons))
-    return Generation(tuple(pictures), tuple(map(block, reasons)))
+    pictures.reverse()
+    decoded = [_picture(pictures.pop()) for _ in range(len(pictures))]
+    return Generation(tuple(decoded), tuple(map(block, reasons)))
 
 
 def _picture(base64: str) -> Picture:

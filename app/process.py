@@ -1,0 +1,39 @@
+"""The process, set for pictures: turns of the interpreter, garbage collection, the C library's memory."""
+
+import ctypes
+import gc
+import sys
+
+_SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter. Python's 5 ms, times the uploads under way, is what the event
+loop would wait for its turn."""
+
+# mallopt's parameters (glibc's malloc.h) and what they are set to.
+_MALLOC = {
+    -3: 4 * 1024 * 1024,  # M_MMAP_THRESHOLD: a larger block goes back to the kernel when it is freed
+    -1: 16 * 1024 * 1024,  # M_TRIM_THRESHOLD: so much is kept at the heap's end
+    -8: 2,  # M_ARENA_MAX: heaps, each of which keeps what its threads have freed
+}
+"""glibc would start at 128 KB, and pay for fresh pages with every picture; then it learns to keep everything
+up to 64 MB, where the holes that a large request leaves are too small for its next step."""
+
+
+def tune() -> None:
+    """Before the gateway's parts are built. Collecting while Google's clients are imported would cost half a
+    second: it rests until `freeze`."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.disable()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter, value in _MALLOC.items():
+            libc.mallopt(parameter, value)
+
+
+def freeze() -> None:
+    """Collect from now on, and leave what is there out of it.
+
+    The vendors' clients are three hundred thousand objects that stay: to go through them would stop the loop
+    for a tenth of a second each time.
+    """
+    gc.freeze()
+    gc.enable()
