@@ -5,7 +5,7 @@ All of it takes tens of milliseconds per megapixel: call it through `threads.off
 
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
@@ -49,17 +49,20 @@ def normalise(picture: Picture) -> Picture:
     needs new pixels becomes a PNG, or a JPEG of quality 95 when it was one. A colour profile stays.
     Raises NotAPicture when the file is broken, PictureTooLarge when the result is over the document's 20 MB.
     """
-    image = _decode(picture)
-    upright = _turn(image) is None
+    image = _open(picture)
     is_jpeg = picture.mime_type == "image/jpeg"
-    if upright and picture.mime_type == "image/png" and _is_plain_png(picture, image):
-        data = _bare_png(picture.data)
-    elif upright and is_jpeg and image.mode in ("L", "RGB"):
+    if is_jpeg and image.mode in ("L", "RGB") and _turn(image) is None:
+        image.draft(None, (1, 1))  # reads all of the file, for a sixty-fourth of the pixels
+        _load(image)
         data = _bare_jpeg(picture.data)
-    elif is_jpeg and image.mode != "CMYK":
-        data = _encode(_plain(image), "image/jpeg", 95)
     else:
-        data = _encode(_plain(image), "image/png")
+        _load(image)
+        if picture.mime_type == "image/png" and _is_plain_png(picture, image) and _turn(image) is None:
+            data = _bare_png(picture.data)
+        elif is_jpeg and image.mode != "CMYK":
+            data = _encode(_plain(image), "image/jpeg", 95)
+        else:
+            data = _encode(_plain(image), "image/png")
     return picture if data == picture.data else _checked(recognise(data))
 
 
@@ -71,14 +74,30 @@ def _checked(picture: Picture) -> Picture:
 
 def _decode(picture: Picture) -> Image.Image:
     """The first frame, fully decoded."""
+    image = _open(picture)
+    _load(image)
+    return image
+
+
+def _open(picture: Picture) -> Image.Image:
     if picture.size[0] * picture.size[1] > MAX_PIXELS:
         raise PictureTooLarge("too many pixels")
-    try:
-        image = Image.open(BytesIO(picture.data))
+    with _not_a_picture():
+        return Image.open(BytesIO(picture.data))
+
+
+def _load(image: Image.Image) -> None:
+    with _not_a_picture():
         image.load()
+
+
+@contextmanager
+def _not_a_picture() -> Iterator[None]:
+    """Pillow's complaints in, ours out."""
+    try:
+        yield
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as exc:
         raise NotAPicture("broken") from exc
-    return image
 
 
 def _plain(image: Image.Image) -> Image.Image:
