@@ -63,7 +63,10 @@ _REFUSALS = {
 def _described() -> dict[str, Any]:
     """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
-    file = {"init_image": {"type": "string", "format": "binary"}}
+    in_a_form = {
+        "init_image": {"type": "string", "format": "binary"},
+        "prompt_language": {"type": "string", "enum": ["vi", "en"]},
+    }
     refusals = {name: {"value": error_body(error)} for name, error in _REFUSALS.items()}
     shown = {name: {"value": example} for name, example in GEN_EXAMPLES.items()}
     made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER.model_dump(exclude_none=True)}
@@ -84,7 +87,7 @@ def _described() -> dict[str, Any]:
                 "content": {
                     "application/json": {"schema": {"oneOf": [text2img, img2img]}, "examples": shown},
                     "multipart/form-data": {
-                        "schema": img2img | {"properties": img2img["properties"] | file},
+                        "schema": img2img | {"properties": img2img["properties"] | in_a_form},
                     },
                 },
             }

@@ -109,7 +109,7 @@ def _nullable(node: Json) -> Json:
     """Null is as good as absent for every field that is not required."""
     required = node.get("required", ())
     fields = {
-        name: field if name in required or "anyOf" in field else {"anyOf": [field, {"type": "null"}]}
+        name: field if name in required or "type" not in field else {"anyOf": [field, {"type": "null"}]}
         for name, field in node["properties"].items()
     }
     return {**node, "properties": fields}
@@ -117,39 +117,45 @@ def _nullable(node: Json) -> Json:
 
 def form_schema(contract: type[Contract]) -> Json:
     """The same fields as a form has them: bracket names, and files where JSON has base64."""
+    described = schema(contract, "validation")
     fields: Json = {}
     required: list[str] = []
-    described = schema(contract, "validation")
     _flatten("", described, fields, required)
     file = {"type": "string", "format": "binary"}
     for upload, most in contract.uploads.items():
         places = [upload.replace("[]", f"[{index}]") for index in range(2)] if "[]" in upload else [upload]
-        limits = described["properties"].get(upload, {"minItems": 1})
-        several = {"type": "array", "items": file} | {k: v for k, v in limits.items() if k in _ITEMS}
+        several = {"type": "array", "items": file} | _pictures(described["properties"], upload)
         fields |= dict.fromkeys(places, file if most == 1 or len(places) > 1 else several)
         required += places
     return {"type": "object", "properties": fields, "required": required}
 
 
-_ITEMS = ("minItems", "maxItems")
+def _pictures(fields: Json, upload: str) -> Json:
+    """How many files an upload takes: as many as its field, or as all together when it has none."""
+    wanted = [fields[upload]] if upload in fields else fields.values()
+    lists = [field for field in wanted if field.get("items", {}).get("format") == "picture"]
+    single = sum(field.get("format") == "picture" for field in wanted)
+    return {name: single + sum(field[name] for field in lists) for name in ("minItems", "maxItems")}
 
 
 def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> None:
-    """`{"a": {"b": …}}` becomes `a[b]`; a list of objects shows its first two; pictures come as files.
+    """`{"a": {"b": …}}` becomes `a[b]`; of a list the first two places show; pictures come as files.
 
-    Names go into `required` (None below a field that may be left out).
+    Names go into `required` (None below a field that may be left out). What JSON wants only when a neighbour
+    has a value (`then`) is offered always.
     """
     field = next((part for part in field.get("anyOf", []) if part.get("type") != "null"), field)
-    if field.get("type") == "object":
+    if "properties" in field:
+        for rule in field.get("allOf", ()):
+            _flatten(name, rule["then"], into, None)
         for inner, inner_field in field["properties"].items():
             place = f"{name}[{inner}]" if name else inner
             _flatten(place, inner_field, into, required if inner in field.get("required", ()) else None)
     elif field.get("type") == "array":
-        if field["items"].get("type") == "object":
-            for index in range(2):
-                within = required if index < field.get("minItems", 0) else None
-                _flatten(f"{name}[{index}]", field["items"], into, within)
-    elif field.get("format") != "picture":
+        for index in range(2):
+            within = required if index < field.get("minItems", 0) else None
+            _flatten(f"{name}[{index}]", field["items"], into, within)
+    elif "type" in field and field.get("format") != "picture":
         into[name] = field
         if required is not None:
             required.append(name)

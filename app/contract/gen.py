@@ -122,9 +122,7 @@ class _Gen(BaseModel):
     prompt: Prompt
     negative_prompt: Text = ""
     regen_prompt: bool = False
-    prompt_language: Annotated[
-        Literal["vi", "en"] | None, WithJsonSchema({"type": "string", "enum": ["vi", "en"]})
-    ] = None
+    prompt_language: Literal["vi", "en"] | None = None
     aspect_ratio: AspectRatio = "1:1"
     response_format: Literal["b64_json", "url"] = "b64_json"
 
@@ -179,7 +177,7 @@ def read_gen(values: Any, *, text: bool) -> GenRequest:
         raise _sentence(exc.errors(include_url=False, include_input=False)[0]) from exc
 
 
-_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:

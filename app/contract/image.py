@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     WithJsonSchema,
@@ -118,6 +119,13 @@ StorageUri = Annotated[
 class Seeded(Contract):
     """A request with a seed and a watermark, which Google does not make together."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"seed": {"type": "integer"}}, "required": ["seed"]},
+            "then": {"properties": {"addWatermark": {"enum": [False, None]}}},
+        }
+    )
+
     if TYPE_CHECKING:  # each stands where its document has it
         add_watermark: bool | None
         seed: int | None
@@ -202,6 +210,23 @@ def _references_from_form(raw: dict[str, Raw]) -> dict[str, Raw]:
 
 
 class MaskImageConfig(Contract):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"maskMode": {"const": "MASK_MODE_SEMANTIC"}}, "required": ["maskMode"]},
+            "then": {
+                "properties": {
+                    "maskClasses": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "minItems": 1,
+                        "maxItems": 5,
+                    }
+                },
+                "required": ["maskClasses"],
+            },
+        }
+    )
+
     mask_mode: Literal[
         "MASK_MODE_USER_PROVIDED", "MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC"
     ]

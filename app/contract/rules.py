@@ -21,6 +21,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     Strict,
     ValidationError,
     WithJsonSchema,
@@ -28,7 +29,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from app.contract.errors import InvalidRequest
 from app.contract.models import Catalogue, Operation
@@ -152,6 +154,26 @@ class Contract(BaseModel):
     def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
         """Give uploaded files the places they have in JSON."""
         return raw
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, of: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What is required only when a neighbour has a value stands under if and then."""
+        described = handler(of)
+        node = handler.resolve_ref_schema(described)
+        for rule in _rules(cls):
+            if condition := rule.mark(OnlyWhen):
+                wanted = {condition.field: {"const": condition.value}}
+                field = next(
+                    part for part in node["properties"][rule.name]["anyOf"] if part != {"type": "null"}
+                )
+                node["properties"][rule.name] = {"description": f"With {condition.field} {condition.value}"}
+                node.setdefault("allOf", []).append(
+                    {
+                        "if": {"properties": wanted, "required": [condition.field]},
+                        "then": {"properties": {rule.name: field}, "required": [rule.name]},
+                    }
+                )
+        return described
 
     @model_validator(mode="before")
     @classmethod
