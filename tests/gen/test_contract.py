@@ -207,9 +207,16 @@ def test_a_form_has_numbers_flags_and_files() -> None:
     assert request.init_image == picture(png())
 
 
-@pytest.mark.parametrize("value", ["", "1e-1", "nan", "0x1", "1_0", " 0.5", "\u0660", "9" * 400, "2"])
+@pytest.mark.parametrize("value", ["", "1e1", "1e999", "nan", "0x1", "1_0", " 0.5", "\u0660", "9" * 400, "2"])
 def test_a_form_takes_decimal_notation_only(value: str) -> None:
     assert refusal(img2img() | {"similarity_strength": value}, text=True) == SIMILARITY
+
+
+@pytest.mark.parametrize(("value", "strength"), [("1e-05", 0.00001), (".5", 0.5), ("1.", 1), ("1E0", 1)])
+def test_a_form_takes_a_number_as_languages_write_it(value: str, strength: float) -> None:
+    request = read_gen(img2img() | {"similarity_strength": value}, text=True)
+    assert isinstance(request, Img2Img)
+    assert request.similarity_strength == strength
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "", "tru"])
