@@ -146,11 +146,11 @@ def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> 
     """
     field = next((part for part in field.get("anyOf", []) if part.get("type") != "null"), field)
     if "properties" in field:
-        for rule in field.get("allOf", ()):
-            _flatten(name, rule["then"], into, None)
         for inner, inner_field in field["properties"].items():
             place = f"{name}[{inner}]" if name else inner
             _flatten(place, inner_field, into, required if inner in field.get("required", ()) else None)
+        for rule in field.get("allOf", ()):
+            _flatten(name, rule["then"], into, None)
     elif field.get("type") == "array":
         for index in range(2):
             within = required if index < field.get("minItems", 0) else None
