@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from app.contract.rules import Contract, NonEmptyText
+from app.contract.fields import NonEmptyText
+from app.contract.rules import Contract
 
 
 class LoginRequest(Contract):

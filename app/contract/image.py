@@ -5,70 +5,39 @@ fields follow. Validators check what must hold between fields before anything is
 """
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import (
     AfterValidator,
     ConfigDict,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
 
-from app.contract.models import Operation
-from app.contract.pictures import Picture
-from app.contract.rules import (
-    Contract,
+from app.contract.fields import (
+    AtMost,
     Flag,
     FormFlag,
+    FormSeed,
     FormWhole,
     NonEmptyText,
     Number,
     OnlyWhen,
     PictureField,
     Raw,
+    Seed,
     ServedFor,
+    StorageUri,
     Text,
-    Uploads,
     Whole,
     broken,
 )
+from app.contract.models import Operation
+from app.contract.pictures import Picture
+from app.contract.rules import Contract, Uploads
 
 MAX_UPSCALED_PIXELS = 17_000_000
-LARGEST_SEED = 2**31 - 1
-
-
-def _seed_that_vendors_take(seed: int) -> int:
-    if not 1 <= seed <= LARGEST_SEED:
-        raise broken(f"{{path}} must be between 1 and {LARGEST_SEED}")
-    return seed
-
-
-@dataclass(frozen=True, slots=True)
-class AtMost:
-    """Marks a list that no model takes longer: refused before its pictures are decoded.
-
-    Not `MaxLen`, which would speak among class-validator's sentences, where Nest was silent.
-    """
-
-    number: int
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, of: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, object]:
-        return {**handler(of), "maxItems": self.number}
-
-    def _check(self, pictures: Raw) -> Raw:
-        if isinstance(pictures, list) and len(pictures) > self.number:
-            raise broken(f"{{path}} must contain no more than {self.number} elements")
-        return pictures
 
 
 def _at_least_one(steps: int) -> int:
@@ -76,10 +45,6 @@ def _at_least_one(steps: int) -> int:
         raise broken("{path} must not be less than 1")
     return steps
 
-
-_SEED_SCHEMA = WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_SEED})
-Seed = Annotated[Whole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
-FormSeed = Annotated[FormWhole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
 
 SafetySetting = Literal["block_low_and_above", "block_medium_and_above", "block_only_high", "block_none"]
 PersonGeneration = Literal["dont_allow", "allow_adult", "allow_all"]
@@ -102,18 +67,6 @@ _DOCUMENTED_MODELS = (
 class OutputOptions(Contract):
     mime_type: Literal["image/png", "image/jpeg"] = "image/png"
     compression_quality: Annotated[FormWhole, Ge(0), Le(100)] = 75
-
-
-StorageUri = Annotated[
-    Text,
-    WithJsonSchema(
-        {
-            "type": "string",
-            "format": "gs-uri",
-            "description": "gs://bucket/folder, under one of the prefixes that the gateway allows",
-        }
-    ),
-]
 
 
 class Seeded(Contract):
@@ -195,18 +148,25 @@ def _uploaded(value: Raw) -> bool:
     return isinstance(value[0] if isinstance(value, list) and value else value, bytes)
 
 
-def _references_from_form(raw: dict[str, Raw]) -> dict[str, Raw]:
-    """`referenceImages[0][image]` is the file that JSON gives as `bytesBase64Encoded`."""
-    references = raw.get("referenceImages")
-    if not isinstance(references, list):
-        return raw
-    placed = [
-        {**reference, "bytesBase64Encoded": reference["image"]}
-        if isinstance(reference, dict) and _uploaded(reference.get("image"))
-        else reference
-        for reference in references
-    ]
-    return {**raw, "referenceImages": placed}
+class Referencing(Contract):
+    """A request with reference images, which may be many and come with settings of their own."""
+
+    max_body_bytes: ClassVar[int] = 64 * 1024 * 1024
+    uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
+
+    @classmethod
+    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
+        """`referenceImages[0][image]` is the file that JSON gives as `bytesBase64Encoded`."""
+        references = raw.get("referenceImages")
+        if not isinstance(references, list):
+            return raw
+        placed = [
+            {**reference, "bytesBase64Encoded": reference["image"]}
+            if isinstance(reference, dict) and _uploaded(reference.get("image"))
+            else reference
+            for reference in references
+        ]
+        return {**raw, "referenceImages": placed}
 
 
 class MaskImageConfig(Contract):
@@ -254,10 +214,8 @@ class EditReference(Contract):
     )
 
 
-class ImageEdit(Contract):
+class ImageEdit(Referencing):
     operation: ClassVar[Operation] = "image-edit"
-    max_body_bytes: ClassVar[int] = 64 * 1024 * 1024
-    uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
 
     prompt: Text | None = None
     reference_images: Annotated[tuple[EditReference, ...], MinLen(2), AtMost(2)]
@@ -270,10 +228,6 @@ class ImageEdit(Contract):
     add_watermark: Flag = True
     storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
-
-    @classmethod
-    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
-        return _references_from_form(raw)
 
     @property
     def original(self) -> EditReference:
@@ -323,10 +277,8 @@ class CustomizeReference(Contract):
     style_image_config: StyleImageConfig | None = None
 
 
-class ImageCustomize(Contract):
+class ImageCustomize(Referencing):
     operation: ClassVar[Operation] = "image-customize"
-    max_body_bytes: ClassVar[int] = 64 * 1024 * 1024
-    uploads: ClassVar[Uploads] = {"referenceImages[][image]": None}
 
     prompt: NonEmptyText
     reference_images: Annotated[tuple[CustomizeReference, ...], MinLen(1), MaxLen(4)]
@@ -335,10 +287,6 @@ class ImageCustomize(Contract):
     seed: Seed | None = None
     storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
-
-    @classmethod
-    def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
-        return _references_from_form(raw)
 
     @property
     def watermark(self) -> bool:

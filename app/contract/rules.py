@@ -7,7 +7,6 @@ sentences under a dotted path. Rules that class-validator does not know raise `b
 """
 
 import math
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,122 +21,31 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     GetJsonSchemaHandler,
-    Strict,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
 from app.contract.errors import InvalidRequest
-from app.contract.models import Catalogue, Operation
-from app.contract.pictures import (
-    GcsUri,
-    NotAPicture,
-    Picture,
-    PictureTooLarge,
-    Source,
-    decode_base64,
-    read_source,
+from app.contract.fields import (
+    OnlyWhen,
+    PictureText,
+    Raw,
+    ServedFor,
+    flag_from_text,
+    number_from_text,
 )
-from app.contract.pixels import normalise
-
-Raw = Any
-"""A value as it came in: parsed JSON, or text and bytes of a form."""
-
+from app.contract.models import Catalogue
+from app.contract.pictures import NotAPicture, decode_base64
 
 _MAX_SENTENCES = 100
 """A list of a million broken elements is refused without a million sentences."""
 
 Uploads = Mapping[str, int | None]
 """Form fields that take files, and how many each (None: any number). Empty: forms are not read."""
-
-
-# ── values ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _whole(value: Raw) -> Raw:
-    """JSON knows one kind of number: 2.0 is a whole number too."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-
-
-def _number_from_text(value: Raw) -> Raw:
-    """Forms have only text. Decimals are read; as in JavaScript, blank text is 0 and `true` is 1."""
-    if isinstance(value, bool):
-        return int(value)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if not text:
-        return 0
-    return _whole(float(text)) if len(text) < 64 and _DECIMAL.fullmatch(text) else value
-
-
-def _flag_from_text(value: Raw) -> Raw:
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
-
-
-def _read_picture(value: Raw) -> Source:
-    try:
-        source = value if isinstance(value, Picture | GcsUri) else read_source(value)
-        return normalise(source) if isinstance(source, Picture) else source
-    except NotAPicture as exc:
-        raise broken("{path} must be a PNG, JPEG, WebP or GIF image") from exc
-    except PictureTooLarge as exc:
-        raise broken("{path} must not be larger than 20 MB or 50 megapixels") from exc
-
-
-@dataclass(frozen=True, slots=True)
-class PictureText:
-    """Marks a field whose raw value is text or uploaded bytes and whose built value is a Source."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFor:
-    """Marks a model id: one of the catalogue's for the operation. The sentence names `documented` only."""
-
-    operation: Operation
-    documented: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OnlyWhen:
-    """Marks a field that is required when its neighbour `field` has the value, else not looked at."""
-
-    field: str
-    value: str
-
-
-Text = Annotated[str, Strict()]
-NonEmptyText = Annotated[str, Strict(), MinLen(1)]
-Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
-Number = Annotated[float, BeforeValidator(_whole)]
-FormFlag = Annotated[bool, Strict(), BeforeValidator(_flag_from_text)]
-FormWhole = Annotated[int, Strict(), BeforeValidator(_whole), BeforeValidator(_number_from_text)]
-PictureField = Annotated[
-    Source,
-    PictureText(),
-    BeforeValidator(_read_picture),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "format": "picture",
-            "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI",
-        }
-    ),
-]
-
-
-def broken(sentence: str) -> PydanticCustomError:
-    """A rule of ours is broken. `{path}` in the sentence becomes the field's dotted path."""
-    return PydanticCustomError("sentence", sentence)
 
 
 class Contract(BaseModel):
@@ -224,8 +132,8 @@ def _from_text(rule: "_Rule", value: Raw) -> Raw:
     if isinstance(value, Mapping) and rule.nests:
         return _read_text(rule.type, value)
     if rule.type is bool:
-        return _flag_from_text(value)
-    return _number_from_text(value) if rule.type in (int, float) else value
+        return flag_from_text(value)
+    return number_from_text(value) if rule.type in (int, float) else value
 
 
 def _decode_texts(contract: type[BaseModel], fields: dict[str, Raw]) -> None:
