@@ -1,19 +1,24 @@
 """JSON answers. Pictures in them go out as base64, piece by piece: never as one text of tens of megabytes."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
 import pybase64
+import structlog
 from fastapi import Response
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from app.contract.pictures import Picture
 
-_PIECE_BYTES = 3 * 128 * 1024
+_PIECE_BYTES = 3 * 32 * 1024
 """A multiple of three, so that the pieces' base64 can be joined."""
+
+log = structlog.get_logger()
 
 
 def json_response(
@@ -43,7 +48,24 @@ def json_response(
     parts = text.split(mark.encode())
     length = sum(map(len, parts)) + sum(4 * -(-len(picture.data) // 3) for picture in pictures)
     told = {**(headers or {}), "Content-Length": str(length)}
-    return StreamingResponse(_interleave(parts, pictures), status, told, media_type=media_type)
+    return _Pieces(_interleave(parts, pictures), status, told, media_type=media_type)
+
+
+class _Pieces(StreamingResponse):
+    """An answer that is given up when its next piece is not taken for as long as a body may be idle: whoever
+    reads nothing would hold its pictures in memory."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = scope["app"].state.settings.body_idle_seconds
+
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(seconds):
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            log.info("answer not taken")  # uvicorn closes the connection of an answer that has no end
 
 
 async def _interleave(parts: list[bytes], pictures: list[Picture]) -> AsyncIterator[bytes]:

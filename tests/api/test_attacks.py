@@ -1,6 +1,7 @@
 """What a hostile caller sends: odd HTTP, bodies that cost much to refuse, and money that could be lost."""
 
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from app.emulator.server import Emulator
+from tests.api.bodies import as_json, encoded, path
 from tests.api.conftest import Client, Start, client_of, token
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
@@ -157,3 +159,41 @@ def test_samples_that_are_ready_are_answered_after_a_slow_body(start: Start, emu
         answer = client.http.post(TEXT_TO_IMAGE, content=late(), headers={"Content-Type": "application/json"})
         client.http.close()
     assert (answer.status_code, inserted(emulator)) == (200, 3)
+
+
+class _Waiting(logging.Handler):
+    """Sets `seen` when a line of the log holds the words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+        self.seen = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in str(record.msg):
+            self.seen.set()
+
+
+def test_an_answer_that_nobody_reads_is_given_up(start: Start, emulator: Emulator) -> None:
+    """Its pictures would stand in memory for as long as the caller likes."""
+    noise = encoded(Image.effect_noise((1500, 1500), 90))
+    wish = json.dumps(as_json({"image": noise}))
+    request = post(f"Content-Length: {len(wish)}", body=wish, path=path("image-upscale"))
+    given_up = _Waiting("answer not taken")
+    logger = logging.getLogger("app.api.answers")
+    logger.addHandler(given_up)
+    try:
+        with start(body_idle_seconds=0.5) as url, socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            address = urlsplit(url)
+            connection.connect((address.hostname, address.port))
+            connection.sendall(request.replace("$TOKEN", token()).encode())
+            assert given_up.seen.wait(20)
+            received = b"".join(iter(lambda: connection.recv(65536), b""))
+    finally:
+        logger.removeHandler(given_up)
+    head, _, body = received.partition(b"\r\n\r\n")
+    declared = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert len(body) < declared
