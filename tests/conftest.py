@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import coredis
 import httpx
@@ -16,10 +16,14 @@ from limits.aio.storage import RedisStorage
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.contract.models import load_catalogue
 from app.db import migrate, open_database
 from app.services.passwords import Passwords
 from app.services.users import Users
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.emulator.server import Emulator
 
 SERVICES = ("database_url", "redis_url")
 """The settings that choose what the suite runs on; every other variable of the developer's stays out."""
@@ -159,3 +163,23 @@ async def _add_user(database: str, username: str, password: str) -> None:
     await users.add(username, await passwords.hash(password))
     await users.aclose()
     passwords.close()
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Emulator]":
+    """The emulator that all tests share."""
+    from app.emulator.server import Emulator  # as above
+
+    emulator = Emulator(catalogue=load_catalogue(), data_dir=tmp_path_factory.mktemp("cloud"))
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture
+def emulator(cloud: "Emulator") -> "Iterator[Emulator]":
+    """The shared emulator, calm and with nothing recorded."""
+    cloud.troubles.clear()
+    cloud.calls.clear()
+    yield cloud
+    cloud.troubles.clear()

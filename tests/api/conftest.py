@@ -9,7 +9,6 @@ import httpx
 import pytest
 from jose import jwt
 
-from app.contract.models import load_catalogue
 from app.emulator.server import Emulator
 from tests.gateway import gateway
 
@@ -20,23 +19,6 @@ Start = Callable[..., AbstractContextManager[str]]
 
 def token(**claims: Any) -> str:
     return str(jwt.encode({"sub": "user-1", "exp": int(time.time()) + 3600, **claims}, SECRET, "HS256"))
-
-
-@pytest.fixture(scope="session")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(catalogue=load_catalogue(), data_dir=tmp_path_factory.mktemp("cloud"))
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
-@pytest.fixture
-def emulator(cloud: Emulator) -> Iterator[Emulator]:
-    """The session's cloud, calm and with nothing recorded."""
-    cloud.troubles.clear()
-    cloud.calls.clear()
-    yield cloud
-    cloud.troubles.clear()
 
 
 @pytest.fixture(scope="session")

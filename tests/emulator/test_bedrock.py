@@ -11,7 +11,6 @@ import pybase64
 import pytest
 from PIL import Image
 
-from app.contract.models import load_catalogue
 from app.emulator.server import Emulator
 
 WIRE = Path(__file__).parents[1] / "bedrock-wire"
@@ -28,21 +27,8 @@ SD35 = "stability.sd3-5-large-v1:0"
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(
-        catalogue=load_catalogue(),
-        data_dir=tmp_path_factory.mktemp("objects"),
-    )
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
 @pytest.fixture
 def bedrock(emulator: Emulator) -> Iterator[httpx.Client]:
-    emulator.calls.clear()
-    emulator.troubles.clear()
     with httpx.Client(base_url=emulator.http_url, headers={"authorization": "Bearer key"}) as client:
         yield client
 

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.contract.models import load_catalogue
 from app.emulator.claude import translate
 from app.emulator.server import Emulator
 
@@ -19,21 +18,8 @@ MODEL = "claude-sonnet-4-6"
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(
-        catalogue=load_catalogue(),
-        data_dir=tmp_path_factory.mktemp("objects"),
-    )
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
 @pytest.fixture
 def claude(emulator: Emulator) -> Iterator[httpx.Client]:
-    emulator.calls.clear()
-    emulator.troubles.clear()
     headers = {"authorization": "Bearer key", "anthropic-version": "2026-10-21"}
     with httpx.Client(base_url=emulator.http_url, headers=headers) as client:
         yield client

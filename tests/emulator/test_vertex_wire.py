@@ -36,10 +36,10 @@ RECORDED = [
 
 
 @pytest.fixture(scope="session")
-def inputs(running_emulator: Emulator) -> None:
+def inputs(cloud: Emulator) -> None:
     """The objects that the recorded requests read."""
     for name, format in (("in/a.jpg", "JPEG"), ("in/shoe.jpg", "JPEG"), ("in/photo.png", "PNG")):
-        upload(running_emulator, "my-bucket", name, picture(format=format))
+        upload(cloud, "my-bucket", name, picture(format=format))
 
 
 @pytest.mark.usefixtures("inputs")

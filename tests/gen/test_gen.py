@@ -34,29 +34,11 @@ ENGLISH = f"a young woman in an ao dai walking on the Japanese Bridge, beautiful
 
 
 @pytest.fixture(scope="module")
-def _emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(
-        catalogue=CATALOGUE,
-        data_dir=tmp_path_factory.mktemp("objects"),
-    )
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
-@pytest.fixture
-def emulator(_emulator: Emulator) -> Emulator:
-    _emulator.calls.clear()
-    _emulator.troubles.clear()
-    return _emulator
-
-
-@pytest.fixture(scope="module")
-def bedrock(_emulator: Emulator) -> Iterator[Bedrock]:
+def bedrock(cloud: Emulator) -> Iterator[Bedrock]:
     provider = Bedrock(
         regions={model.location for model in CATALOGUE.model if model.vendor == "aws"},
         timeout_seconds=20,
-        endpoint_url=_emulator.http_url,
+        endpoint_url=cloud.http_url,
         access_key_id="emulated",
         secret_access_key="emulated",
     )

@@ -1,1 +1,1 @@
-from tests.api.conftest import cloud, emulator, start  # noqa: F401
+from tests.api.conftest import start  # noqa: F401

@@ -51,26 +51,8 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def _emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(
-        catalogue=CATALOGUE,
-        data_dir=tmp_path_factory.mktemp("objects"),
-    )
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
-@pytest.fixture
-def emulator(_emulator: Emulator) -> Emulator:
-    _emulator.calls.clear()
-    _emulator.troubles.clear()
-    return _emulator
-
-
-@pytest.fixture(scope="module")
-def _bedrock(_emulator: Emulator) -> Iterator[Bedrock]:
-    provider = connect(_emulator.http_url)
+def _bedrock(cloud: Emulator) -> Iterator[Bedrock]:
+    provider = connect(cloud.http_url)
     yield provider
     asyncio.run(provider.aclose())
 

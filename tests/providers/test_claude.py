@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -31,24 +30,6 @@ SONNET = CATALOGUE["claude-sonnet-4-6"]
 QUALITY = "highly detailed, professional composition, soft natural light, 8k"
 
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def _emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(
-        catalogue=CATALOGUE,
-        data_dir=tmp_path_factory.mktemp("objects"),
-    )
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
-@pytest.fixture
-def emulator(_emulator: Emulator) -> Emulator:
-    _emulator.calls.clear()
-    _emulator.troubles.clear()
-    return _emulator
 
 
 def connect(url: str, via: Via = "anthropic") -> Claude:

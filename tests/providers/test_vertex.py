@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,6 @@ GEMINI = CATALOGUE["gemini-2.5-flash-image"]
 BOTH = pytest.mark.parametrize(
     "model", [pytest.param(IMAGEN, id="imagen"), pytest.param(GEMINI, id="gemini")]
 )
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    emulator = Emulator(catalogue=CATALOGUE, data_dir=tmp_path_factory.mktemp("data"))
-    emulator.start()
-    yield emulator
-    emulator.stop()
-
-
-@pytest.fixture
-def emulator(running: Emulator) -> Emulator:
-    running.troubles.clear()
-    running.calls.clear()
-    return running
 
 
 @pytest.fixture
