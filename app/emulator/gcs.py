@@ -1,6 +1,5 @@
 """Cloud Storage, rehearsed: the JSON API, and the public read of objects."""
 
-import json
 import re
 import secrets
 import threading
@@ -8,13 +7,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.message import Message
-from email.parser import BytesHeaderParser
 from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -22,11 +19,11 @@ from starlette.types import ASGIApp
 
 from app.emulator.calls import Calls, Json
 from app.emulator.exchange import exchange
+from app.emulator.gcs_request import Asked, read_request
 from app.emulator.objects import (
     Objects,
     Refused,
     StoredObject,
-    acl_refused,
     check_bucket,
     not_found,
     not_granted,
@@ -34,113 +31,13 @@ from app.emulator.objects import (
 )
 from app.emulator.trouble import Trouble, Troubles
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _MAX_PAGE = 1000
 _CHUNK = 256 * 1024
 """Every chunk of a resumable upload but the last is a multiple of this."""
 _MAX_SESSIONS = 256
-_PARAMETERS = frozenset(
-    {
-        *(
-            "alt",
-            "fields",
-            "generation",
-            "ifGenerationMatch",
-            "maxResults",
-            "name",
-            "pageToken",
-            "permissions",
-        ),
-        *("predefinedAcl", "prefix", "prettyPrint", "projection", "uploadType", "upload_id"),
-    }
-)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request, read: `resource` and `media` are what an upload carries."""
-
-    bucket: str
-    name: str
-    query: QueryParams
-    headers: Headers
-    resource: Json
-    media: bytes
-
-    def number(self, parameter: str) -> int | None:
-        """A parameter of the query that is a number when it is given. Raises Refused."""
-        value = self.query.get(parameter)
-        if value is None:
-            return None
-        if not _NUMBER.fullmatch(value):
-            raise Refused(400, "invalidParameter", f"Invalid value for {parameter}: '{value}'")
-        return int(value)
-
-    def as_json(self) -> Json:
-        body: Json = {"bucket": self.bucket, "name": self.name, **self.query}
-        if self.resource:
-            body["resource"] = self.resource
-        if self.media:
-            body["media"] = self.media
-        return body
-
-
-def _read_request(request: Request, body: bytes) -> _Asked:
-    """Take a request apart. Raises Refused."""
-    query, headers = request.query_params, request.headers
-    if unknown := sorted(set(query) - _PARAMETERS):
-        raise Refused(400, "invalidParameter", f"The emulator does not know the parameter {unknown[0]}")
-    if "predefinedAcl" in query:
-        raise acl_refused()
-    resource: Json = {}
-    media = body
-    upload = query.get("uploadType") if request.method == "POST" else None
-    if upload == "multipart":
-        resource, media = _split(headers.get("content-type", ""), body)
-    elif upload == "resumable":
-        resource, media = _json(body), b""
-        resource.setdefault("contentType", headers.get("x-upload-content-type"))
-    elif upload == "media":
-        resource = {"contentType": headers.get("content-type")}
-    elif upload is not None:
-        raise Refused(400, "invalidParameter", f"Invalid upload type: '{upload}'")
-    if upload and "name" in query:
-        resource["name"] = query["name"]
-    name = request.path_params.get("name") or resource.get("name", "")
-    return _Asked(request.path_params["bucket"], name, query, headers, resource, media)
-
-
-def _split(content_type: str, body: bytes) -> tuple[Json, bytes]:
-    """The two parts of a multipart/related body: the resource, and the bytes."""
-    header = Message()
-    header["Content-Type"] = content_type
-    boundary = header.get_boundary()
-    malformed = Refused(400, "badRequest", "Malformed multipart body.")
-    if header.get_content_type() != "multipart/related" or not boundary:
-        raise malformed
-    mark = b"--" + boundary.encode("latin-1", "replace")
-    second = body.find(b"\r\n" + mark, len(mark))
-    head_end, last = body.find(b"\r\n\r\n", second), body.rfind(b"\r\n" + mark + b"--")
-    if not body.startswith(mark) or not 0 < second < head_end < head_end + 4 <= last:
-        raise malformed
-    resource = _json(body[:second].partition(b"\r\n\r\n")[2])
-    part = BytesHeaderParser().parsebytes(body[second + len(mark) + 4 : head_end])
-    resource.setdefault("contentType", part["content-type"])
-    return resource, body[head_end + 4 : last]
-
-
-def _json(body: bytes) -> Json:
-    try:
-        resource = json.loads(body or b"{}")
-        json.dumps(resource, ensure_ascii=False).encode()  # no lone surrogates
-    except (ValueError, RecursionError):
-        resource = None
-    if not isinstance(resource, dict):
-        raise Refused(400, "parseError", "Parse Error")
-    return resource
-
-
-def _answered(asked: _Asked, resource: Json) -> Response:
+def _answered(asked: Asked, resource: Json) -> Response:
     """An object's resource with its links, which lead to where the client found us."""
     host = f"http://{asked.headers['host']}"
     path = f"storage/v1/b/{resource['bucket']}/o/{quote(resource['name'], safe='')}"
@@ -148,14 +45,14 @@ def _answered(asked: _Asked, resource: Json) -> Response:
     return JSONResponse(resource | {"selfLink": f"{host}/{path}", "mediaLink": media})
 
 
-def _insert(objects: Objects, asked: _Asked) -> Response:
+def _insert(objects: Objects, asked: Asked) -> Response:
     """An upload in one request."""
     match = asked.number("ifGenerationMatch")
     stored = objects.put(asked.bucket, asked.resource, asked.media, if_generation_match=match)
     return _answered(asked, stored.resource)
 
 
-def _get(objects: Objects, asked: _Asked) -> Response:
+def _get(objects: Objects, asked: Asked) -> Response:
     stored = objects.get(asked.bucket, asked.name)
     if stored is None or asked.query.get("generation") not in (None, stored.resource["generation"]):
         raise not_found(asked.bucket, asked.name)
@@ -164,11 +61,11 @@ def _get(objects: Objects, asked: _Asked) -> Response:
     return _answered(asked, stored.resource)
 
 
-def _delete(objects: Objects, asked: _Asked) -> Response:
+def _delete(objects: Objects, asked: Asked) -> Response:
     raise not_granted("storage.objects.delete", f"{asked.bucket}/{asked.name}")
 
 
-def _list(objects: Objects, asked: _Asked) -> Response:
+def _list(objects: Objects, asked: Asked) -> Response:
     size = min(asked.number("maxResults") or _MAX_PAGE, _MAX_PAGE)
     try:
         after = urlsafe_b64decode(asked.query.get("pageToken", ""))
@@ -182,7 +79,7 @@ def _list(objects: Objects, asked: _Asked) -> Response:
     return JSONResponse(answer)
 
 
-def _bucket(_: Objects, asked: _Asked) -> Response:
+def _bucket(_: Objects, asked: Asked) -> Response:
     check_bucket(asked.bucket)
     return JSONResponse(
         {
@@ -203,7 +100,7 @@ def _bucket(_: Objects, asked: _Asked) -> Response:
     )
 
 
-def _permissions(_: Objects, asked: _Asked) -> Response:
+def _permissions(_: Objects, asked: Asked) -> Response:
     """Which of the permissions asked about the caller has."""
     check_bucket(asked.bucket)
     granted = {"storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.buckets.get"}
@@ -215,7 +112,7 @@ def _permissions(_: Objects, asked: _Asked) -> Response:
 class _Session:
     """A resumable upload: what it shall become, and what came so far. `stored` ends it."""
 
-    asked: _Asked
+    asked: Asked
     received: bytearray = field(default_factory=bytearray)
     stored: Json | None = None
 
@@ -227,7 +124,7 @@ class _Uploads:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    def start(self, objects: Objects, asked: _Asked) -> Response:
+    def start(self, objects: Objects, asked: Asked) -> Response:
         upload_id = secrets.token_urlsafe(32)
         taken = objects.get(asked.bucket, asked.name) is not None
         if taken and asked.number("ifGenerationMatch") == 0:
@@ -242,7 +139,7 @@ class _Uploads:
         )
         return Response(headers={"Location": location, "X-GUploader-UploadID": upload_id})
 
-    def resume(self, objects: Objects, asked: _Asked) -> Response:
+    def resume(self, objects: Objects, asked: Asked) -> Response:
         """Take a chunk; 308 with what there is so far until the last one has come."""
         with self._lock:
             session = self._sessions.get(asked.query.get("upload_id", ""))
@@ -259,7 +156,7 @@ class _Uploads:
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 
 
-def _append(received: bytearray, asked: _Asked) -> bool:
+def _append(received: bytearray, asked: Asked) -> bool:
     """Add a chunk to what has been received; true when that is all. A chunk sent twice is no harm."""
     chunk = asked.media
     found = _CONTENT_RANGE.fullmatch(asked.headers.get("content-range", f"bytes */{len(chunk)}"))
@@ -327,7 +224,7 @@ def _troubled(trouble: Trouble | None) -> Response | None:
     return refused.response()
 
 
-_Work = Callable[[Objects, _Asked], Response]
+_Work = Callable[[Objects, Asked], Response]
 
 
 def routes(objects: Objects, troubles: Troubles, calls: Calls) -> list[Route]:
@@ -337,7 +234,7 @@ def routes(objects: Objects, troubles: Troubles, calls: Calls) -> list[Route]:
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             try:
-                asked = _read_request(request, body)
+                asked = read_request(request, body)
             except Refused as exc:
                 refusal = exc.response()
                 call = calls.record("gcs", method, "", {**request.path_params, **request.query_params})
@@ -346,7 +243,7 @@ def routes(objects: Objects, troubles: Troubles, calls: Calls) -> list[Route]:
             trouble = troubles.ask("gcs", "", "")
             return await exchange(request, calls, call, trouble, lambda: _answer(trouble, asked))
 
-        def _answer(trouble: Trouble | None, asked: _Asked) -> Response:
+        def _answer(trouble: Trouble | None, asked: Asked) -> Response:
             try:
                 return _troubled(trouble) or work(objects, asked)
             except Refused as refused:
@@ -356,7 +253,7 @@ def routes(objects: Objects, troubles: Troubles, calls: Calls) -> list[Route]:
 
     uploads = _Uploads()
 
-    def upload(objects: Objects, asked: _Asked) -> Response:
+    def upload(objects: Objects, asked: Asked) -> Response:
         resumable = asked.query.get("uploadType") == "resumable"
         return uploads.start(objects, asked) if resumable else _insert(objects, asked)
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.emulator.claude import translate
 from app.emulator.server import Emulator
+from app.emulator.vietnamese import translate
 
 WIRE = Path(__file__).parents[1] / "bedrock-wire"
 RECORDED = [json.loads(path.read_text()) for path in sorted(WIRE.glob("req-anthropic-*.json"))]

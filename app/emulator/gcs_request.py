@@ -1,0 +1,114 @@
+"""A request to the rehearsed Cloud Storage, taken apart and judged."""
+
+import json
+import re
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesHeaderParser
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+
+from app.emulator.calls import Json
+from app.emulator.objects import Refused, acl_refused
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_PARAMETERS = frozenset(
+    {
+        *(
+            "alt",
+            "fields",
+            "generation",
+            "ifGenerationMatch",
+            "maxResults",
+            "name",
+            "pageToken",
+            "permissions",
+        ),
+        *("predefinedAcl", "prefix", "prettyPrint", "projection", "uploadType", "upload_id"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, read: `resource` and `media` are what an upload carries."""
+
+    bucket: str
+    name: str
+    query: QueryParams
+    headers: Headers
+    resource: Json
+    media: bytes
+
+    def number(self, parameter: str) -> int | None:
+        """A parameter of the query that is a number when it is given. Raises Refused."""
+        value = self.query.get(parameter)
+        if value is None:
+            return None
+        if not _NUMBER.fullmatch(value):
+            raise Refused(400, "invalidParameter", f"Invalid value for {parameter}: '{value}'")
+        return int(value)
+
+    def as_json(self) -> Json:
+        body: Json = {"bucket": self.bucket, "name": self.name, **self.query}
+        if self.resource:
+            body["resource"] = self.resource
+        if self.media:
+            body["media"] = self.media
+        return body
+
+
+def read_request(request: Request, body: bytes) -> Asked:
+    """Take a request apart. Raises Refused."""
+    query, headers = request.query_params, request.headers
+    if unknown := sorted(set(query) - _PARAMETERS):
+        raise Refused(400, "invalidParameter", f"The emulator does not know the parameter {unknown[0]}")
+    if "predefinedAcl" in query:
+        raise acl_refused()
+    resource: Json = {}
+    media = body
+    upload = query.get("uploadType") if request.method == "POST" else None
+    if upload == "multipart":
+        resource, media = _split(headers.get("content-type", ""), body)
+    elif upload == "resumable":
+        resource, media = _json(body), b""
+        resource.setdefault("contentType", headers.get("x-upload-content-type"))
+    elif upload == "media":
+        resource = {"contentType": headers.get("content-type")}
+    elif upload is not None:
+        raise Refused(400, "invalidParameter", f"Invalid upload type: '{upload}'")
+    if upload and "name" in query:
+        resource["name"] = query["name"]
+    name = request.path_params.get("name") or resource.get("name", "")
+    return Asked(request.path_params["bucket"], name, query, headers, resource, media)
+
+
+def _split(content_type: str, body: bytes) -> tuple[Json, bytes]:
+    """The two parts of a multipart/related body: the resource, and the bytes."""
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_boundary()
+    malformed = Refused(400, "badRequest", "Malformed multipart body.")
+    if header.get_content_type() != "multipart/related" or not boundary:
+        raise malformed
+    mark = b"--" + boundary.encode("latin-1", "replace")
+    second = body.find(b"\r\n" + mark, len(mark))
+    head_end, last = body.find(b"\r\n\r\n", second), body.rfind(b"\r\n" + mark + b"--")
+    if not body.startswith(mark) or not 0 < second < head_end < head_end + 4 <= last:
+        raise malformed
+    resource = _json(body[:second].partition(b"\r\n\r\n")[2])
+    part = BytesHeaderParser().parsebytes(body[second + len(mark) + 4 : head_end])
+    resource.setdefault("contentType", part["content-type"])
+    return resource, body[head_end + 4 : last]
+
+
+def _json(body: bytes) -> Json:
+    try:
+        resource = json.loads(body or b"{}")
+        json.dumps(resource, ensure_ascii=False).encode()  # no lone surrogates
+    except (ValueError, RecursionError):
+        resource = None
+    if not isinstance(resource, dict):
+        raise Refused(400, "parseError", "Parse Error")
+    return resource
