@@ -9,12 +9,12 @@ from bench.edits import measure
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize(
-    ("operation", "form", "successor"),
+    ("case", "form", "successor"),
     [
         pytest.param("image-upscale", True, False, id="the largest answer"),
         pytest.param("product-recontext", False, False, id="JSON"),
         pytest.param("image-edit", True, True, id="composed under a mask"),
     ],
 )
-def test_memory_stays_under_four_times_the_pictures(operation: str, form: bool, successor: bool) -> None:
-    assert measure(operation, form=form, successor=successor).times < 4
+def test_memory_stays_under_four_times_the_pictures(case: str, form: bool, successor: bool) -> None:
+    assert measure(case, form=form, successor=successor).times < 4
