@@ -285,8 +285,8 @@ def test_limit_scales_down_only() -> None:
 
 def test_lightening_loses_nothing_when_packing_suffices() -> None:
     source = file(Image.new("RGB", (200, 200), "teal"), compress_level=0)
-    light = pixels.lighten(source, 10_000)
-    assert pixels.lighten(light, 10_000) is light
+    light = pixels.lighten(source, 10_000, keep_size=True)
+    assert pixels.lighten(light, 10_000, keep_size=True) is light
     assert (light.mime_type, len(light.data) <= 10_000, same(opened(light), opened(source))) == (
         "image/png",
         True,
@@ -296,16 +296,25 @@ def test_lightening_loses_nothing_when_packing_suffices() -> None:
 
 def test_lightening_keeps_the_size_and_takes_the_best_quality_that_fits() -> None:
     source = file(Image.frombytes("RGBA", (200, 150), random.Random(1).randbytes(200 * 150 * 4)))
-    light, lighter = pixels.lighten(source, 60_000), pixels.lighten(source, 20_000)
+    light, lighter = (pixels.lighten(source, most, keep_size=False) for most in (60_000, 20_000))
     assert {one.mime_type for one in (light, lighter)} == {"image/jpeg"}
     assert opened(light).size == opened(lighter).size == light.size == (200, 150)
     assert 20_000 < len(light.data) <= 60_000
     assert len(lighter.data) <= 20_000
 
 
+@pytest.mark.parametrize(("keep_size", "size"), [(True, (202, 151)), (False, (101, 76))])
+def test_a_photograph_is_lightened_to_half_its_sides_unless_its_size_matters(
+    keep_size: bool, size: tuple[int, int]
+) -> None:
+    source = file(noise((202, 151)), "JPEG", quality=100)
+    light = pixels.lighten(source, len(source.data) // 2, keep_size=keep_size)
+    assert (light.mime_type, light.size, opened(light).size) == ("image/jpeg", size, size)
+
+
 def test_what_cannot_be_lightened_is_too_large() -> None:
     with pytest.raises(PictureTooLarge):
-        pixels.lighten(file(noise((200, 150))), 500)
+        pixels.lighten(file(noise((200, 150))), 500, keep_size=False)
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,7 +31,7 @@ from app.contract.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.contract.image import ImageEdit, ImageRequest, OutputOptions, TextToImage
+from app.contract.image import ImageEdit, ImageRequest, ImageUpscale, OutputOptions, TextToImage
 from app.contract.models import Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
 from app.contract.pixels import lighten, transcode
@@ -203,24 +203,31 @@ class Vertex:
 _MOST_BYTES = 7_000_000
 """Of one picture in a request: the least that Google's model cards name (vertex.md §5). We take 20 MB."""
 
+R = TypeVar("R", bound=ImageRequest)
 L = TypeVar("L")
 
 
-def lightened(value: L) -> L:
+def lightened(request: R) -> R:
     """A request whose pictures are as small as Google wants them. Slow when one is not.
 
-    Raises InvalidRequest for a picture that cannot be made so small.
+    An original keeps its size for its mask's sake, and what is enlarged for its own. Raises InvalidRequest
+    when a picture cannot be made so small.
     """
+    return _lightened(request, keep_size=isinstance(request, ImageEdit | ImageUpscale))
+
+
+def _lightened(value: L, *, keep_size: bool) -> L:
     match value:
         case Picture():
             try:
-                return lighten(value, _MOST_BYTES)  # type: ignore[return-value]  # mypy does not narrow L
+                return lighten(value, _MOST_BYTES, keep_size=keep_size)  # type: ignore[return-value]  # mypy does not narrow L
             except PictureTooLarge as exc:
                 raise InvalidRequest("a picture is too large for the model, even as a JPEG") from exc
         case tuple():
-            return tuple(map(lightened, value))  # type: ignore[return-value]
+            return tuple(_lightened(one, keep_size=keep_size) for one in value)  # type: ignore[return-value]
         case BaseModel():
-            return value.model_copy(update={name: lightened(one) for name, one in value})
+            lighter = {name: _lightened(one, keep_size=keep_size) for name, one in value}
+            return value.model_copy(update=lighter)
         case _:
             return value
 
