@@ -4,7 +4,7 @@ All of it takes tens of milliseconds per megapixel: call it through `threads.off
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +27,9 @@ OutputType = Literal["image/png", "image/jpeg"]
 
 _FEATHER = 0.01
 """Share of the shorter side over which an edit fades in."""
+
+_STRIP = 256
+"""Rows that are worked on at once: whole pictures of working copies would be what a request holds most of."""
 
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -224,7 +227,7 @@ def _opaque(image: Image.Image, ground: str) -> Image.Image:
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
     """A PNG of exactly this size: scaled to cover it, what stands out cut off evenly."""
     image = ImageOps.fit(_plain(_decode(picture)), size, Image.Resampling.LANCZOS)
-    return Picture(_encode(image, "image/png"), "image/png", size)
+    return _png(image)
 
 
 def limit(picture: Picture, longest_side: int) -> Picture:
@@ -232,7 +235,7 @@ def limit(picture: Picture, longest_side: int) -> Picture:
     if max(picture.size) <= longest_side:
         return picture
     image = ImageOps.contain(_plain(_decode(picture)), (longest_side, longest_side), Image.Resampling.LANCZOS)
-    return Picture(_encode(image, "image/png"), "image/png", image.size)
+    return _png(image)
 
 
 def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
@@ -280,29 +283,43 @@ class _Limited(BytesIO):
 
 
 def compose(
-    original: Picture, mask: Picture, edits: Iterable[Picture], *, dilation: int = 0
+    original: Picture, mask: Picture, edits: Sequence[Picture], *, dilation: int = 0
 ) -> tuple[Picture, ...]:
     """For each edit the original with the edit where the mask is not black, as a PNG of the original's size.
 
-    The mask is first grown by `dilation` pixels in each direction. The edit fades in inside the mask: outside
-    it every pixel is the original's.
+    Original and mask are normalised. The mask is first grown by `dilation` pixels in each direction. The edit
+    fades in inside the mask: outside it every pixel is the original's.
     """
+    fade = _fade(mask, original.size, dilation)
     base = _plain(_decode(original))
     if base.mode == "L":
         base = base.convert("RGB")
-    area = _area(_plain(_decode(mask))).resize(base.size, Image.Resampling.NEAREST)
-    fade = _feather(_grow(area, dilation), round(min(base.size) * _FEATHER))
-    return tuple(
-        Picture(_encode(_lay(base, edit, fade), "image/png"), "image/png", base.size) for edit in edits
-    )
+    *others, last = edits
+    laid = [_png(_lay(base.copy(), edit, fade)) for edit in others]
+    return (*laid, _png(_lay(base, last, fade)))
+
+
+def _png(image: Image.Image) -> Picture:
+    return Picture(_encode(image, "image/png"), "image/png", image.size)
+
+
+def _fade(mask: Picture, size: tuple[int, int], dilation: int) -> Image.Image:
+    """How much of an edit shows where: from black outside the grown mask to white inside."""
+    area = _area(_plain(_decode(mask))).resize(size, Image.Resampling.NEAREST)
+    return _feather(_grow(area, dilation), round(min(size) * _FEATHER))
 
 
 def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
-    """The base with the edit faded in."""
-    over = _plain(_decode(edit)).convert(base.mode).resize(base.size, Image.Resampling.LANCZOS)
-    composed = Image.composite(over, base, fade)
-    composed.info = base.info
-    return composed
+    """The edit, scaled to the base's size, is faded into it, a strip at a time."""
+    over = _plain(_decode(edit)).convert(base.mode)
+    width, height = base.size
+    scale = over.height / height
+    for top in range(0, height, _STRIP):
+        bottom = min(top + _STRIP, height)
+        box = (0, top * scale, over.width, bottom * scale)
+        strip = over.resize((width, bottom - top), Image.Resampling.LANCZOS, box)
+        base.paste(strip, (0, top), fade.crop((0, top, width, bottom)))
+    return base
 
 
 def _area(mask: Image.Image) -> Image.Image:
