@@ -23,5 +23,6 @@ VOLUME /data
 EXPOSE 3001
 HEALTHCHECK --start-period=20s --interval=15s --timeout=5s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:3001/health', timeout=4)"]
-# Migrating is safe in several containers at once. exec: docker's stop signal reaches uvicorn.
-CMD ["sh", "-c", "python -m app.cli migrate && exec python -m uvicorn app.main:app --host 0.0.0.0 --port 3001"]
+# Migrating is safe in several containers at once. exec: docker's stop signal reaches uvicorn, which waits for
+# calls under way, but not for ever for a caller who does not read.
+CMD ["sh", "-c", "python -m app.cli migrate && exec python -m uvicorn app.main:app --host 0.0.0.0 --port 3001 --timeout-graceful-shutdown 120"]

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(120, gt=0)
     retry_pause_seconds: float = Field(1, gt=0)
     body_idle_seconds: float = Field(10, gt=0)
+    answer_idle_seconds: float = Field(60, gt=0)
     max_body_bytes: int | None = Field(None, gt=0)
     max_inflight_bytes: int = Field(64 * MEBIBYTE, gt=0)
     max_queued_requests: int = Field(256, ge=0)

@@ -283,6 +283,13 @@ def test_limit_scales_down_only() -> None:
     assert pixels.limit(source, 40).size == opened(pixels.limit(source, 40)).size == (40, 10)
 
 
+@pytest.mark.parametrize("end", [b"\xff\x01\x00\x04\xff\xd9\xff", b"\xff\xd9\xff\xe1\xff\xff", b"\xff\xe1"])
+def test_a_jpeg_may_end_in_the_middle_of_a_marker(end: bytes) -> None:
+    whole = file(noise((64, 64)), "JPEG")
+    normalised = pixels.normalise(picture(whole.data.removesuffix(b"\xff\xd9") + end))
+    assert same(opened(normalised), opened(whole))
+
+
 def test_lightening_loses_nothing_when_packing_suffices() -> None:
     source = file(Image.new("RGB", (200, 200), "teal"), compress_level=0)
     light = pixels.lighten(source, 10_000, keep_size=True)

@@ -51,21 +51,30 @@ def json_response(
     return _Pieces(_interleave(parts, pictures), status, told, media_type=media_type)
 
 
+class _NotTaken(Exception):
+    """The caller reads no further."""
+
+
 class _Pieces(StreamingResponse):
-    """An answer that is given up when its next piece is not taken for as long as a body may be idle: whoever
-    reads nothing would hold its pictures in memory."""
+    """An answer that is given up when nobody reads: its pictures would stand in memory.
+
+    The time is long, for the kernel asks for more only when a third of its buffer, a megabyte, is read.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seconds = scope["app"].state.settings.body_idle_seconds
+        seconds = scope["app"].state.settings.answer_idle_seconds
 
         async def in_time(message: Message) -> None:
-            async with asyncio.timeout(seconds):
-                await send(message)
+            try:
+                async with asyncio.timeout(seconds):
+                    await send(message)
+            except TimeoutError as exc:
+                raise _NotTaken from exc
 
         try:
             await super().__call__(scope, receive, in_time)
-        except TimeoutError:
-            log.info("answer not taken")  # uvicorn closes the connection of an answer that has no end
+        except _NotTaken:
+            log.info("answer not taken")  # without its end uvicorn closes the connection
 
 
 async def _interleave(parts: list[bytes], pictures: list[Picture]) -> AsyncIterator[bytes]:

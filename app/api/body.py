@@ -123,7 +123,10 @@ def _charset(options: dict[bytes, bytes], *also: str) -> str:
 def _from_json(build: Callable[[Raw, Spelling], T], data: BytesIO, charset: str) -> T:
     raw = _parse_json(data.getvalue(), charset)
     data.close()
-    return build(raw, "json")
+    try:
+        return build(raw, "json")
+    except RecursionError as exc:
+        raise InvalidRequest("Malformed JSON: nested too deeply") from exc
 
 
 def _parse_json(data: bytes, charset: str) -> Raw:

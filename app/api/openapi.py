@@ -123,10 +123,15 @@ def form_schema(contract: type[Contract]) -> Json:
     _flatten("", described, fields, required)
     file = {"type": "string", "format": "binary"}
     for upload, most in contract.uploads.items():
-        places = [upload.replace("[]", f"[{index}]") for index in range(2)] if "[]" in upload else [upload]
-        several = {"type": "array", "items": file} | _pictures(described["properties"], upload)
-        fields |= dict.fromkeys(places, file if most == 1 or len(places) > 1 else several)
-        required += places
+        name, bracketed, _ = upload.partition("[]")
+        if bracketed:
+            places = [upload.replace("[]", f"[{index}]") for index in range(2)]
+            fields |= dict.fromkeys(places, file)
+            required += places[: described["properties"][name]["minItems"]]
+        else:
+            several = {"type": "array", "items": file} | _pictures(described["properties"], upload)
+            fields[upload] = file if most == 1 else several
+            required.append(upload)
     return {"type": "object", "properties": fields, "required": required}
 
 

@@ -55,9 +55,10 @@ def normalise(picture: Picture) -> Picture:
     image = _open(picture)
     is_jpeg = picture.mime_type == "image/jpeg"
     if is_jpeg and image.mode in ("L", "RGB") and _turn(image) is None:
-        image.draft(None, (1, 1))  # reads all of the file, for a sixty-fourth of the pixels
-        _load(image)
+        _skim(image)
         data = _bare_jpeg(picture.data)
+        if data is not picture.data:
+            _skim(_open(recognise(data)))  # a crafted file may need what was cut out
     else:
         _load(image)
         if picture.mime_type == "image/png" and _is_plain_png(picture, image) and _turn(image) is None:
@@ -87,6 +88,12 @@ def _open(picture: Picture) -> Image.Image:
         raise PictureTooLarge("too many pixels")
     with _not_a_picture():
         return Image.open(BytesIO(picture.data))
+
+
+def _skim(jpeg: Image.Image) -> None:
+    """Read all of the file, but keep a sixty-fourth of the pixels."""
+    jpeg.draft(None, (1, 1))
+    _load(jpeg)
 
 
 def _load(image: Image.Image) -> None:
@@ -165,7 +172,7 @@ def _joined(data: bytes, kept: list[memoryview]) -> bytes:
 
 
 _END_OF_IMAGE = b"\xff\xd9"
-_NO_MARKERS = {b"\x00", b"\xff", *(bytes([restart]) for restart in range(0xD0, 0xD8))}
+_NO_MARKERS = {b"", b"\x00", b"\xff", *(bytes([restart]) for restart in range(0xD0, 0xD8))}
 
 
 def _bare_jpeg(data: bytes) -> bytes:

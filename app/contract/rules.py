@@ -333,7 +333,8 @@ def _numeric(rule: _Rule, value: Raw) -> Iterator[str]:
         yield f"must not be greater than {most.le}"
     if (least := rule.mark(Ge)) and not number >= least.ge:
         yield f"must not be less than {least.ge}"
-    if rule.type is int and not (isinstance(number, int) or number.is_integer()):
+    finite = abs(number) <= sys.float_info.max  # isfinite() raises for an endless int
+    if rule.type is int and not (finite and float(number).is_integer()):
         yield "must be an integer number"
-    if rule.type is float and not abs(number) <= sys.float_info.max:
+    if rule.type is float and not finite:
         yield "must be a number conforming to the specified constraints"

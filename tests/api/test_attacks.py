@@ -183,7 +183,7 @@ def test_an_answer_that_nobody_reads_is_given_up(start: Start, emulator: Emulato
     logger = logging.getLogger("app.api.answers")
     logger.addHandler(given_up)
     try:
-        with start(body_idle_seconds=0.5) as url, socket.socket() as connection:
+        with start(answer_idle_seconds=0.5) as url, socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.settimeout(20)
             address = urlsplit(url)

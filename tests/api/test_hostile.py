@@ -74,18 +74,51 @@ def test_wrong_values_are_told_by_field(client: Client, fields: dict[str, Any], 
     assert body["message"][0].startswith(sentence)
 
 
+INTEGER = "must be an integer number"
+FLOAT = "must be a number conforming to the specified constraints"
+MASK = ("referenceImages", 1, "maskImageConfig")
+
+
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400], ids=["inf", "-inf", "10**400"])
-def test_numbers_beyond_a_double_are_told_by_their_field(client: Client, number: str) -> None:
-    answer = client.http.post(PATH, content=f'{{"prompt": "a", "seed": {number}}}', headers=JSON)
-    whole = number.startswith("10")
-    sentence = "seed must be between 1 and 2147483647" if whole else "seed must be an integer number"
+@pytest.mark.parametrize(
+    ("operation", "place", "value", "sentence"),
+    [
+        ("text-to-image", ("seed",), 123456, f"seed {INTEGER}"),
+        ("virtual-try-on", ("baseSteps",), 123456, f"baseSteps {INTEGER}"),
+        (
+            "image-customize",
+            ("referenceImages", 0, "referenceId"),
+            123456,
+            f"referenceImages.0.referenceId {INTEGER}",
+        ),
+        (
+            "image-edit",
+            (*MASK, "maskClasses"),
+            [123456],
+            f"referenceImages.1.maskImageConfig.each value in maskClasses {INTEGER}",
+        ),
+        ("image-edit", (*MASK, "dilation"), 123456, f"referenceImages.1.maskImageConfig.dilation {FLOAT}"),
+    ],
+)
+def test_numbers_beyond_a_double_are_told_by_their_field(
+    client: Client, operation: str, place: tuple[str | int, ...], value: Any, sentence: str, number: str
+) -> None:
+    wish = {"prompt": "a"} if operation == "text-to-image" else as_json(body(operation))
+    at: Any = wish
+    for step in place[:-1]:
+        at = at[step]
+    at[place[-1]] = value
+    content = json.dumps(wish).replace("123456", number)
+    answer = client.http.post(path(operation), content=content, headers=JSON)
     assert (answer.status_code, answer.json()["message"]) == (400, [sentence])
-    wish = body("image-edit")
-    wish["referenceImages"][1]["maskImageConfig"]["dilation"] = 0.125
-    content = json.dumps(as_json(wish)).replace("0.125", number)
-    answer = client.http.post(path("image-edit"), content=content, headers=JSON)
-    assert (answer.status_code, len(answer.json()["message"])) == (400, 1)
-    assert answer.json()["message"][0].startswith("referenceImages.1.maskImageConfig.dilation ")
+
+
+@pytest.mark.parametrize(
+    ("operation", "field"), [("text-to-image", "outputOptions"), ("image-edit", "referenceImages")]
+)
+def test_endless_nesting_is_a_400(client: Client, operation: str, field: str) -> None:
+    content = f'{{"prompt": "x", "{field}": {"[" * 1020 + "]" * 1020}}}'
+    assert client.http.post(path(operation), content=content, headers=JSON).status_code == 400
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["with a length", "chunked"])

@@ -55,6 +55,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "nothing but a signature": (b"\x89PNG\r\n\x1a\n", NO_PICTURE),
     "truncated PNG": (_cut("PNG"), NO_PICTURE),
     "truncated JPEG": (_cut("JPEG"), NO_PICTURE),
+    "JPEG that needs what would be cut out": (
+        picture(format="JPEG")[:-2] + b"\xff\xda\xff\xd9",
+        NO_PICTURE,
+    ),
     "truncated WebP": (_cut("WEBP"), NO_PICTURE),
     "truncated GIF": (_cut("GIF"), NO_PICTURE),
     "PNG with a wrong checksum": (_bad_crc(), NO_PICTURE),

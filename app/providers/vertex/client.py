@@ -115,7 +115,7 @@ class Vertex:
         client = self._client(self._location(model))
         answer = await self._call(client.predict, message, model, deadline)
         del message
-        texts = imagen.texts(types.PredictResponse.pb(answer).predictions)
+        texts = await _beside(request, imagen.texts, types.PredictResponse.pb(answer).predictions)
         del answer  # as large as its texts, which are enough to hold while they are decoded
         return await _beside(request, imagen.decode, *texts)
 
