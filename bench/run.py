@@ -44,9 +44,11 @@ class Row:
     health_ms: float
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on, no two of them alike."""
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 @contextlib.contextmanager
@@ -174,7 +176,7 @@ class Started(NamedTuple):
 @contextlib.contextmanager
 def gateway_and_emulator(*flags: str) -> Iterator[Started]:
     """Start both, each in a process of its own. `flags` are the emulator's."""
-    grpc_port, http_port, port = free_port(), free_port(), free_port()
+    grpc_port, http_port, port = free_ports(3)
     endpoint, storage, url = (
         f"127.0.0.1:{grpc_port}",
         f"http://127.0.0.1:{http_port}",

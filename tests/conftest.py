@@ -176,6 +176,15 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Emulator]":
     emulator.stop()
 
 
+@pytest.fixture(scope="session")
+def recorded_inputs(cloud: "Emulator") -> None:
+    """The objects that the recordings in vertex-wire/ read."""
+    from tests.vertex_clients import picture, upload  # as above
+
+    for name, format in (("in/a.jpg", "JPEG"), ("in/shoe.jpg", "JPEG"), ("in/photo.png", "PNG")):
+        upload(cloud, "my-bucket", name, picture(format=format))
+
+
 @pytest.fixture
 def emulator(cloud: "Emulator") -> "Iterator[Emulator]":
     """The shared emulator, calm and with nothing recorded."""

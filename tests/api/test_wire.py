@@ -10,9 +10,8 @@ import pytest
 
 from app.emulator.server import Emulator
 from tests import wire
-from tests.api.bodies import MODELS, as_json, body, path, picture
+from tests.api.bodies import MODELS, as_json, body, path
 from tests.api.conftest import Client, Start, client_of
-from tests.vertex_clients import upload
 
 INTERNAL = {"statusCode": 500, "message": "Terjadi kesalahan internal"}
 SHORT = {
@@ -27,9 +26,8 @@ CASES = [pytest.param(case, id=case["name"]) for case in wire.cases() if "contra
 
 
 @pytest.fixture(scope="module")
-def recording(start: Start, cloud: Emulator) -> Iterator[str]:
-    """A gateway that may read from and write to the recordings' bucket, where their picture lies."""
-    upload(cloud, "my-bucket", "in/photo.png", picture())
+def recording(start: Start, recorded_inputs: None) -> Iterator[str]:
+    """A gateway that may read from and write to the recordings' bucket, where their pictures lie."""
     with start(gcs_allowed_prefixes="gs://my-bucket,gs://image-gateway", retry_pause_seconds=0.02) as url:
         yield url
 

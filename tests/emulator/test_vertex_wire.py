@@ -18,8 +18,6 @@ from tests.vertex_clients import (
     ask_rest,
     fetched,
     opened,
-    picture,
-    upload,
 )
 
 WIRE = Path(__file__).parents[1] / "vertex-wire"
@@ -35,14 +33,7 @@ RECORDED = [
 ]
 
 
-@pytest.fixture(scope="session")
-def inputs(cloud: Emulator) -> None:
-    """The objects that the recorded requests read."""
-    for name, format in (("in/a.jpg", "JPEG"), ("in/shoe.jpg", "JPEG"), ("in/photo.png", "PNG")):
-        upload(cloud, "my-bucket", name, picture(format=format))
-
-
-@pytest.mark.usefixtures("inputs")
+@pytest.mark.usefixtures("recorded_inputs")
 @pytest.mark.parametrize("ask", ASK)
 @pytest.mark.parametrize("case", RECORDED)
 def test_recorded_request_is_answered_with_pictures(
