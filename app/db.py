@@ -1,5 +1,7 @@
 """The database: its one table, the engine, and bringing the schema up to date."""
 
+import sqlite3
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,12 @@ def open_database(url: str) -> AsyncEngine:
 def _tune_sqlite(connection: Any, _record: object) -> None:
     """Let readers go on while one process writes, and let writers wait for each other."""
     cursor = connection.cursor()
-    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = NORMAL"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    with suppress(
+        sqlite3.OperationalError
+    ):  # whoever has the file open keeps its mode, or changes it just now
+        cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
 
 

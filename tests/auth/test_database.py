@@ -1,8 +1,10 @@
 """The schema and the table of users, on whichever database the suite runs, and always on SQLite."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,18 @@ async def test_sqlite_lets_readers_and_writers_in(tmp_path: Path) -> None:
         values = [(await connection.execute(text(f"PRAGMA {pragma}"))).scalar() for pragma in pragmas]
     await engine.dispose()
     assert values == ["wal", 5000, 1]
+
+
+@anyio
+async def test_sqlite_opens_while_another_keeps_its_journal(tmp_path: Path) -> None:
+    """Two processes that open a new file at once both want to change its mode: one of them is refused."""
+    file = tmp_path / "gateway.db"
+    with closing(sqlite3.connect(file)) as other:
+        other.executescript("CREATE TABLE t (a); BEGIN; SELECT * FROM t")
+        engine = open_database(f"sqlite+aiosqlite:///{file}")
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM t"))).scalar() == 0
+        await engine.dispose()
 
 
 @anyio
