@@ -327,6 +327,17 @@ def test_what_cannot_be_lightened_is_too_large() -> None:
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("size", [(40, 700), (40, 512), (99, 600), (400, 900), (7, 1)])
+@pytest.mark.parametrize("edited", [(33, 71), (140, 1024), (40, 700)])
+def test_an_edit_is_scaled_without_seams(size: tuple[int, int], edited: tuple[int, int]) -> None:
+    """It is laid on in strips: they join, but for rounding, to what scaling it at once would give."""
+    edit = Image.frombytes("RGB", edited, random.Random(1).randbytes(3 * edited[0] * edited[1]))
+    white = file(Image.new("L", size, 255))
+    [made] = pixels.compose(file(Image.new("RGB", size)), white, [file(edit)])
+    once = edit.resize((size[0], edited[1]), Image.Resampling.LANCZOS).resize(size, Image.Resampling.LANCZOS)
+    assert max(ImageChops.difference(opened(made), once).tobytes()) <= 1
+
+
 @given(
     mode=st.sampled_from(["L", "RGB", "RGBA"]),
     mask_mode=st.sampled_from(["1", "L", "RGB"]),

@@ -320,10 +320,12 @@ def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
     """The edit, scaled to the base's size, is faded into it, a strip at a time."""
     over = _plain(_decode(edit)).convert(base.mode)
     width, height = base.size
+    # In width at once: Pillow scales height or width first as it finds cheaper, and strips must not differ.
+    over = over.resize((width, over.height), Image.Resampling.LANCZOS)
     scale = over.height / height
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)
-        box = (0, top * scale, over.width, bottom * scale)
+        box = (0, top * scale, width, bottom * scale)
         strip = over.resize((width, bottom - top), Image.Resampling.LANCZOS, box)
         base.paste(strip, (0, top), fade.crop((0, top, width, bottom)))
     return base
