@@ -57,9 +57,8 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
     """Let readers go on while one process writes, and let writers wait for each other."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 5000")
-    with suppress(
-        sqlite3.OperationalError
-    ):  # whoever has the file open keeps its mode, or changes it just now
+    # Whoever has the file open keeps its mode, or is changing it at this moment.
+    with suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()

@@ -42,7 +42,7 @@ from app.contract.models import Catalogue
 from app.contract.pictures import NotAPicture, decode_base64
 
 _MAX_SENTENCES = 100
-"""A list of a million broken elements is refused without a million sentences."""
+"""A list of a million elements is refused, as no list may be so long, without a look at each of them."""
 
 Uploads = Mapping[str, int | None]
 """Form fields that take files, and how many each (None: any number). Empty: forms are not read."""
@@ -149,7 +149,7 @@ def _decoded(rule: "_Rule", value: Raw) -> Raw:
         with suppress(NotAPicture):
             return decode_base64(value)
     elif isinstance(value, list) and rule.element:
-        for index, one in enumerate(value):
+        for index, one in enumerate(value[:_MAX_SENTENCES]):
             value[index] = _decoded(rule.element, one)
     elif isinstance(value, dict) and rule.nests:
         _decode_texts(rule.type, value)
@@ -258,7 +258,7 @@ def _children(rule: _Rule, value: Raw, catalogue: Catalogue) -> Iterator[str]:
         for sentence in _explain(of.type, value, catalogue):
             yield f"{rule.name}.{sentence}"
     elif isinstance(value, list):
-        for index, element in enumerate(value):
+        for index, element in enumerate(value[:_MAX_SENTENCES]):
             if isinstance(element, Mapping | list):
                 inner = _Rule(str(index), of.type, True, (), None)
                 for sentence in _children(inner, element, catalogue):

@@ -203,11 +203,10 @@ class Vertex:
 _MOST_BYTES = 7_000_000
 """Of one picture in a request: the least that Google's model cards name (vertex.md §5). We take 20 MB."""
 
-R = TypeVar("R", bound=ImageRequest)
 L = TypeVar("L")
 
 
-def lightened(request: R) -> R:
+def lightened(request: ImageRequest) -> ImageRequest:
     """A request whose pictures are as small as Google wants them. Slow when one is not.
 
     An original keeps its size for its mask's sake, and what is enlarged for its own. Raises InvalidRequest
