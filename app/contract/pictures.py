@@ -6,7 +6,6 @@ taken on trust from a name, a header or a vendor.
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
 
 import pybase64
@@ -43,7 +42,7 @@ class PictureTooLarge(ValueError):
     """More bytes or more pixels than one picture may have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """An encoded picture. Made by `picture()`, which has looked at the bytes."""
 
@@ -51,9 +50,10 @@ class Picture:
     mime_type: str
     size: tuple[int, int]
 
-    @cached_property
+    @property
     def base64(self) -> str:
-        return pybase64.b64encode(self.data).decode("ascii")
+        """Made anew each time: the text is not kept for as long as the picture lives."""
+        return pybase64.b64encode_as_string(self.data)
 
     def __repr__(self) -> str:
         width, height = self.size

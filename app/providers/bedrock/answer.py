@@ -1,18 +1,7 @@
-"""What the answers of Bedrock's image families have in common: base64 pictures and refusals."""
+"""What the answers of Bedrock's image families have in common: refusals."""
 
-import pybase64
-
-from app.contract.errors import SafetyBlocked, UpstreamFailed
-from app.contract.pictures import Picture, recognise
+from app.contract.errors import SafetyBlocked
 from app.contract.safety import Block, Side
-
-
-def read_picture(text: str) -> Picture:
-    """Decode one picture of an answer. Raises UpstreamFailed when it is none."""
-    try:
-        return recognise(pybase64.b64decode(text, validate=True))
-    except ValueError as exc:
-        raise UpstreamFailed("The model answered with something that is no picture") from exc
 
 
 def refused(reason: str, side: Side) -> SafetyBlocked:

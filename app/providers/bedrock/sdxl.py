@@ -8,7 +8,8 @@ from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, Text2Img
 from app.contract.pictures import Picture
 from app.contract.safety import block
-from app.providers.bedrock.answer import read_picture, refused
+from app.providers.bedrock.answer import refused
+from app.providers.received import picture_of_base64
 
 # The document's 1024x576 and 576x1024 are no sizes of this model; these are the nearest of its nine.
 _SIZES: dict[AspectRatio, tuple[int, int]] = {
@@ -57,4 +58,4 @@ def decode(answer: bytes) -> tuple[Picture, ...]:
         raise refused("The content filter refused the picture", "output")
     if any(artifact.finishReason != "SUCCESS" for artifact in artifacts):
         raise UpstreamFailed("The model did not finish the picture")
-    return tuple(read_picture(artifact.base64) for artifact in artifacts)
+    return tuple(picture_of_base64(artifact.base64) for artifact in artifacts)

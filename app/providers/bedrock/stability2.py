@@ -10,7 +10,8 @@ from app.contract.models import Model
 from app.contract.pictures import Picture
 from app.contract.pixels import fit
 from app.contract.safety import block
-from app.providers.bedrock.answer import read_picture, refused
+from app.providers.bedrock.answer import refused
+from app.providers.received import picture_of_base64
 
 # There is no 3:5; 9:16 is nearest.
 _RATIOS: dict[AspectRatio, str] = {"1:1": "1:1", "16:9": "16:9", "9:16": "9:16", "3:2": "3:2", "3:5": "9:16"}
@@ -62,4 +63,4 @@ def decode(answer: bytes) -> tuple[Picture, ...]:
             raise UpstreamFailed("The model did not finish the picture")
     if not found.images:
         raise SafetyBlocked(block())
-    return tuple(read_picture(image) for image in found.images)
+    return tuple(picture_of_base64(image) for image in found.images)

@@ -11,7 +11,8 @@ from app.contract.models import Model
 from app.contract.pictures import Picture
 from app.contract.pixels import limit, transcode
 from app.contract.safety import block
-from app.providers.bedrock.answer import read_picture, refused
+from app.providers.bedrock.answer import refused
+from app.providers.received import picture_of_base64
 
 # Titan draws sizes of a fixed table: it has AWS's own 16:9, and no 9:16 at all.
 _TITAN_SIZES: dict[AspectRatio, tuple[int, int]] = {
@@ -78,7 +79,7 @@ def decode(answer: bytes) -> tuple[Picture, ...]:
     """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
     found = _Answer.model_validate_json(answer)
     if found.images:
-        return tuple(read_picture(image) for image in found.images)
+        return tuple(picture_of_base64(image) for image in found.images)
     if found.error:
         raise refused("The content filter refused the picture", "output")
     raise SafetyBlocked(block())

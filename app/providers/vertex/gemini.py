@@ -6,7 +6,7 @@ from typing import Any, assert_never
 import structlog
 from google.cloud.aiplatform_v1 import types
 
-from app.contract.errors import InvalidRequest, SafetyBlocked, UpstreamFailed
+from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.image import (
     CustomizeReference,
     ImageCustomize,
@@ -18,8 +18,9 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
-from app.contract.pictures import GcsUri, NotAPicture, Picture, Source, recognise
+from app.contract.pictures import GcsUri, Picture, Source
 from app.contract.safety import block
+from app.providers.received import picture_of_bytes
 from app.providers.vertex.imagen import image_size
 
 _log = structlog.get_logger(__name__)
@@ -177,7 +178,7 @@ def decode(response: types.GenerateContentResponse) -> Picture:
     for candidate in message.candidates:
         for part in candidate.content.parts:
             if part.inline_data.data and not part.thought:
-                return _picture(part.inline_data.data)
+                return picture_of_bytes(part.inline_data.data)
     # Enums are open: over gRPC a reason newer than the client arrives as its number.
     finished = [(candidate.finish_reason, candidate.finish_message) for candidate in message.candidates]
     _log.info(
@@ -188,10 +189,3 @@ def decode(response: types.GenerateContentResponse) -> Picture:
     if message.prompt_feedback.block_reason:
         raise SafetyBlocked(block(message.prompt_feedback.block_reason_message))
     raise SafetyBlocked(block(*(text for _, text in finished)))
-
-
-def _picture(data: bytes) -> Picture:
-    try:
-        return recognise(data)
-    except NotAPicture as exc:
-        raise UpstreamFailed("the answer holds a picture that is none") from exc

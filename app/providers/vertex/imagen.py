@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, assert_never
 
-import pybase64
 from google.protobuf.struct_pb2 import Value
 
-from app.contract.errors import InvalidRequest, SafetyBlocked, UpstreamFailed
+from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.image import (
     CustomizeReference,
     EditReference,
@@ -20,9 +19,10 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
-from app.contract.pictures import GcsUri, NotAPicture, Picture, Source, recognise
+from app.contract.pictures import GcsUri, Source
 from app.contract.safety import block
 from app.ports import Generation
+from app.providers.received import picture_of_base64
 
 Json = dict[str, Any]
 
@@ -111,11 +111,7 @@ def _given(fields: Json) -> Json:
 def _image(source: Source) -> Json:
     if isinstance(source, GcsUri):
         return {"gcsUri": source.uri}
-    # Not source.base64: that would keep the text for as long as the request lives.
-    return {
-        "bytesBase64Encoded": pybase64.b64encode_as_string(source.data),
-        "mimeType": source.mime_type,
-    }
+    return {"bytesBase64Encoded": source.base64, "mimeType": source.mime_type}
 
 
 def _output_options(options: OutputOptions) -> Json:
@@ -199,12 +195,5 @@ def decode(pictures: list[str], reasons: list[str]) -> Generation:
     if not pictures:
         raise SafetyBlocked(block(*reasons))
     pictures.reverse()
-    decoded = [_picture(pictures.pop()) for _ in range(len(pictures))]
+    decoded = [picture_of_base64(pictures.pop()) for _ in range(len(pictures))]
     return Generation(tuple(decoded), tuple(map(block, reasons)))
-
-
-def _picture(base64: str) -> Picture:
-    try:
-        return recognise(pybase64.b64decode(base64, validate=True))
-    except (ValueError, NotAPicture) as exc:
-        raise UpstreamFailed("the answer holds a picture that is none") from exc
