@@ -20,7 +20,6 @@ from app.contract.gen import (
     GenRequest,
     Img2Img,
     InvalidGen,
-    Metadata,
     Text2Img,
     read_gen,
 )
@@ -37,17 +36,18 @@ def _build(raw: Raw, spelling: Spelling) -> GenRequest:
 _read = partial(read_raw, build=_build, max_bytes=MAX_BODY_BYTES, uploads=UPLOADS)
 
 
-_ANSWER = GenAnswer(
-    image_base64=GREY_PNG,
-    enhanced_prompt="a beautiful sunset over mountains, highly detailed, soft natural light",
-    model_used="stability.stable-diffusion-xl-v1",
-    metadata=Metadata(
-        model="stability.stable-diffusion-xl-v1",
-        aspect_ratio="16:9",
-        dimensions="1344x768",
-        prompt_enhanced=True,
-    ),
-)
+_ANSWER = {
+    "status": "success",
+    "image_base64": GREY_PNG,
+    "enhanced_prompt": "a beautiful sunset over mountains, highly detailed, soft natural light",
+    "model_used": "stability.stable-diffusion-xl-v1",
+    "metadata": {
+        "model": "stability.stable-diffusion-xl-v1",
+        "aspect_ratio": "16:9",
+        "dimensions": "1344x768",
+        "prompt_enhanced": True,
+    },
+}
 _REFUSALS = {
     "missing prompt": InvalidGen(
         "Missing required parameter: prompt", "The 'prompt' field is required for text2img mode"
@@ -69,7 +69,7 @@ def _described() -> dict[str, Any]:
     }
     refusals = {name: {"value": error_body(error)} for name, error in _REFUSALS.items()}
     shown = {name: {"value": example} for name, example in GEN_EXAMPLES.items()}
-    made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER.model_dump(exclude_none=True)}
+    made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER}
     return {
         "response_class": Response,
         "response_model": None,

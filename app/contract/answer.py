@@ -17,6 +17,10 @@ class Answer(BaseModel):
     )
 
 
+Base64Picture = Annotated[Picture, WithJsonSchema({"type": "string"})]
+"""Goes out as base64, piece by piece (api/answers.py)."""
+
+
 class Filtered(Answer):
     """A sample that the vendor's filters took. All but the reason only when the support code is known."""
 
@@ -45,9 +49,9 @@ class StoredImage(Answer):
 
 
 class Prediction(Answer):
-    """The picture, which goes out as base64 (api/answers.py), or where it was stored."""
+    """The picture, or where it was stored."""
 
-    bytes_base64_encoded: Annotated[Picture, WithJsonSchema({"type": "string"})] | None = None
+    bytes_base64_encoded: Base64Picture | None = None
     gcs_uri: str | None = None
     url: str | None = None
     mime_type: str

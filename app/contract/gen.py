@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from app.contract.answer import Base64Picture
 from app.contract.errors import InvalidRequest
 from app.contract.pictures import (
     NotAPicture,
@@ -235,8 +236,10 @@ class Metadata(BaseModel):
 class GenAnswer(BaseModel):
     """One picture, in base64 or by its URL. `enhanced_prompt` is the text that was really drawn."""
 
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
     status: Literal["success"] = "success"
-    image_base64: str | None = Field(None, description='Absent with response_format "url"')
+    image_base64: Base64Picture | None = Field(None, description='Absent with response_format "url"')
     image_url: str | None = Field(None, description='With response_format "url"')
     enhanced_prompt: str
     model_used: str

@@ -72,7 +72,7 @@ class Gen:
             image_url = await self._store(request, drawing) if request.response_format == "url" else None
         width, height = drawing.picture.size
         return GenAnswer(
-            image_base64=None if image_url else drawing.picture.base64,
+            image_base64=None if image_url else drawing.picture,
             image_url=image_url,
             enhanced_prompt=drawing.text,
             model_used=drawing.model.id,

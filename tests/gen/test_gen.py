@@ -88,7 +88,8 @@ async def generate(
 
 
 def picture_of(answer: GenAnswer) -> Picture:
-    return picture(base64.b64decode(answer.image_base64 or ""))
+    assert answer.image_base64 is not None
+    return picture(answer.image_base64.data)
 
 
 def init_image(**options: Any) -> str:
