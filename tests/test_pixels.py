@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, PngImagePlugin
 
-from app.contract import pixels
+from app.contract import masks, pixels
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge, picture, recognise
 from app.threads import off_loop
 
@@ -333,7 +333,7 @@ def test_an_edit_is_scaled_without_seams(size: tuple[int, int], edited: tuple[in
     """It is laid on in strips: they join, but for rounding, to what scaling it at once would give."""
     edit = Image.frombytes("RGB", edited, random.Random(1).randbytes(3 * edited[0] * edited[1]))
     white = file(Image.new("L", size, 255))
-    [made] = pixels.compose(file(Image.new("RGB", size)), white, [file(edit)])
+    [made] = masks.compose(file(Image.new("RGB", size)), white, [file(edit)])
     once = edit.resize((size[0], edited[1]), Image.Resampling.LANCZOS).resize(size, Image.Resampling.LANCZOS)
     assert max(ImageChops.difference(opened(made), once).tobytes()) <= 1
 
@@ -368,7 +368,7 @@ def test_no_pixel_outside_the_dilated_mask_changes(
             allowed.paste(255, grown)
     if mask_mode == "1":
         mask = mask.point(lambda value: 255 if value else 0)
-    [made] = pixels.compose(file(original), file(mask.convert(mask_mode)), [file(edited)], dilation=dilation)
+    [made] = masks.compose(file(original), file(mask.convert(mask_mode)), [file(edited)], dilation=dilation)
     expected = original if mode == "RGBA" else original.convert("RGB")
     image = opened(made)
     assert (made.mime_type, made.size, image.size, image.mode) == ("image/png", size, size, expected.mode)
@@ -388,7 +388,7 @@ def test_whole_mask_is_edited(size: tuple[int, int], dilation: int, data: st.Dat
     mask = Image.new("L", size)
     for pixel in white:
         mask.putpixel(pixel, 255)
-    [made] = pixels.compose(
+    [made] = masks.compose(
         file(Image.new("RGB", size)), file(mask), [file(Image.new("RGB", size, "white"))], dilation=dilation
     )
     near = bytes(
@@ -403,7 +403,7 @@ def test_original_jpeg_keeps_its_decoded_pixels() -> None:
     original = file(noise((200, 100)), "JPEG")
     mask = Image.new("L", (200, 100))
     mask.paste(255, (50, 20, 150, 80))
-    [made] = pixels.compose(original, file(mask), [file(Image.new("RGB", (50, 25), "lime"))])
+    [made] = masks.compose(original, file(mask), [file(Image.new("RGB", (50, 25), "lime"))])
     changed = ImageChops.difference(opened(made), opened(original)).convert("L").getbbox()
     assert changed == (50, 20, 150, 80)
     assert opened(made).getpixel((100, 50)) == (0, 255, 0)
@@ -414,7 +414,7 @@ def test_original_jpeg_keeps_its_decoded_pixels() -> None:
 def test_thin_strokes_are_edited_too() -> None:
     mask = Image.new("L", (1000, 1000))
     mask.paste(255, (500, 0, 501, 1000))
-    [made] = pixels.compose(
+    [made] = masks.compose(
         file(Image.new("RGB", (1000, 1000))), file(mask), [file(Image.new("RGB", (9, 9), "white"))]
     )
     assert opened(made).convert("L").getbbox() == (500, 0, 501, 1000)
@@ -424,7 +424,7 @@ def test_edit_reaches_the_picture_border_in_full() -> None:
     """Outpainting: what lies at the border has no seam there."""
     mask = Image.new("L", (400, 400))
     mask.paste(255, (0, 0, 200, 400))
-    [made] = pixels.compose(
+    [made] = masks.compose(
         file(Image.new("RGB", (400, 400))), file(mask), [file(Image.new("RGB", (9, 9), "white"))]
     )
     image = opened(made)
@@ -435,14 +435,14 @@ def test_edit_reaches_the_picture_border_in_full() -> None:
 def test_transparent_is_not_masked() -> None:
     mask = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
     original = file(noise((20, 20)))
-    [made] = pixels.compose(original, file(mask), [file(Image.new("RGB", (20, 20)))])
+    [made] = masks.compose(original, file(mask), [file(Image.new("RGB", (20, 20)))])
     assert same(opened(made), opened(original))
 
 
 def test_each_edit_gives_a_picture() -> None:
     white = file(Image.new("L", (10, 10), 255))
     edits = [file(Image.new("RGB", (10, 10), colour)) for colour in ("red", "lime")]
-    made = pixels.compose(file(noise((10, 10))), white, edits)
+    made = masks.compose(file(noise((10, 10))), white, edits)
     assert [opened(one).getpixel((5, 5)) for one in made] == [(255, 0, 0), (0, 255, 0)]
 
 

@@ -1,16 +1,17 @@
-"""Work on pixels: making pictures uniform, changing their type or size, composing under a mask.
+"""Work on pixels: making pictures uniform, changing their type or size.
 
 All of it takes tens of milliseconds per megapixel: call it through `threads.off_loop`.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from app.contract.metadata import bare_jpeg, bare_png
 from app.contract.pictures import (
     MAX_PICTURE_BYTES,
     MAX_PIXELS,
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 OutputType = Literal["image/png", "image/jpeg"]
-
-_FEATHER = 0.01
-"""Share of the shorter side over which an edit fades in."""
-
-_STRIP = 256
-"""Rows that are worked on at once: whole pictures of working copies would be what a request holds most of."""
 
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,13 +51,13 @@ def normalise(picture: Picture) -> Picture:
     is_jpeg = picture.mime_type == "image/jpeg"
     if is_jpeg and image.mode in ("L", "RGB") and _turn(image) is None:
         _skim(image)
-        data = _bare_jpeg(picture.data)
+        data = bare_jpeg(picture.data)
         if data is not picture.data:
             _skim(_open(recognise(data)))  # a crafted file may need what was cut out
     else:
         _load(image)
         if picture.mime_type == "image/png" and _is_plain_png(picture, image) and _turn(image) is None:
-            data = _bare_png(picture.data)
+            data = bare_png(picture.data)
         elif is_jpeg and image.mode != "CMYK":
             data = _encode(_plain(image), "image/jpeg", 95)
         else:
@@ -76,11 +71,11 @@ def _checked(picture: Picture) -> Picture:
     return picture
 
 
-def _decode(picture: Picture) -> Image.Image:
-    """The first frame, fully decoded."""
+def decode(picture: Picture) -> Image.Image:
+    """The first frame, upright, in 8 bits: L, RGB or RGBA. Raises NotAPicture and PictureTooLarge."""
     image = _open(picture)
     _load(image)
-    return image
+    return _plain(image)
 
 
 def _open(picture: Picture) -> Image.Image:
@@ -143,69 +138,9 @@ def _encode(image: Image.Image, mime_type: str, quality: int = 75, file: BytesIO
     return file.getvalue()
 
 
-_PNG_CHUNKS = (b"IHDR", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
-
-
 def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
     """Grey, RGB or RGBA in 8 bits (the header's 24th byte: Pillow shows 16-bit colours as if they were 8)."""
     return image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info and picture.data[24] == 8
-
-
-def _bare_png(data: bytes) -> bytes:
-    """A sound PNG's pixels and colours: no text, no time, no EXIF, no animation, nothing after its end."""
-    return _joined(data, [memoryview(data)[:8], *_png_chunks(data)])
-
-
-def _png_chunks(data: bytes) -> Iterator[memoryview]:
-    """The chunks to keep."""
-    position, kind = 8, b""
-    while kind != b"IEND" and position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind in _PNG_CHUNKS:
-            yield memoryview(data)[position : position + length + 12]
-        position += length + 12
-
-
-def _joined(data: bytes, kept: list[memoryview]) -> bytes:
-    """What is kept of the data; without a copy when that is all."""
-    return data if sum(map(len, kept)) == len(data) else b"".join(kept)
-
-
-_END_OF_IMAGE = b"\xff\xd9"
-_NO_MARKERS = {b"", b"\x00", b"\xff", *(bytes([restart]) for restart in range(0xD0, 0xD8))}
-
-
-def _bare_jpeg(data: bytes) -> bytes:
-    """A sound JPEG's pixels and colours: no EXIF, XMP, comments or second pictures, nothing after its end."""
-    return _joined(data, [memoryview(data)[:2], *_jpeg_segments(data), memoryview(_END_OF_IMAGE)])
-
-
-def _jpeg_segments(data: bytes) -> Iterator[memoryview]:
-    """The segments to keep, each with the compressed pixels that follow it."""
-    start = _next_marker(data, 2)
-    while start < len(data) and data[start : start + 2] != _END_OF_IMAGE:
-        length = int.from_bytes(data[start + 2 : start + 4])
-        following = _next_marker(data, start + 2 + length)
-        if _is_kept(data[start : start + 18]):
-            yield memoryview(data)[start:following]
-        start = following
-
-
-def _next_marker(data: bytes, position: int) -> int:
-    """Where the next marker stands, or the end. FF also occurs, escaped, among the compressed pixels."""
-    while (position := data.find(b"\xff", position)) >= 0:
-        if data[position + 1 : position + 2] not in _NO_MARKERS:
-            return position
-        position += 1
-    return len(data)
-
-
-def _is_kept(segment: bytes) -> bool:
-    """Not comments, nor application data but JFIF, colour profiles and Adobe's colour transform."""
-    kind = segment[1]
-    if kind == 0xE2:
-        return segment[4:16] == b"ICC_PROFILE\0"
-    return kind in (0xE0, 0xEE) or not (0xE1 <= kind <= 0xEF or kind == 0xFE)
 
 
 # ── pictures that go out ─────────────────────────────────────────────────────────────────────────────────
@@ -215,13 +150,13 @@ def transcode(picture: Picture, mime_type: OutputType, quality: int = 75) -> Pic
     """The picture as PNG or JPEG. JPEG knows no transparency: it is laid on white."""
     if picture.mime_type == mime_type:
         return picture
-    image = _plain(_decode(picture))
+    image = decode(picture)
     if mime_type == "image/jpeg":
-        image = _opaque(image, "white")
+        image = opaque(image, "white")
     return Picture(_encode(image, mime_type, quality), mime_type, image.size)
 
 
-def _opaque(image: Image.Image, ground: str) -> Image.Image:
+def opaque(image: Image.Image, ground: str) -> Image.Image:
     """The image laid on a ground. (Not by alpha_composite, which holds the GIL all the time.)"""
     if image.mode != "RGBA":
         return image
@@ -231,18 +166,22 @@ def _opaque(image: Image.Image, ground: str) -> Image.Image:
     return opaque
 
 
+def png(image: Image.Image) -> Picture:
+    return Picture(_encode(image, "image/png"), "image/png", image.size)
+
+
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
     """A PNG of exactly this size: scaled to cover it, what stands out cut off evenly."""
-    image = ImageOps.fit(_plain(_decode(picture)), size, Image.Resampling.LANCZOS)
-    return _png(image)
+    image = ImageOps.fit(decode(picture), size, Image.Resampling.LANCZOS)
+    return png(image)
 
 
 def limit(picture: Picture, longest_side: int) -> Picture:
     """The picture itself, or a PNG scaled down so that neither side is longer."""
     if max(picture.size) <= longest_side:
         return picture
-    image = ImageOps.contain(_plain(_decode(picture)), (longest_side, longest_side), Image.Resampling.LANCZOS)
-    return _png(image)
+    image = ImageOps.contain(decode(picture), (longest_side, longest_side), Image.Resampling.LANCZOS)
+    return png(image)
 
 
 def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
@@ -263,7 +202,7 @@ def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
     image = _plain(image)
     for mime_type, quality in attempts:
         if mime_type == "image/jpeg":
-            image = _opaque(image, "white")
+            image = opaque(image, "white")
         with suppress(_Full):
             return Picture(_encode(image, mime_type, quality, _Limited(most_bytes)), mime_type, image.size)
     raise PictureTooLarge(f"more than {most_bytes} bytes however it is encoded")
@@ -284,90 +223,3 @@ class _Limited(BytesIO):
         if self.tell() + len(memoryview(data)) > self._most:
             raise _Full
         return super().write(data)
-
-
-# ── masks ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def compose(
-    original: Picture, mask: Picture, edits: Sequence[Picture], *, dilation: int = 0
-) -> tuple[Picture, ...]:
-    """For each edit the original with the edit where the mask is not black, as a PNG of the original's size.
-
-    Original and mask are normalised. The mask is first grown by `dilation` pixels in each direction. The edit
-    fades in inside the mask: outside it every pixel is the original's.
-    """
-    fade = _fade(mask, original.size, dilation)
-    base = _plain(_decode(original))
-    if base.mode == "L":
-        base = base.convert("RGB")
-    *others, last = edits
-    laid = [_png(_lay(base.copy(), edit, fade)) for edit in others]
-    return (*laid, _png(_lay(base, last, fade)))
-
-
-def _png(image: Image.Image) -> Picture:
-    return Picture(_encode(image, "image/png"), "image/png", image.size)
-
-
-def _fade(mask: Picture, size: tuple[int, int], dilation: int) -> Image.Image:
-    """How much of an edit shows where: from black outside the grown mask to white inside."""
-    area = _area(_plain(_decode(mask))).resize(size, Image.Resampling.NEAREST)
-    return _feather(_grow(area, dilation), round(min(size) * _FEATHER))
-
-
-def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
-    """The edit, scaled to the base's size, is faded into it, a strip at a time."""
-    over = _plain(_decode(edit)).convert(base.mode)
-    width, height = base.size
-    # In width at once: Pillow scales height or width first as it finds cheaper, and strips must not differ.
-    over = over.resize((width, over.height), Image.Resampling.LANCZOS)
-    scale = over.height / height
-    for top in range(0, height, _STRIP):
-        bottom = min(top + _STRIP, height)
-        box = (0, top * scale, width, bottom * scale)
-        strip = over.resize((width, bottom - top), Image.Resampling.LANCZOS, box)
-        base.paste(strip, (0, top), fade.crop((0, top, width, bottom)))
-    return base
-
-
-def _area(mask: Image.Image) -> Image.Image:
-    """White where the mask is neither black nor transparent."""
-    mask = _opaque(mask, "black")
-    area = mask.getchannel(0)
-    for channel in range(1, len(mask.getbands())):
-        area = ImageChops.lighter(area, mask.getchannel(channel))
-    return area.point(lambda level: 255 if level else 0)
-
-
-def _grow(area: Image.Image, radius: int) -> Image.Image:
-    """White also within `radius` pixels of white, along both axes.
-
-    By overlaying shifted copies, twice as far in each step: a rank filter would need minutes.
-    """
-    radius = min(radius, max(area.size))
-    reach = 0
-    while reach < radius:
-        step = min(reach + 1, radius - reach)
-        for x, y in ((step, 0), (0, step)):
-            area = ImageChops.lighter(area, ImageChops.lighter(_shift(area, x, y), _shift(area, -x, -y)))
-        reach += step
-    return area
-
-
-def _shift(area: Image.Image, x: int, y: int) -> Image.Image:
-    width, height = area.size
-    return area.crop((x, y, x + width, y + height))
-
-
-def _shrink(area: Image.Image, radius: int) -> Image.Image:
-    """The opposite of growing. The picture's border is no edge of the area."""
-    return ImageChops.invert(_grow(ImageChops.invert(area), radius))
-
-
-def _feather(area: Image.Image, radius: int) -> Image.Image:
-    """Black outside the area, rising to white inside it. Strokes too thin to rise in are white at once."""
-    core = _shrink(area, radius)
-    thin = ImageChops.subtract(area, _grow(core, radius))
-    rising = ImageChops.darker(core.filter(ImageFilter.BoxBlur(radius)), area)
-    return ImageChops.lighter(rising, thin)

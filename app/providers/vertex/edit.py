@@ -1,6 +1,6 @@
 """Masked edits by a Gemini model, which knows no masks: its answer is put under the caller's mask."""
 
-from app.contract import pixels
+from app.contract import masks
 from app.contract.errors import InvalidRequest
 from app.contract.image import EditReference, ImageEdit
 from app.contract.models import Model
@@ -28,7 +28,7 @@ def compose(request: ImageEdit, answers: tuple[Picture, ...]) -> tuple[Picture, 
     original, mask = _picture(request.original), _picture(request.mask)
     config = request.mask.mask_image_config
     share = (config and config.dilation) or 0.0
-    return pixels.compose(original, mask, answers, dilation=round(share * max(original.size)))
+    return masks.compose(original, mask, answers, dilation=round(share * max(original.size)))
 
 
 def _picture(reference: EditReference) -> Picture:
