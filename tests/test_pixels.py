@@ -2,6 +2,7 @@
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -288,6 +289,16 @@ def test_a_jpeg_may_end_in_the_middle_of_a_marker(end: bytes) -> None:
     whole = file(noise((64, 64)), "JPEG")
     normalised = pixels.normalise(picture(whole.data.removesuffix(b"\xff\xd9") + end))
     assert same(opened(normalised), opened(whole))
+
+
+def test_one_large_picture_is_open_at_a_time() -> None:
+    large, small = file(Image.new("1", (4001, 4000))), file(Image.new("1", (40, 40)))
+    with ThreadPoolExecutor() as pool:
+        with pixels._large:
+            waiting = pool.submit(pixels.normalise, large)
+            assert pool.submit(pixels.normalise, small).result(20).size == (40, 40)
+            assert not waiting.done()
+        assert waiting.result(20).size == (4001, 4000)
 
 
 def test_lightening_loses_nothing_when_packing_suffices() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageChops, ImageFilter
 
 from app.contract.pictures import Picture
-from app.contract.pixels import decode, opaque, png
+from app.contract.pixels import decode, in_turn, opaque, png
 
 _STRIP = 256
 """Rows that are worked on at once: whole pictures of working copies would be what a request holds most of."""
@@ -17,6 +17,7 @@ _FEATHER = 0.01
 """Share of the shorter side over which an edit fades in."""
 
 
+@in_turn
 def compose(
     original: Picture, mask: Picture, edits: Sequence[Picture], *, dilation: int = 0
 ) -> tuple[Picture, ...]:

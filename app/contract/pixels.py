@@ -4,10 +4,12 @@ All of it takes tens of milliseconds per megapixel: call it through `threads.off
 """
 
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from PIL import ExifTags, Image, ImageOps
 
@@ -24,7 +26,30 @@ from app.contract.pictures import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 OutputType = Literal["image/png", "image/jpeg"]
+
+_LARGE_PIXELS = 16_000_000
+_large = threading.Lock()
+"""A file of 34 bytes may unpack to 50 megapixels, which take 200 MB, and 800 MB when it is a WebP. So one
+large picture is open at a time, however many callers send them."""
+
+
+def in_turn(work: Callable[Concatenate[Picture, P], T]) -> Callable[Concatenate[Picture, P], T]:
+    """Marks work that opens a picture: on a large one it waits its turn."""
+
+    @wraps(work)
+    def turn(picture: Picture, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        width, height = picture.size
+        if width * height <= _LARGE_PIXELS:
+            return work(picture, *args, **kwargs)
+        with _large:
+            return work(picture, *args, **kwargs)
+
+    return turn
+
 
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,6 +65,7 @@ _TURNS: dict[object, Image.Transpose] = {
 # ── pictures that come in ────────────────────────────────────────────────────────────────────────────────
 
 
+@in_turn
 def normalise(picture: Picture) -> Picture:
     """The picture as every vendor takes it: whole, upright, one frame, 8 bits, PNG or JPEG, without metadata.
 
@@ -146,6 +172,7 @@ def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
 # ── pictures that go out ─────────────────────────────────────────────────────────────────────────────────
 
 
+@in_turn
 def transcode(picture: Picture, mime_type: OutputType, quality: int = 75) -> Picture:
     """The picture as PNG or JPEG. JPEG knows no transparency: it is laid on white."""
     if picture.mime_type == mime_type:
@@ -170,12 +197,14 @@ def png(image: Image.Image) -> Picture:
     return Picture(_encode(image, "image/png"), "image/png", image.size)
 
 
+@in_turn
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
     """A PNG of exactly this size: scaled to cover it, what stands out cut off evenly."""
     image = ImageOps.fit(decode(picture), size, Image.Resampling.LANCZOS)
     return png(image)
 
 
+@in_turn
 def limit(picture: Picture, longest_side: int) -> Picture:
     """The picture itself, or a PNG scaled down so that neither side is longer."""
     if max(picture.size) <= longest_side:
@@ -184,6 +213,7 @@ def limit(picture: Picture, longest_side: int) -> Picture:
     return png(image)
 
 
+@in_turn
 def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
     """The picture itself, or the best that has no more bytes: a PNG, else a JPEG on white.
 
