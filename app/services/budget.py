@@ -45,15 +45,20 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():  # the turn came in the moment of leaving
                 self._free += size
-            else:
+            elif (turn, size) in self._waiting:
                 self._waiting.remove((turn, size))
             self._admit()
             raise
 
     def _admit(self) -> None:
-        while self._waiting and self._waiting[0][1] <= self._free:
-            turn, size = self._waiting.popleft()
-            self._free -= size
-            turn.set_result(None)
+        """Let in those whose turn it is. The turn of a caller who leaves at this moment is cancelled."""
+        while self._waiting:
+            turn, size = self._waiting[0]
+            if not turn.cancelled():
+                if size > self._free:
+                    return
+                self._free -= size
+                turn.set_result(None)
+            self._waiting.popleft()

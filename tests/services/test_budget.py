@@ -95,12 +95,53 @@ async def test_cancelled_on_the_way_in_gives_back() -> None:
         pass
 
 
+async def test_cancelled_in_the_same_turn_as_the_place_becomes_free() -> None:
+    budget = Budget(10, max_waiting=10)
+    first, leaving, staying = Holder(budget, 10), Holder(budget, 10), Holder(budget, 10)
+    await settle()
+    first._go.set()
+    leaving.task.cancel()  # its future is cancelled at once; its own code runs after first's
+    await settle()
+    assert (first.task.exception(), leaving.task.cancelled(), staying.inside) == (None, True, True)
+    await staying.end()
+    async with asyncio.timeout(1), budget.hold(10):
+        pass
+
+
+async def test_who_has_left_does_not_fill_the_queue() -> None:
+    budget = Budget(10, max_waiting=2)
+    first, leaving, staying = Holder(budget, 10), Holder(budget, 10), Holder(budget, 10)
+    await settle()
+    staying.task.cancel()
+    await settle()
+    last = Holder(budget, 10)
+    await settle()
+    assert not last.task.done()
+    for holder in (first, leaving, last):
+        await holder.end()
+    assert not last.task.exception()
+
+
+async def test_all_leave_together() -> None:
+    budget = Budget(10, max_waiting=10)
+    holders = [Holder(budget, 10) for _ in range(6)]
+    await settle()
+    for holder in holders:
+        holder.task.cancel()
+    await asyncio.wait([holder.task for holder in holders])
+    assert all(holder.task.cancelled() for holder in holders)
+    async with asyncio.timeout(1), budget.hold(10):
+        pass
+
+
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(["begin", "end", "cancel"]), st.integers(1, 15)), max_size=40)
+    steps=st.lists(
+        st.tuples(st.sampled_from(["begin", "end", "cancel"]), st.integers(1, 15), st.booleans()), max_size=40
+    )
 )
-async def test_the_limit_holds_whatever_happens(steps: list[tuple[str, int]]) -> None:
+async def test_the_limit_holds_whatever_happens(steps: list[tuple[str, int, bool]]) -> None:
     budget, holders, sizes = Budget(10, max_waiting=100), [], {}
-    for step, number in steps:
+    for step, number, pause in steps:
         if step == "begin":
             holders.append(Holder(budget, number))
             sizes[holders[-1]] = min(number, 10)
@@ -110,11 +151,13 @@ async def test_the_limit_holds_whatever_happens(steps: list[tuple[str, int]]) ->
                 holder._go.set()
             else:
                 holder.task.cancel()
-        await settle()
+        if pause:  # without one, several things happen in one turn of the loop
+            await settle()
         assert sum(sizes[h] for h in holders if h.inside and not h.task.done()) <= 10
     for holder in holders:
         holder._go.set()
     if holders:
         await asyncio.wait([holder.task for holder in holders])
+    assert not [h for h in holders if not h.task.cancelled() and h.task.exception()]
     async with asyncio.timeout(1), budget.hold(10):
         pass
