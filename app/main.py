@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, process
 from app.api import auth as auth_routes
-from app.api import docs, errors, gen, health, image, models
+from app.api import docs, errors, gen, health, image, models, request_head
 from app.api.middleware import RequestLog
 from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
@@ -46,6 +46,9 @@ _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
 _BODIES = 4
 """Request bodies under way may hold this many times MAX_INFLIGHT_BYTES."""
+
+
+request_head.install()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -1,0 +1,122 @@
+"""Bounds a request's head, which uvicorn does not: 64 KiB (beyond: 431), within 10 seconds (slower: closed).
+
+uvicorn chooses its protocol class before it imports the application, so the class itself is changed.
+"""
+
+from asyncio import Transport
+from asyncio.events import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_BYTES = 64 * 1024
+SECONDS = 10.0
+
+_BODY = b'{"statusCode":431,"message":"Request Header Fields Too Large"}'
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: application/json; charset=utf-8\r\n"
+    b"x-error-code: payload_too_large\r\n"
+    b"content-length: %d\r\n"
+    b"connection: close\r\n\r\n%s"
+) % (len(_BODY), _BODY)
+
+
+class _Head:
+    """What a connection has sent of the next head, and the time that is left for it."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._timer: TimerHandle | None = None
+        self.bytes = 0
+
+    def begin(self) -> None:
+        """Start the clock, unless it runs."""
+        if self._timer is None:
+            self._timer = self._protocol.loop.call_later(SECONDS, self._late)
+
+    def end(self) -> None:
+        """The head, or the body that followed it, is complete."""
+        self.bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def refuse(self) -> None:
+        """Answer 431 and close. In the middle of another answer: close only."""
+        if self._idle():
+            self._protocol.transport.write(_TOO_LARGE)
+        self._protocol.transport.close()
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._idle():
+            self._protocol.transport.close()
+
+    def _idle(self) -> bool:
+        """Whether no answer is under way on this connection."""
+        cycle = self._protocol.cycle
+        return cycle is None or cycle.response_complete
+
+
+def install() -> None:
+    """Change uvicorn's protocol class. Does nothing the second time."""
+    protocol: Any = HttpToolsProtocol
+    if hasattr(protocol, "gateway_head"):
+        return
+    protocol.gateway_head = None
+    made, lost, received = protocol.connection_made, protocol.connection_lost, protocol.data_received
+    headers_complete, message_complete = protocol.on_headers_complete, protocol.on_message_complete
+    body, response_complete = protocol.on_body, protocol.on_response_complete
+
+    def connection_made(self: Any, transport: Transport) -> None:
+        made(self, transport)
+        self.gateway_head = _Head(self)
+        self.gateway_head.begin()
+
+    def connection_lost(self: Any, exc: Exception | None) -> None:
+        self.gateway_head.end()
+        lost(self, exc)
+
+    def data_received(self: Any, data: bytes) -> None:
+        """Feed the parser no more at once than may be head. Trailers and the frames of chunks count as head:
+        all that is not passed on as body."""
+        head: _Head = self.gateway_head
+        rest = memoryview(data)
+        while rest and not self.transport.is_closing():
+            if self.cycle is None or not self.cycle.more_body:
+                head.begin()
+            piece, rest = rest[: MAX_BYTES - head.bytes], rest[MAX_BYTES - head.bytes :]
+            head.bytes += len(piece)
+            received(self, piece)
+            if head.bytes >= MAX_BYTES:
+                head.refuse()
+
+    def on_headers_complete(self: Any) -> None:
+        self.gateway_head.end()
+        headers_complete(self)
+
+    def on_body(self: Any, data: bytes) -> None:
+        self.gateway_head.bytes = 0
+        body(self, data)
+
+    def on_message_complete(self: Any) -> None:
+        self.gateway_head.end()
+        message_complete(self)
+
+    def on_response_complete(self: Any) -> None:
+        if self.cycle.more_body:  # answered early: the rest of its body may not drip for ever
+            self.gateway_head.begin()
+        response_complete(self)
+
+    changed = (
+        connection_made,
+        connection_lost,
+        data_received,
+        on_headers_complete,
+        on_body,
+        on_message_complete,
+        on_response_complete,
+    )
+    for method in changed:
+        setattr(protocol, method.__name__, method)
