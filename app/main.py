@@ -28,6 +28,7 @@ from app.services.image import Images
 from app.services.jwks import Jwks
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
+from app.services.room import Room
 from app.services.tokens import Tokens
 from app.services.users import Users
 from app.settings import Settings, read_settings
@@ -44,9 +45,8 @@ _REWRITE_SHARE = 1 / 6
 """Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
-_BODIES = 4
-"""Request bodies under way may hold this many times MAX_INFLIGHT_BYTES."""
-
+_BODIES, _BODIES_OF_ONE_USER = 8, 4
+"""Request bodies under way may hold so many times MAX_INFLIGHT_BYTES, and those of one user."""
 
 request_head.install()
 
@@ -111,12 +111,13 @@ async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> A
         waiting = settings.max_queued_requests
         app.state.auth = auth
         app.state.rate_limit = limit
-        app.state.bodies = Budget(_BODIES * settings.max_inflight_bytes, waiting)
+        inflight = settings.max_inflight_bytes
+        app.state.bodies = Room(_BODIES * inflight, _BODIES_OF_ONE_USER * inflight)
         app.state.images = Images(
             provider=vertex,
             gallery=gallery,
             chain=chain,
-            budget=Budget(settings.max_inflight_bytes, waiting),
+            budget=Budget(inflight, waiting),
             catalogue=catalogue,
             allowed_prefixes=settings.allowed_prefixes,
         )

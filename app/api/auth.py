@@ -39,7 +39,7 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     if not auth.tokens.can_mint:
         raise HTTPException(404)
     await auth.admit(request.client.host if request.client else "")
-    answer = await auth.login(await read_body(request, LoginRequest))
+    answer = await auth.login(await read_body(request, contract=LoginRequest))
     response.headers["Cache-Control"] = "no-store"
     return answer
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from io import BytesIO
 from typing import Any, Literal, TypeVar
@@ -26,6 +26,8 @@ C = TypeVar("C", bound=Contract)
 T = TypeVar("T")
 Raw = Any
 Spelling = Literal["json", "urlencoded", "multipart"]
+Take = Callable[[int], Awaitable[None]]
+"""Returns when so many more bytes of the body may be kept in memory."""
 
 _MAX_JSON_COMMAS = 100_000
 """More values than any request has; a million of them would hold the interpreter for seconds."""
@@ -35,7 +37,11 @@ _OFF_LOOP_BYTES = 1024 * 1024
 """A body above this is parsed beside the event loop, as are bodies with pictures, which are decoded."""
 
 
-async def read_body(request: Request, contract: type[C]) -> C:
+async def _at_once(_size: int) -> None:
+    """Small bodies wait for no room."""
+
+
+async def read_body(request: Request, take: Take = _at_once, *, contract: type[C]) -> C:
     """Read the request's body into a contract type. Raises what `read_raw` raises."""
     catalogue: Catalogue = request.app.state.catalogue
 
@@ -44,32 +50,33 @@ async def read_body(request: Request, contract: type[C]) -> C:
             return read(contract, contract.from_form(raw), catalogue, text=True)
         return read(contract, raw, catalogue)
 
-    return await read_raw(request, build, max_bytes=contract.max_body_bytes, uploads=contract.uploads)
+    return await read_raw(request, take, build, max_bytes=contract.max_body_bytes, uploads=contract.uploads)
 
 
 async def read_raw(
-    request: Request, build: Callable[[Raw, Spelling], T], *, max_bytes: int, uploads: Uploads
+    request: Request, take: Take, build: Callable[[Raw, Spelling], T], *, max_bytes: int, uploads: Uploads
 ) -> T:
     """Read the request's body and `build` something of it, off the event loop when that takes its time.
 
     `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of a type that is not read here counts as
     empty, as in Nest. Raises InvalidRequest, PayloadTooLarge, UnsupportedMedia and RequestTimedOut.
     """
-    settings: Settings = request.app.state.settings
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMedia(f'unsupported content encoding "{encoding}"')
     media, options = parse_options_header(request.headers.get("content-type"))
-    limit, idle = settings.max_body_bytes or max_bytes, settings.body_idle_seconds
+    settings: Settings = request.app.state.settings
+    limit = settings.max_body_bytes or max_bytes
+    chunks = partial(_chunks, request, take, settings.body_idle_seconds)
     match media:
         case b"application/json":
-            data = await _receive(_chunks(request, limit, idle))
+            data = await _receive(chunks(limit))
             work = partial(_from_json, build, data, _charset(options))
         case b"application/x-www-form-urlencoded":
             limit = min(limit, _MAX_URLENCODED_BYTES)
-            data = await _receive(_chunks(request, limit, idle))
+            data = await _receive(chunks(limit))
             work = partial(_from_urlencoded, build, data, _charset(options, "iso-8859-1"))
         case b"multipart/form-data" if uploads:
-            form = await receive_form(_chunks(request, limit, idle), options, uploads)
+            form = await receive_form(chunks(limit), options, uploads)
             data = BytesIO()
             work = partial(build, form, "multipart")
         case _:
@@ -78,16 +85,16 @@ async def read_raw(
     return await off_loop(work) if slow else work()
 
 
-async def _chunks(request: Request, limit: int, idle_seconds: float) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int) -> AsyncIterator[bytes]:
     """The body as it arrives. Stops at the limit, when nothing comes for `idle_seconds`, when it drips."""
     declared = request.headers.get("content-length", "")
     left = limit - (int(declared) if declared.isdecimal() else 0)
     if left < 0:
         raise PayloadTooLarge
-    left = limit
-    started = time.monotonic()
+    left, seconds = limit, 0.0
     stream = request.stream()
     while True:
+        started = time.monotonic()
         try:
             async with asyncio.timeout(idle_seconds):
                 chunk = await anext(stream, None)
@@ -98,8 +105,10 @@ async def _chunks(request: Request, limit: int, idle_seconds: float) -> AsyncIte
         left -= len(chunk)
         if left < 0:
             raise PayloadTooLarge
-        if limit - left < _SLOWEST_BYTES_PER_SECOND * (time.monotonic() - started - idle_seconds):
+        seconds += time.monotonic() - started
+        if limit - left < _SLOWEST_BYTES_PER_SECOND * (seconds - idle_seconds):
             raise RequestTimedOut
+        await take(len(chunk))
         yield chunk
 
 

@@ -1,5 +1,6 @@
 """The six image routes."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -55,7 +56,8 @@ def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
 
 async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -> Response:
     images: Images = request.app.state.images
-    answer = await serve(request, who, lambda request: read_body(request, contract), images.make)
+    read = partial(read_body, contract=contract)
+    answer = await serve(request, who, read, images.make)
     request.scope["log"]["model"] = answer.model
     headers = {"X-Model-Requested": answer.requested_model} if answer.requested_model else None
     return json_response(answer, headers=headers)

@@ -6,18 +6,17 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from app.api.body import Take
 from app.api.errors import ClientGone
-from app.contract.errors import RequestTimedOut, UpstreamTimeout
+from app.contract.errors import RequestTimedOut, UpstreamTimeout, UpstreamUnavailable
 from app.ports import answer_by
 from app.services.auth import Caller
-from app.services.budget import Budget
 from app.services.limits import RateLimit
+from app.services.room import Room
 
 _BODY_COPIES = 3
 """A body's pictures stand in memory as text, as bytes, and as the message that goes out."""
-_CHUNKED_BYTES = 8 * 1024 * 1024
-_LARGEST_BYTES = 64 * 1024 * 1024
-"""image-edit's and image-customize's limit."""
+_RETRY_AFTER_SECONDS = 5
 
 B = TypeVar("B")
 T = TypeVar("T")
@@ -26,7 +25,7 @@ T = TypeVar("T")
 async def serve(
     request: Request,
     who: Caller,
-    read: Callable[[Request], Awaitable[B]],
+    read: Callable[[Request, Take], Awaitable[B]],
     work: Callable[[B], Coroutine[Any, Any, T]],
 ) -> T:
     """Rate limit, `read` the body, then `work`, which is cancelled when the client hangs up.
@@ -34,32 +33,27 @@ async def serve(
     One deadline covers it all. Raises `contract.errors`, and ClientGone.
     """
     state = request.app.state
-    bodies: Budget = state.bodies
+    room: Room = state.bodies
     request.scope["log"]["user"] = who.id
     await _throttle(request, who)
-    reading = False
     seconds = state.settings.request_timeout_seconds
     answer_by.set(asyncio.get_running_loop().time() + 0.9 * seconds)
-    try:
-        async with asyncio.timeout(seconds), bodies.hold(_BODY_COPIES * _body_bytes(request)):
-            reading = True
-            body = await read(request)
-            reading = False
-            if state.settings.log_prompts:
-                request.scope["log"]["prompt"] = getattr(body, "prompt", None)
-            return await _unless_hung_up(request, work(body))
-    except TimeoutError as exc:
-        raise (RequestTimedOut if reading else UpstreamTimeout) from exc
+    async with room.enter(who.id) as held:
 
+        async def take(size: int) -> None:
+            await room.take(held, _BODY_COPIES * size)
 
-def _body_bytes(request: Request) -> int:
-    """What the body will hold: as declared, or a guess when it comes in chunks. What no route reads waits for
-    no room: it is refused at once."""
-    declared = request.headers.get("content-length", "")
-    if not declared.isdecimal():
-        return _CHUNKED_BYTES
-    largest = request.app.state.settings.max_body_bytes or _LARGEST_BYTES
-    return int(declared) if int(declared) <= largest else 0
+        try:
+            async with asyncio.timeout(seconds):
+                body = await read(request, take)
+                held.arriving = False
+                if state.settings.log_prompts:
+                    request.scope["log"]["prompt"] = getattr(body, "prompt", None)
+                return await _unless_hung_up(request, work(body))
+        except TimeoutError as exc:
+            if held.waiting:
+                raise UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS) from exc
+            raise (RequestTimedOut if held.arriving else UpstreamTimeout) from exc
 
 
 async def _throttle(request: Request, who: Caller) -> None:

@@ -99,6 +99,19 @@ def test_an_endless_boundary_is_a_400(client: Client) -> None:
     assert answer.status_code == 400
 
 
+def test_bodies_that_drip_hold_nobody_up(client: Client, gateway_url: str, emulator: Emulator) -> None:
+    """Two of them declare more than there is room for; what counts is what has arrived."""
+    address = urlsplit(gateway_url)
+    with socket.socket() as one, socket.socket() as two:
+        for dripping in (one, two):
+            dripping.connect((address.hostname, address.port))
+            head = post(f"Content-Length: {64 * 1024 * 1024}", body='{"prompt": "', path=path("image-edit"))
+            dripping.sendall(head.replace("$TOKEN", token()).encode())
+        assert client.text_to_image("a lighthouse").status_code == 200
+        upscale = client.post(path("image-upscale"), as_json({"image": encoded(Image.new("L", (64, 64)))}))
+        assert upscale.status_code == 200
+
+
 def scans(count: int) -> bytes:
     """A progressive JPEG whose last scan, of a few bytes, is there `count` times more."""
     file = BytesIO()
