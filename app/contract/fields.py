@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import MinLen
+from annotated_types import MaxLen, MinLen
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -122,8 +122,11 @@ class AtMost:
 
 # ── types ────────────────────────────────────────────────────────────────────────────────────────────────
 
-Text = Annotated[str, Strict()]
-NonEmptyText = Annotated[str, Strict(), MinLen(1)]
+MAX_TEXT_CHARACTERS = 32_000
+"""Of a prompt, and of any other text. No model reads as much."""
+
+Text = Annotated[str, Strict(), MaxLen(MAX_TEXT_CHARACTERS)]
+NonEmptyText = Annotated[str, Strict(), MinLen(1), MaxLen(MAX_TEXT_CHARACTERS)]
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_whole)]

@@ -325,6 +325,8 @@ def _scalar(rule: _Rule, value: Raw, catalogue: Catalogue) -> Iterator[str]:
             yield "should not be empty"
         if not isinstance(value, str | bytes if rule.mark(PictureText) else str):
             yield "must be a string"
+        elif (most := rule.mark(MaxLen)) and len(value) > most.max_length:
+            yield f"must be shorter than or equal to {most.max_length} characters"
 
 
 def _numeric(rule: _Rule, value: Raw) -> Iterator[str]:

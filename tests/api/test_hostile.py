@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.emulator.server import Emulator
-from tests.api.bodies import as_json, body, path
+from tests.api.bodies import as_json, body, path, replaced
 from tests.api.conftest import SECRET, Client, Start, token
 
 PATH = "/api/v1/image/text-to-image"
@@ -72,6 +72,32 @@ def test_wrong_values_are_told_by_field(client: Client, fields: dict[str, Any], 
     body = client.text_to_image(**{"prompt": "x", **fields}).json()
     assert body["statusCode"] == 400
     assert body["message"][0].startswith(sentence)
+
+
+LONGEST = 32_000
+
+
+@pytest.mark.parametrize(
+    ("operation", "field"),
+    [
+        ("text-to-image", "prompt"),
+        ("text-to-image", "negativePrompt"),
+        ("image-upscale", "prompt"),
+        ("image-edit", "prompt"),
+        ("image-customize", "prompt"),
+        ("image-customize", "negativePrompt"),
+        ("image-customize", "referenceImages.0.subjectImageConfig.subjectDescription"),
+        ("product-recontext", "prompt"),
+    ],
+)
+def test_endless_texts_are_told_by_field(client: Client, operation: str, field: str) -> None:
+    wish = {"prompt": "a"} if operation == "text-to-image" else as_json(body(operation))
+    answer = client.post(path(operation), replaced(wish, field, "a" * (LONGEST + 1)))
+    assert answer.json() == {
+        "statusCode": 400,
+        "message": [f"{field} must be shorter than or equal to {LONGEST} characters"],
+        "error": "Bad Request",
+    }
 
 
 INTEGER = "must be an integer number"
