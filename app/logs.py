@@ -2,8 +2,29 @@
 
 import logging
 import sys
+import traceback
 
 import structlog
+
+_MAX_PLACES = 12
+
+
+def causes(exc: BaseException | None) -> str:
+    """The classes of an exception and of its causes: `UpstreamUnavailable < ServiceUnavailable`.
+
+    No messages: they may hold a vendor's text, project ids, prompts.
+    """
+    names = []
+    while exc is not None:
+        names.append(type(exc).__name__)
+        exc = exc.__cause__
+    return " < ".join(names)
+
+
+def places(exc: BaseException | None) -> list[str]:
+    """Where an exception was raised, the innermost function last: `app/services/gen.py:94 make`."""
+    frames = traceback.extract_tb(exc.__traceback__ if exc else None)
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_PLACES:]]
 
 
 def configure(level: str) -> None:
@@ -19,10 +40,10 @@ def configure(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     # No local variables in tracebacks: pictures and prompts stay out of the log.
-    traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     render: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.ExceptionRenderer(traceback),
+        structlog.processors.ExceptionRenderer(exceptions),
         structlog.processors.JSONRenderer(),
     ]
     handler = logging.StreamHandler(sys.stdout)

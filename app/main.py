@@ -1,6 +1,7 @@
 """Plugs everything together: `create_app(settings)`."""
 
 import asyncio
+import math
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 _UPLOADS = 16
 _BEDROCK_CALLS = 64
 """Requests of /gen that are worked on at once: each holds a thread, and up to 5 MB."""
+_REWRITES = 64
+"""Prompts that Claude works on at once."""
 _REWRITE_SHARE = 1 / 6
 """Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
@@ -49,6 +52,22 @@ _BODIES, _BODIES_OF_ONE_USER = 8, 4
 """Request bodies under way may hold so many times MAX_INFLIGHT_BYTES, and those of one user."""
 
 request_head.install()
+
+_EXPOSED = [
+    "Idempotency-Replayed",
+    "Location",
+    "Retry-After",
+    "X-Cost-USD",
+    "X-Error-Code",
+    "X-Error-Hint",
+    "X-Model-Requested",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Receipt-Id",
+    "X-Request-Id",
+]
+"""Headers that scripts in browsers may read."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -78,15 +97,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)
-    if settings.cors_origins:
+    app.add_middleware(RequestLog)
+    if settings.cors_origins:  # around the log, whose answer to a crash browsers may read too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Model-Requested", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Trouble"],
+            expose_headers=_EXPOSED,
         )
-    app.add_middleware(RequestLog)
     return app
 
 
@@ -105,7 +124,13 @@ async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> A
         vertex = _build_vertex(settings, stack)
         bedrock = _build_bedrock(settings, catalogue, stack)
         claude = _build_claude(settings, stack)
-        gallery = Gallery(storage, spool, settings.gcs_bucket)
+        gallery = Gallery(
+            storage,
+            spool,
+            settings.gcs_bucket,
+            wait_seconds=settings.upload_wait_seconds,
+            retry_after=math.ceil(settings.spool_seconds),
+        )
         stack.push_async_callback(gallery.aclose)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
         waiting = settings.max_queued_requests
@@ -128,6 +153,7 @@ async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> A
             chain=chain,
             rewrite_chain=Chain(catalogue),
             budget=Budget(_BEDROCK_CALLS, waiting),
+            rewrites=Budget(_REWRITES, waiting),
             catalogue=catalogue,
             rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
         )
@@ -199,7 +225,7 @@ def _build_storage(settings: Settings, stack: AsyncExitStack) -> "tuple[Gcs, Spo
         timeout_seconds=settings.upload_seconds,
     )
     stack.push_async_callback(storage.aclose)
-    spool = Spool(settings.spool_dir)
+    spool = Spool(settings.spool_dir, min_free_bytes=settings.spool_min_free_bytes)
     draining = asyncio.create_task(spool.run(storage, settings.spool_seconds))
     stack.push_async_callback(_end, draining)
     return storage, spool

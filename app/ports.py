@@ -38,6 +38,9 @@ class Provider(Protocol[Request]):
 class Storage(Protocol):
     """Where pictures go."""
 
+    def url(self, name: str, /, *, bucket: str) -> str:
+        """The public URL of an object, whether or not it is there yet."""
+
     async def save(
         self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
     ) -> str:
@@ -55,6 +58,9 @@ class Spool(Protocol):
 
     async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
         """Keep the picture until the store is back; it will be saved there under the same name."""
+
+    async def ready(self) -> None:
+        """Return when a picture could be kept; raise OSError when not."""
 
 
 class Part(Protocol):

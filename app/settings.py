@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     public_base_url: str = ""
     spool_dir: Path = Path("data/spool")
     spool_seconds: float = Field(15, gt=0)
+    spool_min_free_bytes: int = Field(256_000_000, ge=0)
     upload_seconds: float = Field(60, gt=0)
+    upload_wait_seconds: float = Field(10, gt=0)
 
     models_file: Path | None = None
     retired_models: Literal["follow", "refuse"] = "follow"

@@ -79,10 +79,19 @@ async def read_raw(
             form = await receive_form(chunks(limit), options, uploads)
             data = BytesIO()
             work = partial(build, form, "multipart")
+        case b"" if _has_body(request):
+            raise InvalidRequest(
+                "The body has no Content-Type: send application/json"
+                + (" or multipart/form-data" if uploads else "")
+            )
         case _:
             return build({}, "json")
     slow = data.tell() > _OFF_LOOP_BYTES or uploads
     return await off_loop(work) if slow else work()
+
+
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
 async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int) -> AsyncIterator[bytes]:

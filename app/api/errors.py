@@ -2,7 +2,7 @@
 
 import logging
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -14,6 +14,7 @@ from app.contract import errors
 from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
 from app.contract.safety import Block
+from app.logs import causes, places
 
 Body = dict[str, Any]
 
@@ -22,18 +23,42 @@ log = structlog.get_logger()
 _INTERNAL = "Terjadi kesalahan internal"
 """The document's sentence for every 500. It never says more."""
 
-_STATUS: dict[type[errors.GatewayError], int] = {
-    errors.InvalidRequest: 400,
-    errors.SafetyBlocked: 400,
-    errors.Unauthorized: 401,
-    errors.RouteNotFound: 404,
-    errors.RequestTimedOut: 408,
-    errors.PayloadTooLarge: 413,
-    errors.UnsupportedMedia: 415,
-    errors.RateLimited: 429,
-    errors.UpstreamFailed: 500,
-    errors.UpstreamUnavailable: 503,
-    errors.UpstreamTimeout: 504,
+Code = Literal[
+    "validation",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "payload_too_large",
+    "unsupported_media",
+    "too_many_requests",
+    "budget_exhausted",
+    "key_reused",
+    "key_in_flight",
+    "blocked",
+    "vendor_quota",
+    "vendor_failed",
+    "vendor_unavailable",
+    "timeout",
+    "busy",
+    "storage_down",
+    "internal",
+]
+"""Every value of the header X-Error-Code (docs/errors.md)."""
+
+_STATUS: dict[type[errors.GatewayError], tuple[int, Code]] = {
+    errors.InvalidRequest: (400, "validation"),
+    errors.SafetyBlocked: (400, "blocked"),
+    errors.Unauthorized: (401, "unauthorized"),
+    errors.RouteNotFound: (404, "not_found"),
+    errors.RequestTimedOut: (408, "timeout"),
+    errors.PayloadTooLarge: (413, "payload_too_large"),
+    errors.UnsupportedMedia: (415, "unsupported_media"),
+    errors.RateLimited: (429, "too_many_requests"),
+    errors.UpstreamFailed: (500, "vendor_failed"),
+    errors.UpstreamUnavailable: (503, "vendor_unavailable"),
+    errors.Busy: (503, "busy"),
+    errors.StorageDown: (503, "storage_down"),
+    errors.UpstreamTimeout: (504, "timeout"),
 }
 
 GEN_PATHS = ("/gen", "/pro/gen")
@@ -43,7 +68,19 @@ class ClientGone(Exception):
     """The client hung up; nobody reads an answer."""
 
 
+class Crashed(errors.UpstreamFailed):
+    """A failure that nobody foresaw. For the caller it looks like any other 500."""
+
+
 def status(error: errors.GatewayError) -> int:
+    return _status(error)[0]
+
+
+def _status(error: errors.GatewayError) -> tuple[int, Code]:
+    if isinstance(error, errors.RateLimited) and error.by_vendor:
+        return 429, "vendor_quota"
+    if isinstance(error, Crashed):
+        return 500, "internal"
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
@@ -67,6 +104,8 @@ def nest(error: errors.GatewayError) -> Body:
             return {"statusCode": code, "message": "ThrottlerException: Too Many Requests"}
         case errors.UpstreamFailed():
             return {"statusCode": code, "message": _INTERNAL}
+        case errors.StorageDown(pending=pending) if pending:
+            return {"statusCode": code, "message": phrase, "pending": pending}
         case _:
             return {"statusCode": code, "message": phrase}
 
@@ -81,16 +120,25 @@ def _blocked(block: Block) -> Body:
 def gen(error: errors.GatewayError) -> Body:
     """`/gen`'s body: a sentence, and details that may help the caller."""
     code = status(error)
-    details: str | None = None
+    details: str | None = getattr(error, "hint", None)
     match error:
         case errors.SafetyBlocked():
             text, details = error.block.message, error.block.hint or "Rephrase the prompt and try again"
         case InvalidGen():
             text, details = error.error, error.details
         case errors.InvalidRequest():  # the body's parser, or a model that is retired
-            text, _, details = error.message.partition(": ")
+            text, _, rest = error.message.partition(": ")
+            details = details or rest
         case errors.UpstreamFailed():
             text = "Internal Server Error"
+        case errors.StorageDown(pending=pending) if pending:
+            details = "The picture is made and will be at the URL under 'pending' when the storage is back"
+            return {
+                "status": "error",
+                "error": HTTPStatus(code).phrase,
+                "details": details,
+                "pending": pending,
+            }
         case errors.RouteNotFound() | errors.UnsupportedMedia() | errors.PayloadTooLarge():
             text = error.message
         case _:
@@ -111,25 +159,48 @@ _GEN_DETAILS = {
 
 
 def respond(request: Request, error: errors.GatewayError) -> Response:
-    """Log the failure (the reason is in `__cause__`) and answer it."""
-    code = status(error)
-    level = logging.ERROR if code >= 500 else logging.INFO
-    log.log(
-        level,
-        "request failed",
-        status=code,
-        error=type(error).__name__,
-        exc_info=error if code >= 500 else None,
-    )
+    """Log the failure and answer it."""
+    number, code = _status(error)
+    _log(error, number, code)
     body = gen(error) if request.url.path in GEN_PATHS else nest(error)
-    retry_after = getattr(error, "retry_after", None)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return json_response(body, code, headers, head=request.method == "HEAD")
+    headers: dict[str, str] = {"X-Error-Code": code}
+    if (retry_after := getattr(error, "retry_after", None)) is not None:
+        headers["Retry-After"] = str(retry_after)
+    if hint := getattr(error, "hint", None):
+        headers["X-Error-Hint"] = hint
+    return json_response(body, number, headers, head=request.method == "HEAD")
+
+
+def _log(error: errors.GatewayError, number: int, code: Code) -> None:
+    """Say why, without values: rules that were broken, the vendor's code, the classes of the causes."""
+    fields: dict[str, object] = {"status": number, "code": code}
+    if isinstance(error, errors.InvalidRequest):
+        fields["rules"] = [rule[:_MAX_RULE] for rule in (error.sentences or (error.message,))[:_MAX_RULES]]
+    if error.__cause__:
+        fields["cause"] = causes(error.__cause__)
+    if vendor_code := _vendor_code(error):
+        fields["vendor_code"] = vendor_code
+    if isinstance(error, Crashed):
+        fields["trace"] = places(error.__cause__)
+    log.log(logging.ERROR if number >= 500 else logging.INFO, "request failed", **fields)
+
+
+_MAX_RULES, _MAX_RULE = 5, 200
+"""Of one request, in the log: how many broken rules, and how many characters of each."""
+
+
+def _vendor_code(error: BaseException | None) -> str | None:
+    """The code of the failure that the vendor told, here or among the causes."""
+    while error is not None:
+        if isinstance(error, errors.GatewayError) and error.vendor_code:
+            return error.vendor_code
+        error = error.__cause__
+    return None
 
 
 def crashed(request: Request, exc: Exception) -> Response:
     """The answer to a failure that nobody foresaw: the document's 500."""
-    error = errors.UpstreamFailed()
+    error = Crashed()
     error.__cause__ = exc
     return respond(request, error)
 

@@ -1,7 +1,7 @@
 """Reading `multipart/form-data` as it arrives: every file is in memory once."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -18,6 +18,7 @@ Raw = Any
 
 MAX_FIELDS = 1000
 _MAX_PREAMBLE_BYTES = 64 * 1024
+_LAST_INDEX = re.compile(r"\[\d*\]$")
 
 
 async def receive_form(
@@ -39,8 +40,15 @@ async def receive_form(
         raise PayloadTooLarge(file=True) from exc
     if not form.complete:
         raise InvalidRequest("Multipart: Unexpected end of form")
-    names = {name for name, _ in form.files}
-    return nest([*((name, text) for name, text in form.texts if name not in names), *form.files])
+    return nest([*_texts_beside(form), *form.files])
+
+
+def _texts_beside(form: "_Form") -> Iterator[tuple[str, str]]:
+    """The texts of a form without those that a file replaces: any of its name, and empty ones of its list."""
+    files = {name for name, _ in form.files}
+    for name, text in form.texts:
+        if name not in files and (text or _LAST_INDEX.sub("", name) not in files):
+            yield name, text
 
 
 async def _from_first_boundary(chunks: AsyncIterator[bytes], delimiter: bytes) -> AsyncIterator[bytes]:
@@ -121,7 +129,10 @@ class _Form:
         shape = re.sub(r"\[\d+\]", "[]", self._name)
         most = self.uploads.get(shape, 0)
         if most is not None and sum(name == self._name for name, _ in self.files) >= most:
-            raise InvalidRequest(f"Unexpected field - {self._name[:100]}")
+            names = ", ".join(name.replace("[]", "[0]") for name in self.uploads)
+            raise InvalidRequest(
+                f"Unexpected field - {self._name[:100]}", hint=f"Files are taken in: {names}"
+            )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._keep is None:

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from app.api.body import Take
 from app.api.errors import ClientGone
-from app.contract.errors import RequestTimedOut, UpstreamTimeout, UpstreamUnavailable
+from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
 from app.ports import answer_by
 from app.services.auth import Caller
 from app.services.limits import RateLimit
@@ -52,7 +52,7 @@ async def serve(
                 return await _unless_hung_up(request, work(body))
         except TimeoutError as exc:
             if held.waiting:
-                raise UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS) from exc
+                raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
             raise (RequestTimedOut if held.arriving else UpstreamTimeout) from exc
 
 

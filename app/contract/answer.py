@@ -58,13 +58,17 @@ class Prediction(Answer):
 
 
 class StoredImages(Answer):
-    """`requested_model` is there when another model than the named one made the pictures."""
+    """`requested_model` is there when another model than the named one made the pictures.
+
+    `pending`: pictures that were made and wait for the storage; their URLs will work.
+    """
 
     success: Literal[True] = True
     model: str
     requested_model: str | None = None
     images: tuple[StoredImage, ...]
     filtered: tuple[Filtered, ...] | None = None
+    pending: tuple[StoredImage, ...] | None = None
 
 
 class Predictions(Answer):
@@ -72,3 +76,4 @@ class Predictions(Answer):
     model: str
     requested_model: str | None = None
     filtered: tuple[Filtered, ...] | None = None
+    pending: tuple[StoredImage, ...] | None = None

@@ -11,7 +11,9 @@ GatewayError
 ├── RateLimited           429
 ├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
 │   └── ModelGone         ---   the vendor no longer has this model; services go on along the chain
-├── UpstreamUnavailable   503
+├── UpstreamUnavailable   503   the vendor is down for now
+│   ├── Busy              503   the gateway is: a queue is full, or the database does not answer
+│   └── StorageDown       503   pictures cannot be stored for now
 └── UpstreamTimeout       504
 
 An error's message is public. The private reason travels as `__cause__` and is only logged.
@@ -20,11 +22,17 @@ Statuses and bodies are made in `api/errors.py`.
 
 from collections.abc import Sequence
 
+from app.contract.answer import StoredImage
 from app.contract.safety import Block
 
 
 class GatewayError(Exception):
-    """A failure the caller is told about. `message` is public."""
+    """A failure the caller is told about. `message` is public.
+
+    `vendor_code` is the vendor's name for its failure. For the log; its text may hold project ids.
+    """
+
+    vendor_code: str | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -32,11 +40,15 @@ class GatewayError(Exception):
 
 
 class InvalidRequest(GatewayError):
-    """The request breaks a rule. `sentences` is set when each broken rule has one (a list in the body)."""
+    """The request breaks a rule. `sentences` is set when each broken rule has one (a list in the body).
 
-    def __init__(self, message: str | Sequence[str]) -> None:
+    `hint` says what would be right where the sentence, which clients know by heart, does not.
+    """
+
+    def __init__(self, message: str | Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message if isinstance(message, str) else "; ".join(message))
         self.sentences = None if isinstance(message, str) else tuple(message)
+        self.hint = hint
 
 
 class SafetyBlocked(GatewayError):
@@ -93,11 +105,23 @@ class ModelGone(UpstreamFailed):
 
 
 class UpstreamUnavailable(GatewayError):
-    """The vendor, the store or our own queue is full for now. `retry_after` in seconds."""
+    """The vendor or the store is down for now. `retry_after` in seconds."""
 
     def __init__(self, message: str = "", *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Busy(UpstreamUnavailable):
+    """The gateway cannot take the request now: a queue is full, or its database does not answer."""
+
+
+class StorageDown(UpstreamUnavailable):
+    """Nothing could be stored for now. `pending`: pictures that are paid for, and will be at their URLs."""
+
+    def __init__(self, pending: tuple[StoredImage, ...] = (), *, retry_after: int | None = None) -> None:
+        super().__init__(retry_after=retry_after)
+        self.pending = pending
 
 
 class UpstreamTimeout(GatewayError):

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from app.contract.answer import Base64Picture
 from app.contract.errors import InvalidRequest
+from app.contract.models import Model
 from app.contract.pictures import (
     NotAPicture,
     Picture,
@@ -164,6 +165,19 @@ class Img2Img(_Gen):
 GenRequest = Text2Img | Img2Img
 
 GEN_REQUEST: TypeAdapter[GenRequest] = TypeAdapter(Annotated[GenRequest, Field(discriminator="mode")])
+
+
+def refusal(request: GenRequest, model: Model) -> InvalidGen | None:
+    """Why this model cannot take the request; None when it can. A long prompt is no reason: it is cut."""
+    if request.mode not in model.operations:
+        return InvalidGen("Invalid mode", f"The model {model.id} does not do {request.mode}")
+    limit = model.prompt_characters
+    if limit and len(request.negative_prompt) > limit:
+        return InvalidGen(
+            "Invalid negative_prompt",
+            f"The 'negative_prompt' field must be at most {limit} characters for the model {model.id}",
+        )
+    return None
 
 
 def read_gen(values: Any, *, text: bool) -> GenRequest:

@@ -1,8 +1,11 @@
 """Claude, who rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
 
 import asyncio
+import re
 from html import escape
 from typing import TYPE_CHECKING, Literal
+
+import structlog
 
 from app.contract.errors import (
     GatewayError,
@@ -42,6 +45,9 @@ characters between <characters> and </characters>.
 
 Reply with the rewritten prompt only: no introduction, no quotation marks, no tags."""
 
+log = structlog.get_logger()
+
+_CODE = re.compile(r"[a-z_]{1,64}")
 _MAX_TOKENS = 512
 _CONNECT_SECONDS = 5
 _PAUSE_SECONDS = 0.5
@@ -82,13 +88,14 @@ class Claude:
     async def rewrite(self, prompt: str, model: Model, /, *, language: str | None, characters: int) -> str:
         """The prompt in better English, at most so many characters. `language` is the caller's word on it.
 
-        Raises ModelGone, and other contract errors for a refusal, an empty answer or a failure.
+        Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
         try:
-            answer = await self._ask(_message(prompt, language, characters), model)
-        except Exception as exc:
+            return _read(await self._ask(_message(prompt, language, characters), model), characters)
+        except GatewayError:
+            raise
+        except Exception as exc:  # the SDK does not check what it reads: a message may be anything
             raise translate(exc, model) from exc
-        return _read(answer, characters)
 
     async def ready(self) -> None:
         """Return when the platform can be reached; raise OSError or TimeoutError when it cannot."""
@@ -109,6 +116,7 @@ class Claude:
             forbidden = exc.response.headers.get("x-should-retry") == "false"
             if exc.status_code not in _NOT_NOW or forbidden or pause > _LONGEST_PAUSE_SECONDS:
                 raise
+            log.warning("call is made again", model=model.id, vendor_code=_code(exc), seconds=pause)
         await asyncio.sleep(pause)
         return await self._call(client, message, model)
 
@@ -168,6 +176,20 @@ def _read(answer: "Message", characters: int) -> str:
 
 def translate(exc: Exception, model: Model) -> GatewayError:
     """Every failure as one of ours; without credentials it is boto3's or google-auth's own."""
+    error = _meaning(exc, model)
+    error.vendor_code = _code(exc)
+    return error
+
+
+def _code(exc: Exception) -> str:
+    """Anthropic's name of the failure, as rate_limit_error; the exception's own where it gave none."""
+    body = getattr(exc, "body", None)
+    error = body.get("error") if isinstance(body, dict) else None
+    kind = error.get("type") if isinstance(error, dict) else None
+    return kind if isinstance(kind, str) and _CODE.fullmatch(kind) else type(exc).__name__
+
+
+def _meaning(exc: Exception, model: Model) -> GatewayError:
     from anthropic import APIStatusError, APITimeoutError, NotFoundError
 
     if isinstance(exc, APITimeoutError):

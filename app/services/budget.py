@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.contract.errors import UpstreamUnavailable
+from app.contract.errors import Busy
 
 _RETRY_AFTER_SECONDS = 5
 
@@ -14,7 +14,7 @@ class Budget:
     """A limit with a queue in front, first come first served.
 
     An SDK delivers an answer whole, so memory is bounded by how many calls may be under way. Callers above
-    the limit wait within their own deadline; beyond `max_waiting` of them UpstreamUnavailable is raised.
+    the limit wait within their own deadline; beyond `max_waiting` of them Busy is raised.
     """
 
     def __init__(self, limit: int, max_waiting: int) -> None:
@@ -39,7 +39,7 @@ class Budget:
             self._free -= size
             return
         if len(self._waiting) >= self._max_waiting:
-            raise UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS)
+            raise Busy(retry_after=_RETRY_AFTER_SECONDS)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, size))
         try:

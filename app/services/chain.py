@@ -28,15 +28,25 @@ class Chain:
         self._clock = clock
         self._gone_until: dict[str, float] = {}
 
-    async def run(self, model_id: str, attempt: Callable[[Model], Awaitable[T]]) -> tuple[Model, T]:
-        """Try each model until one is served. Returns the model that answered, and its answer.
+    def candidates(self, model_id: str) -> tuple[Model, ...]:
+        """The models that may serve a request for this one, in the order in which they are tried."""
+        models = tuple(self._catalogue.chain(model_id))
+        return models if self._follow else models[:1]
+
+    async def run(
+        self,
+        model_id: str,
+        attempt: Callable[[Model], Awaitable[T]],
+        takes: Callable[[Model], bool] = lambda _model: True,
+    ) -> tuple[Model, T]:
+        """Try each model that `takes` the request until one is served. Returns that model, and its answer.
 
         Raises InvalidRequest for a retired model when not following, UpstreamFailed at the chain's end, and
         whatever `attempt` raises but ModelGone.
         """
         gone: ModelGone | None = None
-        for model in self._catalogue.chain(model_id):
-            if self._gone_until.get(model.id, 0) <= self._clock():
+        for model in self.candidates(model_id):
+            if takes(model) and self._gone_until.get(model.id, 0) <= self._clock():
                 try:
                     return model, await attempt(model)
                 except ModelGone as exc:

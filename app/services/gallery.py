@@ -1,72 +1,114 @@
-"""Where finished pictures are stored: in a bucket, or on the spool while storage is down."""
+"""Where finished pictures are stored: in a bucket, or on the spool while storage is slow or down."""
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 
-from app.contract.errors import UpstreamUnavailable
+from app.contract.answer import StoredImage
+from app.contract.errors import StorageDown, UpstreamFailed
 from app.contract.models import Model, Operation
 from app.contract.pictures import EXTENSIONS, Picture
+from app.logs import causes
 from app.ports import Spool, Storage
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
+
+_CHECK_SECONDS = 1.0
+"""How long one look at the spool counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One picture in its place."""
+    """One picture in its place; `pending` when it is on its way there. `name` is the object's."""
 
-    picture: Picture
     bucket: str
     name: str
     url: str
+    mime_type: str
     generated_at: datetime
+    pending: bool
+
+    @property
+    def image(self) -> StoredImage:
+        """As the API documents show it."""
+        generated_at = self.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return StoredImage(
+            url=self.url,
+            filename=self.name.rpartition("/")[2],
+            mime_type=self.mime_type,
+            generated_at=generated_at,
+        )
 
 
-@dataclass(frozen=True, slots=True)
 class Gallery:
-    """Stores pictures in `bucket`, or under the `gs://` URI that a caller named."""
+    """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
-    storage: Storage
-    spool: Spool
-    bucket: str
-    _storing: set[asyncio.Task[tuple[Stored, ...]]] = field(default_factory=set)
+    A caller waits at most `wait_seconds` for storage. What is not in the bucket then waits on the spool, and
+    will be at its URL. `retry_after` (seconds) is what callers are told when nothing could be stored.
+    """
+
+    def __init__(
+        self, storage: Storage, spool: Spool, bucket: str, *, wait_seconds: float = 10, retry_after: int = 15
+    ) -> None:
+        self._storage = storage
+        self._spool = spool
+        self._bucket = bucket
+        self._wait_seconds = wait_seconds
+        self._retry_after = retry_after
+        self._storing: set[asyncio.Task[object]] = set()
+        self._checked = -_CHECK_SECONDS
+
+    async def check(self) -> None:
+        """Return when a picture could be kept if storage was down: ask before paying. Raises StorageDown."""
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
+            return
+        try:
+            await self._spool.ready()
+        except OSError as exc:
+            log.warning("the spool takes no pictures: nothing is sold", cause=causes(exc))
+            raise StorageDown(retry_after=self._retry_after) from exc
+        self._checked = time.monotonic()
 
     async def store(
         self, pictures: tuple[Picture, ...], operation: Operation, model: Model, uri: str | None = None
     ) -> tuple[Stored, ...]:
         """Store all pictures at once. They are paid for: once begun, it goes on when the caller has left.
 
-        Raises UpstreamUnavailable when a picture had to be left on the spool.
+        Raises StorageDown, which names the URLs that will work, when none could be stored in time.
         """
-        task = asyncio.create_task(self._save_all(pictures, operation, model, uri))
-        self._storing.add(task)
-        task.add_done_callback(self._stored)
-        return await asyncio.shield(task)
+        stored = await asyncio.shield(self._task(self._store_all(pictures, operation, model, uri)))
+        if all(one.pending for one in stored):
+            raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
+        return stored
 
     async def aclose(self) -> None:
         """Wait for pictures that are still being stored."""
-        await asyncio.gather(*self._storing, return_exceptions=True)
+        while self._storing:
+            await asyncio.wait(self._storing)
 
-    def _stored(self, task: asyncio.Task[tuple[Stored, ...]]) -> None:
-        self._storing.discard(task)
-        if not task.cancelled():
-            task.exception()  # a caller who has left does not ask for it; the failure is logged already
-
-    async def _save_all(
+    async def _store_all(
         self, pictures: tuple[Picture, ...], operation: Operation, model: Model, uri: str | None
     ) -> tuple[Stored, ...]:
-        saved = await asyncio.gather(
-            *(self._save(picture, operation, model, uri) for picture in pictures), return_exceptions=True
+        outcomes = await asyncio.gather(
+            *(self._store(picture, operation, model, uri) for picture in pictures), return_exceptions=True
         )
-        if failures := [one for one in saved if isinstance(one, BaseException)]:
-            raise failures[0]
-        return tuple(one for one in saved if isinstance(one, Stored))
+        stored = tuple(one for one in outcomes if isinstance(one, Stored))
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                log.error("a paid picture is lost", cause=causes(outcome))
+                if not stored:
+                    raise outcome
+        return stored
 
-    async def _save(self, picture: Picture, operation: Operation, model: Model, uri: str | None) -> Stored:
+    async def _store(self, picture: Picture, operation: Operation, model: Model, uri: str | None) -> Stored:
         now = datetime.now(UTC)
         filename = (
             f"{now:%Y%m%d_%H%M%S}_{model.short}_{operation}_{secrets.token_hex(12)}"
@@ -74,17 +116,42 @@ class Gallery:
         )
         bucket, folder = self._place(operation, uri)
         name = folder + filename
+        upload = self._task(self._storage.save(name, picture, bucket=bucket))
+        await asyncio.wait((upload,), timeout=self._wait_seconds)
+        pending = not upload.done() or upload.exception() is not None
+        if pending:
+            await self._keep(name, picture, bucket, upload)
+        url = self._storage.url(name, bucket=bucket)
+        return Stored(bucket, name, url, picture.mime_type, now, pending)
+
+    async def _keep(self, name: str, picture: Picture, bucket: str, upload: "asyncio.Task[str]") -> None:
+        """Put the picture on the spool. Raises UpstreamFailed if that fails and the upload has failed too."""
+        cause = causes(upload.exception()) if upload.done() else "slow"
+        log.warning("a picture goes to the spool", bucket=bucket, object=name, cause=cause)
         try:
-            url = await self.storage.save(name, picture, bucket=bucket)
-        except Exception as exc:  # whatever it was, the picture is paid for
-            log.exception("upload failed, picture goes to the spool", bucket=bucket, object=name)
-            await self.spool.keep(name, picture, bucket)
-            raise UpstreamUnavailable from exc
-        return Stored(picture, bucket, name, url, now)
+            await self._spool.keep(name, picture, bucket)
+        except UpstreamFailed as exc:
+            if upload.done():
+                raise
+            log.error("the spool does not take it: its upload goes on", object=name, cause=causes(exc))
+        else:
+            upload.cancel()
+
+    def _task(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
+        """Run it to its end, though the caller leaves."""
+        task = asyncio.create_task(work)
+        self._storing.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[object]") -> None:
+        self._storing.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller who has left does not ask for it; the failure is logged already
 
     def _place(self, operation: Operation, uri: str | None) -> tuple[str, str]:
         """Bucket and folder."""
         if uri is None:
-            return self.bucket, f"images/generated/{operation}/"
+            return self._bucket, f"images/generated/{operation}/"
         bucket, _, folder = uri.removeprefix("gs://").partition("/")
         return bucket, folder.rstrip("/") + "/" if folder else ""

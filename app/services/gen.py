@@ -16,10 +16,12 @@ from app.contract.gen import (
     InvalidGen,
     Metadata,
     fit_words,
+    refusal,
 )
 from app.contract.models import Catalogue, Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
 from app.contract.pixels import fit, normalise
+from app.logs import causes
 from app.ports import Generation, Provider
 from app.services.budget import Budget
 from app.services.chain import Chain
@@ -49,7 +51,8 @@ class _Drawing:
 class Gen:
     """`chain` finds who draws; `rewrite_chain` who rewrites, and follows always, for no caller names Claude.
 
-    `budget` counts requests. `rewrite_seconds` is all the time a rewrite may take.
+    `budget` counts pictures that are being drawn, `rewrites` prompts that are being rewritten: a slow Claude
+    holds up nobody who did not ask for a rewrite. `rewrite_seconds` is all the time a rewrite may take.
     """
 
     provider: Provider[GenRequest]
@@ -58,18 +61,22 @@ class Gen:
     chain: Chain
     rewrite_chain: Chain
     budget: Budget
+    rewrites: Budget
     catalogue: Catalogue
     rewrite_seconds: float = 20
 
     async def make(self, request: GenRequest) -> GenAnswer:
         """Make the picture of one request, and store it when it asks for a URL. Raises `contract.errors`."""
         named = self.catalogue.defaults[request.mode]
+        drawer = self._drawer(request, named)
+        if request.response_format == "url":
+            await self.gallery.check()
+        if isinstance(request, Img2Img):
+            request = await _settle(request)
+        rewritten = await self._rewrite(request, drawer) if request.regen_prompt else None
         async with self.budget.hold(1):
-            if isinstance(request, Img2Img):
-                request = await _settle(request)
-            rewritten = await self._rewrite(request, self.catalogue[named]) if request.regen_prompt else None
             drawing = await self._draw(request, rewritten or request.prompt, named)
-            image_url = await self._store(request, drawing) if request.response_format == "url" else None
+        image_url = await self._store(request, drawing) if request.response_format == "url" else None
         width, height = drawing.picture.size
         return GenAnswer(
             image_base64=None if image_url else drawing.picture,
@@ -85,6 +92,14 @@ class Gen:
             ),
         )
 
+    def _drawer(self, request: GenRequest, named: str) -> Model:
+        """The first model that can take the request, before anything is paid. Raises InvalidGen."""
+        problem: InvalidGen | None = None
+        for model in self.chain.candidates(named):
+            if not (problem := refusal(request, model)):
+                return model
+        raise problem or UpstreamFailed
+
     async def _draw(self, request: GenRequest, text: str, named: str) -> _Drawing:
         """Draw as much of the text as the model takes, which is known when it is found who serves."""
 
@@ -92,7 +107,10 @@ class Gen:
             words = _fit(text, model)
             return words, await self.provider.run(request.model_copy(update={"prompt": words}), model)
 
-        model, (words, generation) = await self.chain.run(named, draw)
+        def takes(model: Model) -> bool:
+            return refusal(request, model) is None
+
+        model, (words, generation) = await self.chain.run(named, draw, takes)
         return _Drawing(generation.pictures[0], words, model)
 
     async def _store(self, request: GenRequest, drawing: _Drawing) -> str:
@@ -114,13 +132,13 @@ class Gen:
             )
 
         try:
-            async with asyncio.timeout(self.rewrite_seconds):
+            async with asyncio.timeout(self.rewrite_seconds), self.rewrites.hold(1):
                 _, text = await self.rewrite_chain.run(self.catalogue.defaults["rewrite"], rewrite)
                 return text
         except (GatewayError, TimeoutError) as exc:
             if request.prompt_language == "vi":
                 raise UpstreamFailed from exc
-            log.warning("rewrite failed", error=repr(exc), cause=repr(exc.__cause__))
+            log.warning("rewrite failed: the caller's own text is drawn", cause=causes(exc))
             return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from app.contract.answer import Filtered, Prediction, Predictions, StoredImage, StoredImages
+from app.contract.answer import Filtered, Prediction, Predictions, StoredImages
 from app.contract.errors import InvalidRequest
 from app.contract.image import (
     ImageRequest,
@@ -46,27 +46,38 @@ class Images:
         """Make the pictures of one request, and store them when it asks for URLs."""
         self._check_uris(request)
         named = self._named(request)
+        to_store = request.response_format == "url" or request.storage_uri is not None
+        if to_store:
+            await self.gallery.check()
         async with self.budget.hold(_weight(request)):
             model, generation = await self.chain.run(named, lambda model: self.provider.run(request, model))
-            requested = None if model.id == named else named
-            filtered = tuple(Filtered.of(block) for block in generation.filtered) or None
-            if request.storage_uri is None and request.response_format == "b64_json":
-                predictions = tuple(
-                    Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type)
-                    for picture in generation.pictures
-                )
-                return Predictions(
-                    predictions=predictions, model=model.id, requested_model=requested, filtered=filtered
-                )
-            stored = await self.gallery.store(
-                generation.pictures, request.operation, model, request.storage_uri
+        requested = None if model.id == named else named
+        filtered = tuple(Filtered.of(block) for block in generation.filtered) or None
+        if not to_store:
+            predictions = tuple(
+                Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type)
+                for picture in generation.pictures
             )
+            return Predictions(
+                predictions=predictions, model=model.id, requested_model=requested, filtered=filtered
+            )
+        stored = await self.gallery.store(generation.pictures, request.operation, model, request.storage_uri)
+        arrived = [one for one in stored if not one.pending]
+        pending = tuple(one.image for one in stored if one.pending) or None
         if request.response_format == "url":
-            images = tuple(_image(one) for one in stored)
-            return StoredImages(model=model.id, requested_model=requested, images=images, filtered=filtered)
-        predictions = tuple(_prediction(one) for one in stored)
+            return StoredImages(
+                model=model.id,
+                requested_model=requested,
+                images=tuple(one.image for one in arrived),
+                filtered=filtered,
+                pending=pending,
+            )
         return Predictions(
-            predictions=predictions, model=model.id, requested_model=requested, filtered=filtered
+            predictions=tuple(_prediction(one) for one in arrived),
+            model=model.id,
+            requested_model=requested,
+            filtered=filtered,
+            pending=pending,
         )
 
     def _named(self, request: ImageRequest) -> str:
@@ -102,17 +113,7 @@ def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _gcs_uris(getattr(value, name), f"{path}.{inner}" if path else inner)
 
 
-def _image(stored: Stored) -> StoredImage:
-    generated_at = stored.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return StoredImage(
-        url=stored.url,
-        filename=stored.name.rpartition("/")[2],
-        mime_type=stored.picture.mime_type,
-        generated_at=generated_at,
-    )
-
-
 def _prediction(stored: Stored) -> Prediction:
     return Prediction(
-        gcs_uri=f"gs://{stored.bucket}/{stored.name}", url=stored.url, mime_type=stored.picture.mime_type
+        gcs_uri=f"gs://{stored.bucket}/{stored.name}", url=stored.url, mime_type=stored.mime_type
     )

@@ -9,7 +9,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from app.contract.errors import UpstreamUnavailable
+from app.contract.errors import Busy
 
 T = TypeVar("T")
 
@@ -48,9 +48,9 @@ class Passwords:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Raises UpstreamUnavailable when too many wait already."""
+        """Raises Busy when too many wait already."""
         if self._free <= 0:
-            raise UpstreamUnavailable(retry_after=1)
+            raise Busy(retry_after=1)
         self._free -= 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

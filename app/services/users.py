@@ -1,4 +1,4 @@
-"""The users in the database. Every method raises UpstreamUnavailable when the database does not answer."""
+"""The users in the database. Every method raises Busy when the database does not answer."""
 
 import unicodedata
 import uuid
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app.contract.errors import UpstreamUnavailable
+from app.contract.errors import Busy
 from app.db import User
 
 ID_PREFIX = "usr_"
@@ -108,4 +108,4 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError) as exc:  # asyncpg's failed connections are plain OSErrors
-        raise UpstreamUnavailable(retry_after=5) from exc
+        raise Busy(retry_after=5) from exc

@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import requests.exceptions
+import structlog
 import urllib3.exceptions
 from google.api_core import exceptions as api_exceptions
 from google.auth import exceptions as auth_exceptions
@@ -21,6 +22,9 @@ from requests.adapters import HTTPAdapter
 
 from app.contract.errors import GatewayError, UpstreamFailed, UpstreamUnavailable
 from app.contract.pictures import Picture
+from app.logs import causes
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -81,12 +85,21 @@ class Gcs:
                         await self._run(partial(self._upload, bucket, name, picture, again=again))
                     except UpstreamUnavailable as exc:
                         failure, again = exc, True
+                        log.warning(
+                            "upload is tried again",
+                            object=name,
+                            cause=causes(exc),
+                            vendor_code=exc.vendor_code,
+                        )
                     else:
-                        return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
+                        return self.url(name, bucket=bucket)
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, no secret
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except TimeoutError as exc:
             raise UpstreamUnavailable from failure or exc
+
+    def url(self, name: str, /, *, bucket: str) -> str:
+        return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
 
     async def ready(self) -> None:
         """Return when the bucket takes new objects from us. Asking needs no permission."""
@@ -166,7 +179,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _FOREIGN as exc:
-        raise _translate(exc) from exc
+        error = _translate(exc)
+        status = getattr(exc, "code", None)
+        error.vendor_code = str(int(status)) if isinstance(status, int) else type(exc).__name__
+        raise error from exc
 
 
 def _translate(exc: Exception) -> GatewayError:

@@ -1,6 +1,7 @@
 """Pictures whose upload failed, kept on disk until the store is back."""
 
 import asyncio
+import errno
 import os
 import tempfile
 import time
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from app.contract.errors import GatewayError, UpstreamFailed
 from app.contract.pictures import Picture
+from app.logs import causes
 from app.ports import Storage
 
 log = structlog.get_logger(__name__)
@@ -34,12 +36,13 @@ class Spool:
     """A folder of pictures that still have to be uploaded, under the names their callers were promised.
 
     Several processes may share the folder: files appear whole, and to upload one twice does no harm.
-    Files that are no pictures of ours are left alone.
+    Files that are no pictures of ours are left alone. `ready` wants `min_free_bytes` free on its disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        self._min_free_bytes = min_free_bytes
 
     async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
         """Return when the picture is safely on disk. Raises UpstreamFailed when it cannot be (disk full)."""
@@ -70,7 +73,7 @@ class Spool:
             except FileNotFoundError:
                 continue  # another process was faster
             except (GatewayError, OSError, ValueError) as exc:
-                log.warning("picture stays in the spool", file=path.name, reason=repr(exc.__cause__ or exc))
+                log.warning("picture stays in the spool", file=path.name, cause=causes(exc))
                 continue
             log.info("picture uploaded from the spool", file=path.name, object=label.name)
             arrived += 1
@@ -84,13 +87,16 @@ class Spool:
                 arrived = await self.drain(storage)
                 stuck = not arrived and bool(await asyncio.to_thread(self._waiting))
             except OSError as exc:
-                log.warning("the spool cannot be read", reason=repr(exc))
+                log.warning("the spool cannot be read", cause=causes(exc))
                 stuck = True
             pause = min(2 * pause, _LONGEST_PAUSE * every_seconds) if stuck else every_seconds
             await asyncio.sleep(pause)
 
     def _try(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=self._folder) as file:
             file.write(b"?")
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from app.emulator.server import Emulator
@@ -191,12 +192,54 @@ def test_a_paid_picture_survives_the_store_s_absence(
         else:
             answer = client.post(path(operation), one_sample(operation, responseFormat="url"))
         client.http.close()
-        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
+        (pending,) = answer.json().pop("pending")
+        assert (answer.status_code, answer.json()) == (503, {**UNAVAILABLE, "pending": [pending]})
+        assert (answer.headers["X-Error-Code"], answer.headers["Retry-After"]) == ("storage_down", "1")
         emulator.troubles.clear()
         emulator.calls.wait_for(
             lambda calls: any(call.method == "objects.insert" and call.status == 200 for call in calls), 10
         )
+    picture = httpx.get(pending["url"])
+    assert (picture.status_code, picture.headers["content-type"]) == (200, pending["mimeType"])
+    assert pending["url"].endswith(pending["filename"])
     assert emulator.calls.paid == 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"responseFormat": "b64_json", "storageUri": "gs://image-gateway/a"}])
+def test_what_is_not_stored_in_time_is_pending(
+    start: Start, emulator: Emulator, fields: dict[str, Any]
+) -> None:
+    emulator.troubles.set("hang", vendor="gcs", times=1)
+    with start(upload_wait_seconds=0.5, spool_seconds=0.2) as url:
+        client = client_of(url)
+        answer = client.text_to_image("a lighthouse", sampleCount=2, **fields)
+        client.http.close()
+        emulator.calls.wait_for(
+            lambda calls: sum(call.method == "objects.insert" and call.status == 200 for call in calls) == 2,
+            10,
+        )
+    (pending,) = answer.json()["pending"]
+    (stored,) = answer.json()["predictions" if fields else "images"]
+    assert answer.status_code == 200
+    assert {httpx.get(one["url"]).status_code for one in (pending, stored)} == {200}
+    assert set(pending) == {"url", "filename", "mimeType", "generatedAt"}
+
+
+def test_nothing_is_sold_that_could_not_be_kept(
+    start: Start, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With a spool that takes no file any more, as on a full or read-only disk."""
+    spool = tmp_path_factory.mktemp("gone") / "spool"
+    with start(spool_dir=spool) as url:
+        spool.rmdir()
+        spool.write_text("in its place")
+        client = client_of(url)
+        answer = client.text_to_image("a lighthouse")
+        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
+        assert (answer.headers["X-Error-Code"], answer.headers["Retry-After"]) == ("storage_down", "15")
+        assert emulator.calls.list() == ()
+        assert client.text_to_image("a lighthouse", responseFormat="b64_json").status_code == 200
+        client.http.close()
 
 
 def test_an_upload_whose_answer_is_lost_is_one_object(chaos: Client, emulator: Emulator) -> None:

@@ -145,9 +145,23 @@ def test_a_paid_picture_survives_the_store_s_absence(start: Start, emulator: Emu
             lambda calls: any(c.method == "objects.insert" and c.status == 200 for c in calls)
         )
 
-    assert response.status_code == 503
-    assert response.json() == failure("Service Unavailable", "The service is busy: wait and try again")
+    (pending,) = response.json().pop("pending")
+    assert (response.status_code, response.headers["X-Error-Code"]) == (503, "storage_down")
+    told = failure(
+        "Service Unavailable",
+        "The picture is made and will be at the URL under 'pending' when the storage is back",
+    )
+    assert response.json() == {**told, "pending": [pending]}
+    assert Image.open(BytesIO(httpx.get(pending["url"]).content)).size == (1024, 1024)
     assert emulator.calls.paid == 1
+
+
+def test_nothing_is_sold_that_could_not_be_kept(start: Start, emulator: Emulator) -> None:
+    with client_of_one(start, spool_min_free_bytes=10**18) as client:
+        stored = client.post("/gen", text2img(response_format="url"))
+        assert (stored.status_code, stored.headers["X-Error-Code"]) == (503, "storage_down")
+        assert (stored.headers["Retry-After"], emulator.calls.paid) == ("15", 0)
+        assert client.post("/gen", text2img()).status_code == 200
 
 
 def test_a_form_with_a_file_is_read(client: Client, emulator: Emulator) -> None:

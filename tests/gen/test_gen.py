@@ -54,10 +54,30 @@ class Nowhere:
     ) -> str:
         raise AssertionError("nothing asked for a URL")
 
+    def url(self, name: str, /, *, bucket: str) -> str:
+        raise AssertionError("nothing asked for a URL")
+
     async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
         raise AssertionError("nothing asked for a URL")
 
+    async def ready(self) -> None:
+        raise AssertionError("nothing asked for a URL")
+
     async def aclose(self) -> None: ...
+
+
+def gen_of(bedrock: Provider[GenRequest], claude: Claude, chain: Chain, places: int = 64) -> Gen:
+    return Gen(
+        provider=bedrock,
+        rewriter=claude,
+        gallery=Gallery(Nowhere(), Nowhere(), "none"),
+        chain=chain,
+        rewrite_chain=chain,
+        budget=Budget(places, 0),
+        rewrites=Budget(places, 0),
+        catalogue=CATALOGUE,
+        rewrite_seconds=1,
+    )
 
 
 async def generate(
@@ -69,17 +89,7 @@ async def generate(
 ) -> GenAnswer:
     claude = Claude(via="anthropic", api_key="emulated", base_url=emulator.http_url)
     await claude.connected()  # the import of its package is not on the rewrite's time
-    chain = chain or Chain(CATALOGUE)
-    gen = Gen(
-        provider=bedrock,
-        rewriter=claude,
-        gallery=Gallery(Nowhere(), Nowhere(), "none"),
-        chain=chain,
-        rewrite_chain=chain,
-        budget=Budget(64, 0),
-        catalogue=CATALOGUE,
-        rewrite_seconds=1,
-    )
+    gen = gen_of(bedrock, claude, chain or Chain(CATALOGUE))
     values = {"mode": "text2img", "prompt": "a cat"} | fields
     try:
         return await gen.make(read_gen(values, text=False))
@@ -200,6 +210,58 @@ async def test_a_failed_rewrite_does_not_cost_an_english_prompt_its_picture(
     assert emulator.calls.paid == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>a proxy's page</html>",
+        {},
+        {"type": "message", "role": "assistant", "content": None, "stop_reason": "end_turn"},
+        {"type": "message", "role": "assistant", "content": ["a cat"], "stop_reason": "end_turn"},
+        {"type": "message", "content": [{"type": "text", "text": None}], "stop_reason": "end_turn"},
+        {"type": "message", "content": {"type": "text"}, "stop_reason": 7},
+        [1, 2],
+        None,
+    ],
+    ids=repr,
+)
+async def test_a_200_that_is_no_message_does_not_cost_the_picture(
+    emulator: Emulator, bedrock: Bedrock, body: Any
+) -> None:
+    emulator.troubles.set("answer", vendor="claude", arg={"status": 200, "body": body}, times=2)
+
+    answer = await generate(emulator, bedrock, regen_prompt=True)
+    assert (answer.enhanced_prompt, answer.metadata.prompt_enhanced) == ("a cat", False)
+
+    with pytest.raises(UpstreamFailed):
+        await generate(emulator, bedrock, prompt=VIETNAMESE, regen_prompt=True, prompt_language="vi")
+
+
+LONG = "x" * 600
+
+
+async def test_who_takes_the_negative_prompt_draws(emulator: Emulator, bedrock: Bedrock) -> None:
+    """Titan takes 512 characters of it. Whether Titan is still served makes no difference."""
+    wish: dict[str, Any] = {"mode": "img2img", "init_image": init_image(), "negative_prompt": LONG}
+
+    answers = [await generate(emulator, bedrock, **wish)]
+    emulator.troubles.set("retired", vendor="bedrock", model=TITAN)
+    answers.append(await generate(emulator, bedrock, **wish))
+
+    assert [(one.metadata.model, one.metadata.requested_model) for one in answers] == [(NOVA, TITAN)] * 2
+    assert TITAN not in models_called(emulator)
+
+
+async def test_nobody_is_paid_for_a_negative_prompt_that_nobody_takes(
+    emulator: Emulator, bedrock: Bedrock
+) -> None:
+    wish: dict[str, Any] = {"mode": "img2img", "init_image": init_image(), "negative_prompt": LONG}
+
+    with pytest.raises(InvalidGen, match="Invalid negative_prompt"):
+        await generate(emulator, bedrock, chain=Chain(CATALOGUE, follow=False), regen_prompt=True, **wish)
+
+    assert emulator.calls.list() == ()
+
+
 @pytest.mark.parametrize("kind", CLAUDE_FAILS)
 async def test_a_failed_translation_stops_before_anything_is_paid(
     emulator: Emulator, bedrock: Bedrock, kind: Any
@@ -279,6 +341,24 @@ async def test_a_plain_picture_is_given_as_it_is(emulator: Emulator) -> None:
     data = encode(Image.new("RGB", (640, 512)), "PNG")
 
     assert (await given_to_the_provider(emulator, data)).data == data
+
+
+async def test_a_hanging_claude_holds_up_nobody_else(emulator: Emulator, bedrock: Bedrock) -> None:
+    emulator.troubles.set("hang", vendor="claude")
+    claude = Claude(via="anthropic", api_key="emulated", base_url=emulator.http_url)
+    await claude.connected()
+    gen = gen_of(bedrock, claude, Chain(CATALOGUE), places=1)
+    wish = {"mode": "text2img", "prompt": "a cat"}
+    rewriting = read_gen({**wish, "regen_prompt": True}, text=False)
+    hanging = asyncio.create_task(gen.make(rewriting))
+    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) > 0)
+
+    plain = await gen.make(read_gen(wish, text=False))
+    unimproved = await gen.make(rewriting)  # there is no place left at Claude's
+
+    assert not hanging.done()
+    assert [one.enhanced_prompt for one in (plain, unimproved, await hanging)] == ["a cat"] * 3
+    await claude.aclose()
 
 
 async def test_a_cancelled_request_stops_its_rewrite(emulator: Emulator, bedrock: Bedrock) -> None:

@@ -298,6 +298,24 @@ async def test_a_large_noisy_init_image_is_made_to_fit(
     assert generation.pictures[0].size == (1024, 1024)
 
 
+async def test_a_heavy_jpeg_is_made_lighter_for_titan(bedrock: Bedrock, emulator: Emulator) -> None:
+    """Its sides are legal, its 6 MB are not."""
+    out = BytesIO()
+    noise = Image.frombytes("RGB", (1408, 1408), random.Random(1).randbytes(1408 * 1408 * 3))
+    noise.save(out, "JPEG", quality=100, subsampling=0)
+    heavy = picture(out.getvalue())
+
+    await bedrock.run(
+        Img2Img.model_construct(
+            **text2img().model_dump() | {"mode": "img2img", "init_image": heavy}, similarity_strength=0.5
+        ),
+        TITAN,
+    )
+
+    (source,) = emulator.calls.list()[0].body["imageVariationParams"]["images"]
+    assert len(heavy.data) > 5_500_000 > 5_000_000 >= source["bytes"]
+
+
 async def test_a_model_is_not_asked_for_what_it_cannot(bedrock: Bedrock, emulator: Emulator) -> None:
     with pytest.raises(InvalidGen) as img2img_by_core:
         await bedrock.run(img2img(), CORE)

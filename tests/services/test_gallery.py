@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.contract.errors import UpstreamFailed, UpstreamUnavailable
+from app.contract.errors import StorageDown, UpstreamFailed, UpstreamUnavailable
 from app.contract.models import load_catalogue
 from app.contract.pictures import Picture
 from app.services.gallery import Gallery
@@ -16,32 +16,48 @@ PICTURE = Picture(b"png", "image/png", (1, 1))
 
 
 class Store:
-    """Fails with `failure`, if there is one, once it is let go."""
+    """Saves once it is let go, or fails with `failure`. `slow`: how many pictures are never done."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None, *, slow: int = 0) -> None:
         self.failure = failure
+        self.slow = slow
         self.asked, self.go = asyncio.Event(), asyncio.Event()
         self.saved: list[str] = []
+
+    def url(self, name: str, /, *, bucket: str) -> str:
+        return f"https://store/{bucket}/{name}"
 
     async def save(
         self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
     ) -> str:
         self.asked.set()
+        if self.slow:
+            self.slow -= 1
+            await asyncio.Event().wait()
         await self.go.wait()
         if self.failure:
             raise self.failure
         self.saved.append(name)
-        return f"https://store/{bucket}/{name}"
+        return self.url(name, bucket=bucket or "ours")
 
     async def aclose(self) -> None: ...
 
 
 class Shelf:
-    def __init__(self) -> None:
+    """A spool. `failure`: why it takes nothing."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
         self.kept: list[tuple[str, str]] = []
 
     async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
+        if self.failure:
+            raise self.failure
         self.kept.append((bucket, name))
+
+    async def ready(self) -> None:
+        if self.failure:
+            raise OSError from self.failure
 
 
 @pytest.mark.parametrize(
@@ -50,10 +66,43 @@ class Shelf:
 async def test_whatever_fails_the_picture_is_kept(failure: Exception) -> None:
     store, shelf = Store(failure), Shelf()
     store.go.set()
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(StorageDown) as down:
         await Gallery(store, shelf, "ours").store((PICTURE,), "text-to-image", MODEL, "gs://theirs/folder")
     ((bucket, name),) = shelf.kept
     assert (bucket, name.startswith("folder/20")) == ("theirs", True)
+    (pending,) = down.value.pending
+    assert pending.url == f"https://store/theirs/{name}"
+    assert (f"folder/{pending.filename}", pending.mime_type) == (name, "image/png")
+
+
+async def test_what_is_slow_is_pending_and_kept() -> None:
+    store, shelf = Store(slow=1), Shelf()
+    store.go.set()
+    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+    slow, fast = await gallery.store((PICTURE, PICTURE), "text-to-image", MODEL)
+    assert (slow.pending, fast.pending) == (True, False)
+    assert (shelf.kept, store.saved) == ([("ours", slow.name)], [fast.name])
+    await gallery.aclose()
+
+
+async def test_without_a_spool_a_slow_upload_goes_on() -> None:
+    store, shelf = Store(), Shelf(UpstreamFailed("full"))
+    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+    with pytest.raises(StorageDown) as down:
+        await gallery.store((PICTURE,), "text-to-image", MODEL)
+    store.go.set()
+    await gallery.aclose()
+    assert [name.endswith(down.value.pending[0].filename) for name in store.saved] == [True]
+
+
+async def test_nothing_is_sold_that_could_not_be_kept() -> None:
+    shelf = Shelf(UpstreamFailed("full"))
+    gallery = Gallery(Store(), shelf, "ours", retry_after=7)
+    with pytest.raises(StorageDown) as down:
+        await gallery.check()
+    assert (down.value.pending, down.value.retry_after) == ((), 7)
+    shelf.failure = None
+    await gallery.check()
 
 
 async def test_storing_goes_on_when_the_caller_has_left() -> None:

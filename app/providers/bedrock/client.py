@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import orjson
+import structlog
 
 from app.contract.errors import (
     GatewayError,
@@ -15,7 +16,7 @@ from app.contract.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from app.contract.gen import GenRequest, Img2Img, InvalidGen
+from app.contract.gen import GenRequest, Img2Img, refusal
 from app.contract.models import Model
 from app.contract.pictures import Picture
 from app.ports import Generation, answer_by
@@ -26,6 +27,8 @@ from app.threads import off_loop
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
+
+log = structlog.get_logger()
 
 _CONNECT_SECONDS = 5
 _PAUSES_SECONDS = (0.3, 1.0)
@@ -79,7 +82,8 @@ class Bedrock:
         """Draw the request with the model. Raises contract errors; ModelGone when it is no longer served."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        _refuse_what_it_cannot(request, model)
+        if problem := refusal(request, model):
+            raise problem
         loop = asyncio.get_running_loop()
         deadline = answer_by.get(loop.time() + self._timeout_seconds)
         try:
@@ -118,6 +122,9 @@ class Bedrock:
                 wait = max(pause * random.uniform(1, 1.5), _retry_after(exc) or 0)  # noqa: S311 - no secret
                 if wait > _LONGEST_PAUSE_SECONDS or loop.time() + wait > deadline:
                     raise
+                log.warning(
+                    "call is made again", model=model.id, vendor_code=_code(exc), seconds=round(wait, 1)
+                )
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
@@ -130,17 +137,6 @@ class Bedrock:
             return _decode(answer["body"].read(), model)
         except ValueError as exc:
             raise UpstreamFailed("The model answered in an unknown shape") from exc
-
-
-def _refuse_what_it_cannot(request: GenRequest, model: Model) -> None:
-    if request.mode not in model.operations:
-        raise InvalidGen("Invalid mode", f"The model {model.id} does not do {request.mode}")
-    limit = model.prompt_characters
-    if limit and len(request.negative_prompt) > limit:
-        raise InvalidGen(
-            "Invalid negative_prompt",
-            f"The 'negative_prompt' field must be at most {limit} characters for the model {model.id}",
-        )
 
 
 def _encode(request: GenRequest, model: Model) -> bytes:
@@ -160,6 +156,20 @@ def _decode(answer: bytes, model: Model) -> tuple[Picture, ...]:
 
 def translate(exc: "BotoCoreError | ClientError", model: Model) -> GatewayError:
     """Every failure of boto3 as one of ours. The vendor's text names accounts, so none of it is passed on."""
+    error = _meaning(exc, model)
+    error.vendor_code = _code(exc)
+    return error
+
+
+def _code(exc: "BotoCoreError | ClientError") -> str:
+    """AWS's name of the failure, as ThrottlingException; the exception's own where AWS gave none."""
+    from botocore.exceptions import ClientError
+
+    code = exc.response.get("Error", {}).get("Code") if isinstance(exc, ClientError) else None
+    return code or type(exc).__name__
+
+
+def _meaning(exc: "BotoCoreError | ClientError", model: Model) -> GatewayError:
     from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 
     if isinstance(exc, ConnectTimeoutError | ReadTimeoutError):

@@ -9,7 +9,7 @@ from app.contract.errors import SafetyBlocked
 from app.contract.gen import AspectRatio, GenRequest, Img2Img
 from app.contract.models import Model
 from app.contract.pictures import Picture
-from app.contract.pixels import limit, transcode
+from app.contract.pixels import lighten, limit, transcode
 from app.contract.safety import block
 from app.providers.bedrock.answer import refused
 from app.providers.received import picture_of_base64
@@ -63,11 +63,9 @@ def _task(request: GenRequest) -> dict[str, Any]:
 def _source(picture: Picture) -> Picture:
     """Neither side over 1408 pixels, the file not over 5 MB, and nothing transparent."""
     small = limit(picture, _SOURCE_SIDE)
-    is_png = small.mime_type == "image/png"
-    has_alpha = is_png and small.data[25] in (4, 6)  # the header's colour type
-    if is_png and (has_alpha or len(small.data) > _SOURCE_BYTES):
-        return transcode(small, "image/jpeg", 95)
-    return small
+    if small.mime_type == "image/png" and small.data[25] in (4, 6):  # the header's colour type: with alpha
+        small = transcode(small, "image/jpeg", 95)
+    return lighten(small, _SOURCE_BYTES, keep_size=True)
 
 
 class _Answer(BaseModel):

@@ -35,9 +35,10 @@ from app.contract.image import ImageEdit, ImageRequest, ImageUpscale, OutputOpti
 from app.contract.models import Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
 from app.contract.pixels import lighten, transcode
+from app.logs import causes
 from app.ports import Generation, answer_by
 from app.providers.vertex import edit, gemini, imagen
-from app.providers.vertex.failure import may_be_repeated, told_to_wait, translate
+from app.providers.vertex.failure import code, may_be_repeated, told_to_wait, translate
 from app.threads import off_loop
 
 _log = structlog.get_logger(__name__)
@@ -176,6 +177,9 @@ class Vertex:
                 late = wait > _LONGEST_WAIT or loop.time() + wait >= deadline
                 if attempt == _RETRIES or late or not may_be_repeated(exc):
                     raise translate(exc, model) from exc
+                _log.warning(
+                    "call is made again", model=model.id, vendor_code=code(exc), seconds=round(wait, 1)
+                )
             attempt += 1
             await asyncio.sleep(wait)
 
@@ -267,15 +271,17 @@ _TELLING = (ModelGone, InvalidRequest, SafetyBlocked, RateLimited, UpstreamUnava
 def _gather(outcomes: Sequence[Picture | BaseException]) -> Generation:
     """What was made and what was filtered. Raises the most telling failure when nothing was made."""
     pictures = tuple(one for one in outcomes if isinstance(one, Picture))
-    failures = [one for one in outcomes if isinstance(one, BaseException)]
-    for failure in failures:
-        if not isinstance(failure, GatewayError):
-            raise failure
+    failures = []
+    for outcome in outcomes:
+        if isinstance(outcome, GatewayError):
+            failures.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
     if not pictures:
         raise min(failures, key=_rank)
     for failure in failures:
         if not isinstance(failure, SafetyBlocked):
-            _log.warning("sample lost", error=repr(failure), cause=repr(failure.__cause__))
+            _log.warning("sample lost", cause=causes(failure), vendor_code=failure.vendor_code)
     return Generation(pictures, tuple(one.block for one in failures if isinstance(one, SafetyBlocked)))
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 
+import grpc
 from google.api_core import exceptions as google_errors
 from google.rpc import error_details_pb2 as details
 from pydantic.alias_generators import to_camel
@@ -34,6 +35,18 @@ _SAFETY = re.compile(r"support codes?|responsible ai|usage guidelines|sensitive 
 
 def translate(exc: Exception, model: Model) -> GatewayError:
     """What a failure of Google's client means to our caller (vertex.md §4). Google's words are never told."""
+    error = _meaning(exc, model)
+    error.vendor_code = code(exc)
+    return error
+
+
+def code(exc: Exception) -> str:
+    """Google's name of the failure, as RESOURCE_EXHAUSTED; the exception's own where Google gave none."""
+    status = getattr(exc, "grpc_status_code", None)
+    return status.name if isinstance(status, grpc.StatusCode) else type(exc).__name__
+
+
+def _meaning(exc: Exception, model: Model) -> GatewayError:
     match exc:
         case google_errors.NotFound():
             # The only objects we ever name are the caller's.
