@@ -1,22 +1,27 @@
 """JSON answers. Pictures in them go out as base64, piece by piece: never as one text of tens of megabytes."""
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import orjson
 import pybase64
 import structlog
 from fastapi import Response
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.contract.pictures import Picture
+from app.logs import causes
+from app.settings import Settings
 
 _PIECE_BYTES = 3 * 32 * 1024
 """A multiple of three, so that the pieces' base64 can be joined."""
+_SLOW_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -47,37 +52,82 @@ def json_response(
         return Response(text, status, dict(headers or {}), media_type=media_type)
     parts = text.split(mark.encode())
     length = sum(map(len, parts)) + sum(4 * -(-len(picture.data) // 3) for picture in pictures)
-    told = {**(headers or {}), "Content-Length": str(length)}
-    return _Pieces(_interleave(parts, pictures), status, told, media_type=media_type)
+    return _Pieces(_interleave(parts, pictures), length, status, headers or {})
 
 
-class _NotTaken(Exception):
-    """The caller reads no further."""
+class _Pieces(Response):
+    """An answer with pictures in it, sent piece by piece.
 
-
-class _Pieces(StreamingResponse):
-    """An answer that is given up when nobody reads: its pictures would stand in memory.
-
-    The time is long, for the kernel asks for more only when a third of its buffer, a megabyte, is read.
+    A caller who reads slowly does not keep its pictures in memory: after a second without progress the rest
+    of the answer is moved to a file without a name. The answer is given up when nothing is read for
+    ANSWER_IDLE_SECONDS. That is long, for the kernel asks for more only when a third of its buffer, a
+    megabyte, is read.
     """
 
+    def __init__(self, pieces: Iterator[bytes], length: int, status: int, headers: Mapping[str, str]) -> None:
+        told = {**headers, "Content-Length": str(length)}
+        super().__init__(None, status, told, "application/json; charset=utf-8")
+        self._pieces = pieces
+        self._left = length
+        self._file: BinaryIO | None = None
+        self._turn = asyncio.Lock()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seconds = scope["app"].state.settings.answer_idle_seconds
-
-        async def in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(seconds):
-                    await send(message)
-            except TimeoutError as exc:
-                raise _NotTaken from exc
-
+        settings: Settings = scope["app"].state.settings
+        mover = asyncio.create_task(self._move_when_slow(settings.data_dir))
         try:
-            await super().__call__(scope, receive, in_time)
-        except _NotTaken:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            while self._left:
+                piece = await self._next()
+                async with asyncio.timeout(settings.answer_idle_seconds):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
             log.info("answer not taken")  # without its end uvicorn closes the connection
+        finally:
+            mover.cancel()
+            self._pieces = iter(())  # whoever still refers to this answer does not hold its pictures
+            if self._file:
+                self._file.close()
+
+    async def _next(self) -> bytes:
+        async with self._turn:
+            piece = self._file.read(_PIECE_BYTES) if self._file else next(self._pieces)
+        self._left -= len(piece)
+        return piece
+
+    async def _move_when_slow(self, folder: Path) -> None:
+        left = None
+        while left != self._left:
+            left = self._left
+            await asyncio.sleep(_SLOW_SECONDS)
+        async with self._turn:
+            try:
+                self._file = await asyncio.to_thread(_moved, self._pieces, self._left, folder)
+            except OSError as exc:
+                log.warning("an unread answer stays in memory", cause=causes(exc))
+            else:
+                log.info("an unread answer waits on disk")
 
 
-async def _interleave(parts: list[bytes], pictures: list[Picture]) -> AsyncIterator[bytes]:
+def _moved(pieces: Iterator[bytes], length: int, folder: Path) -> BinaryIO:
+    """All pieces in a file that vanishes when it is closed. Raises OSError before it takes the first one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by the answer
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(length, 1))
+    except OSError:
+        file.close()
+        raise
+    for piece in pieces:
+        file.write(piece)
+    file.seek(0)
+    return file
+
+
+def _interleave(parts: list[bytes], pictures: list[Picture]) -> Iterator[bytes]:
     yield parts[0]
     for picture, part in zip(pictures, parts[1:], strict=True):
         data = memoryview(picture.data)

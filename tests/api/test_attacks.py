@@ -1,10 +1,13 @@
 """What a hostile caller sends: odd HTTP, bodies that cost much to refuse, and money that could be lost."""
 
+import base64
+import gc
 import json
 import logging
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from app.contract.pictures import Picture
 from app.emulator.server import Emulator
 from tests.api.bodies import as_json, encoded, path
 from tests.api.conftest import Client, Start, client_of, token
@@ -185,26 +189,68 @@ class _Waiting(logging.Handler):
             self.seen.set()
 
 
-def test_an_answer_that_nobody_reads_is_given_up(start: Start, emulator: Emulator) -> None:
-    """Its pictures would stand in memory for as long as the caller likes."""
+@contextmanager
+def logged(words: str) -> Iterator[threading.Event]:
+    waiting = _Waiting(words)
+    logger = logging.getLogger("app.api.answers")
+    logger.addHandler(waiting)
+    try:
+        yield waiting.seen
+    finally:
+        logger.removeHandler(waiting)
+
+
+@contextmanager
+def slow_reader(url: str) -> Iterator[socket.socket]:
+    """A caller who asks for a large answer and does not read it."""
     noise = encoded(Image.effect_noise((1500, 1500), 90))
     wish = json.dumps(as_json({"image": noise}))
     request = post(f"Content-Length: {len(wish)}", body=wish, path=path("image-upscale"))
-    given_up = _Waiting("answer not taken")
-    logger = logging.getLogger("app.api.answers")
-    logger.addHandler(given_up)
-    try:
-        with start(answer_idle_seconds=0.5) as url, socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(20)
-            address = urlsplit(url)
-            connection.connect((address.hostname, address.port))
-            connection.sendall(request.replace("$TOKEN", token()).encode())
-            assert given_up.seen.wait(20)
-            received = b"".join(iter(lambda: connection.recv(65536), b""))
-    finally:
-        logger.removeHandler(given_up)
+    address = urlsplit(url)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect((address.hostname, address.port))
+        connection.sendall(request.replace("$TOKEN", token()).encode())
+        yield connection
+
+
+def answer_of(connection: socket.socket) -> tuple[bytes, bytes, int]:
+    """Head, body, and the length that the head declares."""
+    received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
-    declared = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    return head, body, int(head.lower().partition(b"content-length: ")[2].split()[0])
+
+
+def test_an_answer_that_nobody_reads_is_given_up(start: Start) -> None:
+    with (
+        logged("answer not taken") as given_up,
+        start(answer_idle_seconds=0.5) as url,
+        slow_reader(url) as connection,
+    ):
+        assert given_up.wait(20)
+        head, body, declared = answer_of(connection)
     assert head.startswith(b"HTTP/1.1 200 ")
     assert len(body) < declared
+
+
+def large_pictures() -> list[Picture]:
+    return [one for one in gc.get_objects() if isinstance(one, Picture) and len(one.data) > 1_000_000]
+
+
+def test_an_answer_that_is_read_late_waits_on_disk(gateway_url: str) -> None:
+    """Not in memory: no picture of it is left there, and no cycle that holds one."""
+    gc.collect()
+    gc.disable()
+    try:
+        with logged("waits on disk") as on_disk, slow_reader(gateway_url) as connection:
+            assert on_disk.wait(20)
+            assert large_pictures() == []
+            head, body, declared = answer_of(connection)
+        gone = large_pictures()
+    finally:
+        gc.enable()
+    assert (head.split()[1], len(body)) == (b"200", declared)
+    made = base64.b64decode(json.loads(body)["predictions"][0]["bytesBase64Encoded"])
+    assert Image.open(BytesIO(made)).size == (3000, 3000)
+    assert gone == []
