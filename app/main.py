@@ -274,6 +274,7 @@ def _build_claude(settings: Settings, stack: AsyncExitStack) -> Claude:
         aws_region=settings.aws_region,
         google_project=settings.google_cloud_project,
         google_location=settings.cloud_ml_region,
+        bedrock_version=settings.claude_bedrock_version,
     )
     stack.push_async_callback(claude.aclose)
     return claude

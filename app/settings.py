@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     anthropic_base_url: str | None = None
     claude_via: Literal["anthropic", "bedrock", "vertex"] = "anthropic"
+    claude_bedrock_version: str | None = None
     aws_region: str = "us-east-1"
     cloud_ml_region: str = "global"
 

@@ -61,8 +61,9 @@ class Claude:
     """Rewrites prompts. `via` says who serves the model.
 
     `api_key` is Anthropic's key, a Bedrock API key or a Google access token; without it the SDK looks in its
-    usual places. `base_url` (no path) replaces the platform's address. Nothing here ends a call that hangs:
-    the caller sets the deadline, and a cancelled call is closed at once. Made on a running event loop.
+    usual places. `base_url` (no path) replaces the platform's address. `bedrock_version` replaces the
+    `anthropic_version` that the SDK sends to Bedrock. Nothing here ends a call that hangs: the caller sets
+    the deadline, and a cancelled call is closed at once. Made on a running event loop.
     """
 
     def __init__(
@@ -74,8 +75,11 @@ class Claude:
         aws_region: str = "us-east-1",
         google_project: str = "",
         google_location: str = "global",
+        bedrock_version: str | None = None,
     ) -> None:
         self._via = via
+        version = bedrock_version if via == "bedrock" else None
+        self._extra_body = {"anthropic_version": version} if version else None
         # In a thread beside the start: to import the package takes a second.
         self._connecting = asyncio.ensure_future(
             asyncio.to_thread(_connect, via, api_key, base_url, aws_region, google_project, google_location)
@@ -127,6 +131,7 @@ class Claude:
             max_tokens=_MAX_TOKENS,
             system=INSTRUCTION,
             messages=[{"role": "user", "content": message}],
+            extra_body=self._extra_body,
         )
 
 

@@ -224,6 +224,13 @@ def test_an_instruction_in_a_prompt_is_told_to_claude_as_data(client: Client, em
     assert answer["enhanced_prompt"] == f"{attack}, {QUALITY}"
 
 
+def test_claude_s_version_for_bedrock_is_a_setting(start: Start, emulator: Emulator) -> None:
+    with client_of_one(start, claude_via="bedrock", claude_bedrock_version="bedrock-2023-05-31") as client:
+        assert client.post("/gen", text2img(regen_prompt=True)).json()["metadata"]["prompt_enhanced"]
+
+    assert emulator.calls.list()[0].body["anthropic_version"] == "bedrock-2023-05-31"
+
+
 def test_a_failed_rewrite_costs_an_english_prompt_nothing(client: Client, emulator: Emulator) -> None:
     emulator.troubles.set("500", vendor="claude")
     answer = client.post("/gen", text2img(regen_prompt=True)).json()
