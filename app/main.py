@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, process
 from app.api import auth as auth_routes
-from app.api import docs, errors, gen, health, image, models, request_head
+from app.api import docs, errors, gen, health, image, models, rehearsal, request_head
 from app.api.middleware import RequestLog
 from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
@@ -97,6 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)
+    if settings.cloud == "emulator":
+        rehearsal.describe(app)
     app.add_middleware(RequestLog)
     if settings.cors_origins:  # around the log, whose answer to a crash browsers may read too
         app.add_middleware(

@@ -22,6 +22,9 @@ class Generation:
 answer_by: ContextVar[float] = ContextVar("answer_by")
 """When (in the event loop's time) providers are to have answered, so that what is ready can be stored."""
 
+rehearsed: ContextVar[str | None] = ContextVar("rehearsed", default=None)
+"""The trouble that a request rehearses ("429=7"): each of its calls carries it. Never set in live."""
+
 
 class Provider(Protocol[Request]):
     """A vendor's image models.

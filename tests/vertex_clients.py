@@ -38,9 +38,12 @@ class Reply:
     body: Any
 
 
-def ask_rest(emulator: Emulator, model: str, body: Json, *, version: str = "v1") -> Reply:
+def ask_rest(
+    emulator: Emulator, model: str, body: Json, *, version: str = "v1", trouble: str | None = None
+) -> Reply:
     """`model` is an id with its method, as in a path: imagen-4.0-generate-001:predict."""
-    response = httpx.post(f"{emulator.http_url}/{version}/{PARENT}/{model}", json=body, timeout=30)
+    url = f"{emulator.http_url}/{version}/{PARENT}/{model}"
+    response = httpx.post(url, json=body, headers={"X-Trouble": trouble} if trouble else None, timeout=30)
     return Reply(response.status_code, response.json())
 
 
@@ -52,21 +55,24 @@ def prediction_client(emulator: Emulator) -> Iterator[PredictionServiceClient]:
         yield client
 
 
-def ask_grpc(emulator: Emulator, model: str, body: Json) -> Reply:
+def ask_grpc(emulator: Emulator, model: str, body: Json, *, trouble: str | None = None) -> Reply:
     """As `ask_rest`. What v1's messages cannot say (prominentPeople, outputConfig) is left out.
 
     An error answer is read from the google.rpc.Status in its trailer, with HTTP's code for gRPC's, as REST
     does it. Raises GoogleAPICallError when the call ended without an answer.
     """
     id, _, method = model.partition(":")
+    metadata = (("x-trouble", trouble),) if trouble else ()
     with prediction_client(emulator) as client:
         try:
             if method == "predict":
                 predict = PredictRequest.pb()(endpoint=f"{PARENT}/{id}")
-                return _answered(client.predict(PredictRequest(ParseDict(body, predict)), timeout=30))
+                asked = PredictRequest(ParseDict(body, predict))
+                return _answered(client.predict(asked, timeout=30, metadata=metadata))
             generate = GenerateContentRequest.pb()(model=f"{PARENT}/{id}")
             ParseDict(body, generate, ignore_unknown_fields=True)
-            return _answered(client.generate_content(GenerateContentRequest(generate), timeout=30))
+            wanted = GenerateContentRequest(generate)
+            return _answered(client.generate_content(wanted, timeout=30, metadata=metadata))
         except GoogleAPICallError as exc:
             trailer = dict(exc.errors[0].trailing_metadata() or ())
             if _DETAILS not in trailer or exc.grpc_status_code is None:

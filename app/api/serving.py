@@ -8,6 +8,7 @@ from fastapi import Request
 
 from app.api.body import Take
 from app.api.errors import ClientGone
+from app.api.rehearsal import rehearse
 from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
 from app.ports import answer_by
 from app.services.auth import Caller
@@ -47,6 +48,7 @@ async def serve(
             async with asyncio.timeout(seconds):
                 body = await read(request, take)
                 held.arriving = False
+                rehearse(request, body)
                 if state.settings.log_prompts:
                     request.scope["log"]["prompt"] = getattr(body, "prompt", None)
                 return await _unless_hung_up(request, work(body))

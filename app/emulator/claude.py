@@ -164,7 +164,7 @@ async def answer(
     named = model or str(body.get("model"))
     row = _find(catalogue, named, platform)
     call = calls.record("claude", "messages", row.id if row else named, body)
-    trouble = troubles.ask("claude", call.model, _words(body))
+    trouble = troubles.ask("claude", call.model, _words(body), request.headers.get("x-trouble"))
     work = partial(_work, request, body, platform, row, named, trouble)
     return await exchange(request, calls, call, trouble, work)
 

@@ -240,7 +240,7 @@ def routes(objects: Objects, troubles: Troubles, calls: Calls) -> list[Route]:
                 call = calls.record("gcs", method, "", {**request.path_params, **request.query_params})
                 return await exchange(request, calls, call, None, lambda: refusal)
             call = await run_in_threadpool(calls.record, "gcs", method, "", asked.as_json())
-            trouble = troubles.ask("gcs", "", "")
+            trouble = troubles.ask("gcs", asked.name, "", request.headers.get("x-trouble"))
             return await exchange(request, calls, call, trouble, lambda: _answer(trouble, asked))
 
         def _answer(trouble: Trouble | None, asked: Asked) -> Response:

@@ -1,6 +1,7 @@
-"""Trouble on request: which failure a call rehearses, by words in its prompt or by the control routes.
+"""Trouble on request: which failure a call rehearses, by its header, its prompt or the control routes.
 
-In a prompt: `#trouble:KIND` or `#trouble:KIND=ARG`, for example `a cat #trouble:429=7`.
+The header (over gRPC the metadata) is `X-Trouble: KIND` or `X-Trouble: KIND=ARG`, for example `429=7`.
+Without one, the prompt may say `#trouble:KIND=ARG`.
 """
 
 import re
@@ -23,12 +24,14 @@ Kind = Literal[
     "hang",  # no answer until the client leaves
     "retired",  # the model is gone
     "drop",  # drawn and paid, then the connection is cut
-    "storage-down",  # the store answers 503; ARG: for so many seconds (in a prompt: default 10)
+    "storage-down",  # the store answers 503; ARG: for so many seconds (default 30; by control: until cleared)
     "answer",  # control only; ARG: {"status": 200, "body": …}, given once
 ]
 Vendor = Literal["vertex", "gcs", "bedrock", "claude"]
 
-_WORDS = re.compile(r"#trouble:([a-z0-9-]+)(?:=([0-9]+(?:\.[0-9]+)?))?")
+_WORD = re.compile(r"([a-z0-9-]+)(?:=([0-9]+(?:\.[0-9]+)?))?")
+_IN_A_TEXT = re.compile(f"#trouble:{_WORD.pattern}")
+_STORAGE_DOWN_SECONDS = 30.0
 _SAYABLE = frozenset(get_args(Kind)) - {"answer"}
 
 
@@ -66,6 +69,7 @@ class Troubles:
         self._lock = threading.Lock()
         self._orders: list[_Order] = []
         self._turns: Counter[str] = Counter()
+        self._kept_out: dict[str, float] = {}  # until when, by object name
 
     def set(
         self,
@@ -89,11 +93,20 @@ class Troubles:
         with self._lock:
             self._orders.clear()
             self._turns.clear()
+            self._kept_out.clear()
 
-    def ask(self, vendor: str, model: str, text: str) -> Trouble | None:
-        """The trouble this call shall have, if any: what was ordered first, then what its text says."""
+    def ask(self, vendor: str, model: str, text: str, header: str | None = None) -> Trouble | None:
+        """The trouble this call shall have, if any: what was ordered, or what it says itself.
+
+        `header` is the call's X-Trouble; without one the `text` is read. For the store, `model` is the
+        object's name.
+        """
         with self._lock:
-            return self._ordered(vendor, model) or self._said(text)
+            if ordered := self._ordered(vendor, model):
+                return ordered
+            if header is None:
+                return self._said(text)
+            return self._stored(model, header) if vendor == "gcs" else self._called(text, header)
 
     def _ordered(self, vendor: str, model: str) -> Trouble | None:
         now = time.monotonic()
@@ -108,14 +121,40 @@ class Troubles:
         return trouble
 
     def _said(self, text: str) -> Trouble | None:
-        found = next((match for match in _WORDS.finditer(text) if match[1] in _SAYABLE), None)
+        """The store does not see the texts: it is down for everybody when one of them wants it down."""
+        found = next((match for match in _IN_A_TEXT.finditer(text) if match[1] in _SAYABLE), None)
         if found is None:
             return None
-        kind, arg = found[1], found[2]
-        if kind == "storage-down":
-            ends = time.monotonic() + float(arg or 10)
-            self._orders.append(_Order("storage-down", "gcs", None, arg, None, ends))
+        if found[1] == "storage-down":
+            ends = time.monotonic() + float(found[2] or _STORAGE_DOWN_SECONDS)
+            self._orders.append(_Order("storage-down", "gcs", None, found[2], None, ends))
+        return self._called(text, found[0].removeprefix("#trouble:"))
+
+    def _called(self, text: str, header: str) -> Trouble | None:
+        """The trouble of a call to a model."""
+        kind, arg = _split(header)
+        if kind is None or kind == "storage-down":
             return None
         turn = self._turns[text]
         self._turns[text] += 1
-        return Trouble(kind, arg, turn)  # type: ignore[arg-type]  # a member of _SAYABLE
+        return Trouble(kind, arg, turn)
+
+    def _stored(self, name: str, header: str) -> Trouble | None:
+        """The trouble of an upload: its object is kept out from the first try on, and no other one is.
+
+        The later requests of a resumable upload have no name, and no trouble.
+        """
+        kind, arg = _split(header)
+        if kind != "storage-down" or not name:
+            return None
+        now = time.monotonic()
+        ends = self._kept_out.setdefault(name, now + float(arg or _STORAGE_DOWN_SECONDS))
+        return Trouble(kind, arg) if now < ends else None
+
+
+def _split(header: str) -> tuple[Kind | None, str | None]:
+    """Kind and argument; no kind when it is unknown."""
+    found = _WORD.fullmatch(header)
+    if found is None or found[1] not in _SAYABLE:
+        return None, None
+    return found[1], found[2]  # type: ignore[return-value]  # a member of _SAYABLE

@@ -17,6 +17,7 @@ from app.contract.errors import (
 )
 from app.contract.gen import fit_words
 from app.contract.models import Model
+from app.ports import rehearsed
 from app.providers.reach import reach
 
 if TYPE_CHECKING:
@@ -126,12 +127,14 @@ class Claude:
 
     async def _call(self, client: "Client", message: str, model: Model) -> "Message":
         ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
+        trouble = rehearsed.get()
         return await client.messages.create(
             model=ids[self._via] or model.id,
             max_tokens=_MAX_TOKENS,
             system=INSTRUCTION,
             messages=[{"role": "user", "content": message}],
             extra_body=self._extra_body,
+            extra_headers={"X-Trouble": trouble} if trouble else None,
         )
 
 

@@ -8,6 +8,7 @@ import structlog
 
 from app.contract.errors import InvalidRequest, ModelGone, UpstreamFailed
 from app.contract.models import Catalogue, Model
+from app.ports import rehearsed
 
 T = TypeVar("T")
 
@@ -17,8 +18,12 @@ _REMEMBER_SECONDS = 3600
 
 
 class Chain:
-    """Walks from a model along its successors. What is gone is remembered for an hour, so that only the first
-    call pays the extra round trip. With `follow` false a retired model is refused, naming its successor."""
+    """Walks from a model along its successors.
+
+    What is gone is remembered for an hour, so that only the first call pays the extra round trip; what is
+    gone in a rehearsal is not remembered. With `follow` false a retired model is refused, naming its
+    successor.
+    """
 
     def __init__(
         self, catalogue: Catalogue, *, follow: bool = True, clock: Callable[[], float] = time.monotonic
@@ -58,5 +63,5 @@ class Chain:
 
     def _gone(self, model: Model) -> None:
         log.warning("model is gone", model=model.id, successor=model.successor)
-        if model.successor:
+        if model.successor and not (rehearsed.get() or "").startswith("retired"):
             self._gone_until[model.id] = self._clock() + _REMEMBER_SECONDS

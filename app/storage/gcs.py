@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from app.contract.errors import GatewayError, UpstreamFailed, UpstreamUnavailable
 from app.contract.pictures import Picture
 from app.logs import causes
+from app.ports import rehearsed
 
 log = structlog.get_logger()
 
@@ -56,16 +57,8 @@ class Gcs:
         self._public_base_url = public_base_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gcs")
-        self._client = storage.Client(
-            project=project,
-            credentials=AnonymousCredentials() if endpoint else None,  # type: ignore[no-untyped-call]
-            client_options={"api_endpoint": endpoint} if endpoint else None,
-        )
-        # Google's documented way to a pool that has a connection for every thread:
-        for scheme in ("https://", "http://"):
-            self._client._http.mount(scheme, HTTPAdapter(pool_maxsize=workers))
-        # Asks for the bucket's metadata (storage.buckets.get) behind our back, for traces that nobody reads:
-        self._client._bucket_metadata_cache = None
+        self._connect = partial(_connect, project, endpoint, workers)
+        self._client = self._connect()
 
     async def save(
         self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
@@ -82,7 +75,8 @@ class Gcs:
             async with asyncio.timeout(self._timeout_seconds):
                 while True:
                     try:
-                        await self._run(partial(self._upload, bucket, name, picture, again=again))
+                        upload = partial(self._upload, bucket, name, picture, rehearsed.get(), again=again)
+                        await self._run(upload)
                     except UpstreamUnavailable as exc:
                         failure, again = exc, True
                         log.warning(
@@ -116,13 +110,14 @@ class Gcs:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _upload(self, bucket: str, name: str, picture: Picture, *, again: bool) -> None:
+    def _upload(self, bucket: str, name: str, picture: Picture, trouble: str | None, *, again: bool) -> None:
         """One try, in a thread. Over 8 MiB the client makes it a resumable upload: two requests.
 
         A taken name means `again` that an earlier try, whose answer was lost, had landed. At a first try it
         cannot be taken: then a policy of the bucket's has refused the picture.
         """
-        blob = self._client.bucket(bucket).blob(name)
+        client = self._connect({"X-Trouble": trouble}) if trouble else self._client
+        blob = client.bucket(bucket).blob(name)
         blob.cache_control = _CACHE_CONTROL
         try:
             blob.upload_from_string(
@@ -136,10 +131,30 @@ class Gcs:
         except api_exceptions.PreconditionFailed as exc:
             if not again or "conditionNotMet" not in exc.message:
                 raise
+        finally:
+            if trouble:
+                client.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         with translated():
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _connect(
+    project: str, endpoint: str | None, workers: int, extra_headers: dict[str, str] | None = None
+) -> storage.Client:
+    client = storage.Client(
+        project=project,
+        credentials=AnonymousCredentials() if endpoint else None,  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": endpoint} if endpoint else None,
+        extra_headers=extra_headers or {},
+    )
+    # Google's documented way to a pool that has a connection for every thread:
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, HTTPAdapter(pool_maxsize=workers))
+    # Asks for the bucket's metadata (storage.buckets.get) behind our back, for traces that nobody reads:
+    client._bucket_metadata_cache = None
+    return client
 
 
 _FOREIGN = (

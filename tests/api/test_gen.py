@@ -457,7 +457,6 @@ def chaos(hasty: str, emulator: Emulator) -> Iterator[Client]:
 )
 @pytest.mark.parametrize("make", [text2img, img2img])
 def test_trouble_is_told_and_nothing_is_paid_twice(
-    start: Start,
     chaos: Client,
     emulator: Emulator,
     make: Callable[[str], Json],
@@ -467,11 +466,7 @@ def test_trouble_is_told_and_nothing_is_paid_twice(
     asked: int,
     paid: int,
 ) -> None:
-    if trouble == "retired":  # remembered for an hour: in a gateway of its own
-        with client_of_one(start) as client:
-            response = client.post("/gen", make(f"a harbour #trouble:{trouble}"))
-    else:
-        response = chaos.post("/gen", make(f"a harbour #trouble:{trouble}"))
+    response = chaos.post("/gen", make(f"a harbour #trouble:{trouble}"))
 
     assert (response.status_code, response.json()) == (status, body)
     assert (len(emulator.calls.list()), emulator.calls.paid) == (asked, paid)

@@ -306,6 +306,14 @@ def test_a_failure_on_request_is_awss(
     assert list(answer.json()) == ["message"]
 
 
+def test_a_call_may_carry_its_trouble(bedrock: httpx.Client) -> None:
+    """The words of the prompt do not count then."""
+    url, headers = f"/model/{TITAN}/invoke", {"X-Trouble": "503=3"}
+    answer = bedrock.post(url, json=titan_text("a cat #trouble:500"), headers=headers)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+
+
 def test_a_dropped_call_is_paid(bedrock: httpx.Client, emulator: Emulator) -> None:
     with pytest.raises(httpx.RemoteProtocolError):
         invoke(bedrock, TITAN, titan_text("a cat #trouble:drop"))

@@ -76,6 +76,7 @@ REFUSED = [
     pytest.param({}, ask("a #trouble:500"), 500, "api_error", id="500"),
     pytest.param({}, ask("a #trouble:503"), 529, "overloaded_error", id="503"),
     pytest.param({}, ask("a #trouble:retired"), 404, "not_found_error", id="retired"),
+    pytest.param({"x-trouble": "500"}, ask("a #trouble:429"), 500, "api_error", id="header"),
 ]
 
 

@@ -93,6 +93,23 @@ def test_storage_comes_back_after_its_time(troubles: Troubles) -> None:
     assert ask(troubles, vendor="gcs") is None
 
 
+def test_the_header_replaces_the_words(troubles: Troubles) -> None:
+    assert troubles.ask("vertex", "m", "#trouble:500", "429=7") == Trouble("429", "7")
+    assert troubles.ask("vertex", "m", "#trouble:500", "nonsense") is None
+    assert troubles.ask("vertex", "m", "", "answer") is None
+
+
+def test_storage_down_in_a_header_keeps_one_object_out(troubles: Troubles) -> None:
+    assert troubles.ask("vertex", "m", "#trouble:storage-down", "storage-down") is None
+    assert ask(troubles, vendor="gcs", model="a.png") is None
+    for _ in range(2):
+        assert troubles.ask("gcs", "a.png", "", "storage-down=600") == Trouble("storage-down", "600")
+    assert troubles.ask("gcs", "a.png", "") is None, "the spool says nothing and gets in"
+    assert troubles.ask("gcs", "b.png", "", "storage-down=0") is None
+    assert troubles.ask("gcs", "", "", "storage-down") is None, "a chunk of an upload that was let in"
+    assert troubles.ask("gcs", "c.png", "", "500") is None, "a word for the model"
+
+
 # ── The control routes ───────────────────────────────────────────────────────────────────────────────
 
 

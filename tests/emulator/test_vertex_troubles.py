@@ -59,6 +59,14 @@ def test_failure_is_told_with_its_status(
     assert [(call.status, call.paid) for call in emulator.calls.list()] == [(reply.status, 0)]
 
 
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_call_may_carry_its_trouble(model: str, ask: Callable[..., Reply], emulator: Emulator) -> None:
+    """The words of the prompt do not count then."""
+    told = ask(emulator, model, asking(model, "a pear #trouble:500"), trouble="503=3")
+    assert told == failure(503, "UNAVAILABLE", OVERLOAD, retry_info("3s"))
+
+
 def test_retry_after_is_a_header_too(emulator: Emulator) -> None:
     url = f"{emulator.http_url}/v1/{PARENT}/{IMAGEN}"
     response = httpx.post(url, json=asking(IMAGEN, "a pear #trouble:429=7"))

@@ -78,7 +78,9 @@ def _endpoint(
     def serve(request: Message, context: grpc.ServicerContext) -> bytes:
         body = MessageToDict(request)
         resource = body.pop(resource_field, "")
-        call, trouble = vertex.begin(method, resource, body)
+        carried = context.invocation_metadata()
+        header = next((str(value) for key, value in carried if key == "x-trouble"), None)
+        call, trouble = vertex.begin(method, resource, body, header)
         left = threading.Event()
 
         def leave() -> None:  # also runs when an answered call ends: cancel does nothing then

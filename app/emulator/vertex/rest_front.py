@@ -23,7 +23,8 @@ def routes(vertex: Vertex, calls: Calls) -> list[Route]:
         if not isinstance(body, dict):
             message = "Invalid JSON payload received. Root element must be a message."
             return _response(Answer(400, invalid(message).as_json()))
-        call, trouble = await run_in_threadpool(vertex.begin, method, resource, body)
+        header = request.headers.get("x-trouble")
+        call, trouble = await run_in_threadpool(vertex.begin, method, resource, body, header)
         return await exchange(
             request,
             calls,

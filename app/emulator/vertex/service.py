@@ -36,11 +36,16 @@ class Vertex:
         self._calls = calls
         self._troubles = troubles
 
-    def begin(self, method: str, resource: str, body: Json) -> tuple[Call, Trouble | None]:
-        """Record a call, and say which trouble it shall have. `resource` is projects/…/models/…"""
+    def begin(
+        self, method: str, resource: str, body: Json, header: str | None
+    ) -> tuple[Call, Trouble | None]:
+        """Record a call, and say which trouble it shall have.
+
+        `resource` is projects/…/models/…, `header` the call's X-Trouble.
+        """
         model = resource.rpartition("/")[2]
         call = self._calls.record("vertex", method, model, body)
-        return call, self._troubles.ask("vertex", model, " ".join(_words(body)))
+        return call, self._troubles.ask("vertex", model, " ".join(_words(body)), header)
 
     def answer(self, call: Call, resource: str, body: Json, trouble: Trouble | None) -> Answer:
         """Do the work of a call that was begun, and book what it costs."""

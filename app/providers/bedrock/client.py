@@ -4,7 +4,8 @@ import asyncio
 import random
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
@@ -19,7 +20,7 @@ from app.contract.errors import (
 from app.contract.gen import GenRequest, Img2Img, refusal
 from app.contract.models import Model
 from app.contract.pictures import Picture
-from app.ports import Generation, answer_by
+from app.ports import Generation, answer_by, rehearsed
 from app.providers.bedrock import sdxl, stability2, titan
 from app.providers.bedrock.answer import refused
 from app.providers.reach import reach
@@ -75,6 +76,8 @@ class Bedrock:
             )
             for region in regions
         }
+        for client in self._clients.values():
+            client.meta.events.register("before-call.bedrock-runtime.InvokeModel", _rehearse)
         self._threads = ThreadPoolExecutor(max_calls, "bedrock")
         self._timeout_seconds = timeout_seconds
 
@@ -115,7 +118,8 @@ class Bedrock:
         loop = asyncio.get_running_loop()
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                return await loop.run_in_executor(self._threads, self._draw, body, model)
+                # In a copy of the context, so that `_rehearse` finds what is rehearsed.
+                return await loop.run_in_executor(self._threads, copy_context().run, self._draw, body, model)
             except ClientError as exc:
                 if pause is None or _status(exc) not in (429, 503):
                     raise
@@ -137,6 +141,12 @@ class Bedrock:
             return _decode(answer["body"].read(), model)
         except ValueError as exc:
             raise UpstreamFailed("The model answered in an unknown shape") from exc
+
+
+def _rehearse(params: dict[str, Any], **_: object) -> None:
+    """boto3 calls this before it sends. Its methods take no headers."""
+    if trouble := rehearsed.get():
+        params["headers"]["X-Trouble"] = trouble
 
 
 def _encode(request: GenRequest, model: Model) -> bytes:

@@ -36,7 +36,7 @@ from app.contract.models import Model
 from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
 from app.contract.pixels import lighten, transcode
 from app.logs import causes
-from app.ports import Generation, answer_by
+from app.ports import Generation, answer_by, rehearsed
 from app.providers.vertex import edit, gemini, imagen
 from app.providers.vertex.failure import code, may_be_repeated, told_to_wait, translate
 from app.threads import off_loop
@@ -168,10 +168,14 @@ class Vertex:
     ) -> Answer:
         """Send, and send again what was surely not served, until the deadline."""
         loop = asyncio.get_running_loop()
+        trouble = rehearsed.get()
+        metadata = (("x-trouble", trouble),) if trouble else ()
         attempt = 0
         while True:
             try:
-                return await send(message, retry=None, timeout=max(deadline - loop.time(), 0))
+                return await send(
+                    message, retry=None, timeout=max(deadline - loop.time(), 0), metadata=metadata
+                )
             except (GoogleAPIError, GoogleAuthError, grpc.RpcError) as exc:
                 wait = max(self._backoff * 2**attempt * random.uniform(1, 1.5), told_to_wait(exc) or 0)  # noqa: S311
                 late = wait > _LONGEST_WAIT or loop.time() + wait >= deadline

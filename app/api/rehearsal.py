@@ -1,0 +1,79 @@
+"""Failures on request, on the emulator: by the header X-Trouble or by `#trouble:…` in a prompt.
+
+`docs/rehearsing.md` lists the words.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+
+from app.api.errors import GEN_PATHS
+from app.contract.errors import InvalidRequest
+from app.ports import rehearsed
+
+WORDS = (
+    *("blocked-prompt", "blocked-output", "half-blocked", "text-only", "empty", "429", "500", "503"),
+    *("slow", "hang", "retired", "drop", "storage-down"),
+)
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_TROUBLE = re.compile(f"(?:{'|'.join(WORDS)})(?:={_NUMBER})?")
+_SAID = re.compile(rf"#trouble:([\w-]*(?:={_NUMBER})?)")
+_PARAMETER = {
+    "name": "X-Trouble",
+    "in": "header",
+    "required": False,
+    "description": "Rehearses a failure, on the emulator only: " + ", ".join(WORDS) + ". "
+    "429, 503, slow and storage-down take seconds, for example `429=7`.",
+    "schema": {"type": "string", "pattern": f"^{_TROUBLE.pattern}$"},
+}
+
+
+def rehearse(request: Request, body: object) -> None:
+    """Remember which trouble this request rehearses, so that its calls carry it. Does nothing in live.
+
+    The header comes before the texts of the body. Raises InvalidRequest for an unknown word.
+    """
+    if request.app.state.settings.cloud != "emulator":
+        return
+    header = request.headers.get("x-trouble")
+    said = [match[1] for text in _texts(body) for match in _SAID.finditer(text)]
+    if header is not None and not _TROUBLE.fullmatch(header):
+        raise InvalidRequest(f"Invalid X-Trouble: The header must be {_KNOWN}")
+    if not all(map(_TROUBLE.fullmatch, said)):
+        raise InvalidRequest(f"Invalid #trouble: The word in the text must be {_KNOWN}")
+    rehearsed.set(header or next(iter(said), None))
+
+
+_KNOWN = f"one of {', '.join(WORDS)}, with or without a number: 429=7"
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Everything that a person may have written into the request."""
+    match value:
+        case str():
+            yield value
+        case tuple():
+            for one in value:
+                yield from _texts(one)
+        case BaseModel():
+            for _, one in value:
+                yield from _texts(one)
+
+
+def describe(app: FastAPI) -> None:
+    """Show the header on every paid route of the API documentation."""
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        made_now = app.openapi_schema is None
+        described = document()
+        if made_now:
+            for path, operations in described["paths"].items():
+                if path in GEN_PATHS or path.startswith("/api/v1/image/"):
+                    operations["post"].setdefault("parameters", []).append(_PARAMETER)
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
