@@ -17,41 +17,43 @@ MARK = "EMULATED"
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 
-def paint(prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
+def paint(prompt: str, size: Size, *, seed: int = 0, marked: bool = True) -> Image.Image:
     """A picture of the size: colours and shapes made from prompt and seed, and the prompt written on it."""
-    noise = _noise(prompt, seed)
-    picture = Image.frombytes("RGB", (4, 4), noise[:48]).resize(size, Image.Resampling.BICUBIC)
+    tones = noise(prompt, seed)
+    picture = Image.frombytes("RGB", (4, 4), tones[:48]).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     width, height = size
     for at in range(48, 64, 4):
-        x, y, radius, colour = noise[at : at + 4]
+        x, y, radius, colour = tones[at : at + 4]
         middle_x, middle_y, reach = x * width // 255, y * height // 255, (20 + radius) * min(size) // 1200
         box = (middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
-        draw.ellipse(box, fill=(colour, noise[at - 48], noise[at - 47]))
-    return _mark(picture, prompt)
+        draw.ellipse(box, fill=(colour, tones[at - 48], tones[at - 47]))
+    return _mark(picture, prompt) if marked else picture
 
 
 def mix(source: Image.Image, prompt: str, similarity: float, seed: int) -> Image.Image:
     """An image-to-image answer of the source's size: `similarity` 1 keeps the source, 0 ignores it."""
     painted = paint(prompt, source.size, seed=seed)
-    return _mark(_blend(painted, source.convert("RGB"), similarity), prompt)
+    return _mark(blend(painted, source.convert("RGB"), similarity), prompt)
 
 
 def upscale(source: Image.Image, factor: int) -> Image.Image:
-    """The source, each side `factor` times as long."""
+    """The source, each side `factor` times as long, with the factor written on it."""
     size = source.width * factor, source.height * factor
-    return _mark(source.convert("RGB").resize(size, Image.Resampling.BICUBIC), "")
+    picture = source.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    letters = max(8, size[0] // 24)
+    return write(picture, (MARK, f"x{factor}"), (size[0] // 40, 3 * letters), letters)
 
 
 def repaint(source: Image.Image, mask: Image.Image, prompt: str, *, seed: int = 0) -> Image.Image:
     """The source with a painted picture wherever the mask is not black. No pixel outside the mask changes."""
     painted = paint(prompt, source.size, seed=seed)
-    return Image.composite(painted, source.convert("RGB"), _solid(mask))
+    return Image.composite(painted, source.convert("RGB"), solid(mask))
 
 
 def dilate(mask: Image.Image, share: float) -> Image.Image:
     """The mask made solid and grown on all sides by `share` (0 to 1) of the picture's longer side."""
-    mask = _solid(mask)
+    mask = solid(mask)
     reach = round(share * max(mask.size))
     if reach == 0:
         return mask
@@ -73,6 +75,17 @@ def guess_mask(size: Size, part: Literal["foreground", "background"]) -> Image.I
     return mask if part == "foreground" else ImageOps.invert(mask)
 
 
+def guess_classes(size: Size, classes: Sequence[int]) -> Image.Image:
+    """The mask the service would compute for semantic classes: here every class has a place of its own."""
+    width, height = size
+    mask = Image.new("L", size, 0)
+    for each in classes:
+        column, row = each % 4, each // 4 % 4
+        box = (column * width // 4, row * height // 4, (column + 1) * width // 4, (row + 1) * height // 4)
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+    return mask
+
+
 def try_on(person: Image.Image, products: Sequence[Image.Image], *, seed: int = 0) -> Image.Image:
     """The person, wearing the products: each is laid over the torso, the first one at the top."""
     picture = person.convert("RGB")
@@ -81,7 +94,7 @@ def try_on(person: Image.Image, products: Sequence[Image.Image], *, seed: int = 
     for place, product in enumerate(products):
         worn = ImageOps.contain(product.convert("RGB"), torso)
         picture.paste(worn, ((width - worn.width) // 2, height // 4 + place * torso[1]))
-    return _tint(_mark(picture, ""), seed)
+    return tint(_mark(picture, ""), seed)
 
 
 def recontext(products: Sequence[Image.Image], prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
@@ -102,7 +115,8 @@ def encode(image: Image.Image, mime_type: str = "image/png", quality: int = 75) 
     return out.getvalue()
 
 
-def _noise(prompt: str, seed: int) -> bytes:
+def noise(prompt: str, seed: int) -> bytes:
+    """64 bytes that depend on both."""
     return hashlib.blake2b(f"{seed} {prompt}".encode(errors="backslashreplace"), digest_size=64).digest()
 
 
@@ -119,14 +133,24 @@ def _stand(scene: Image.Image, products: Sequence[Image.Image]) -> Image.Image:
 def _mark(picture: Image.Image, prompt: str) -> Image.Image:
     """Write the mark and the beginning of the prompt along the lower edge."""
     width, height = picture.size
-    letters = max(8, width // 24)
+    return write(picture, (MARK, prompt), (width // 40, height), max(8, width // 24))
+
+
+def write(picture: Image.Image, lines: Sequence[str], corner: Size, letters: int) -> Image.Image:
+    """Write on the picture. `corner` is the text's lower left one, `letters` their height in pixels."""
+    left, bottom = corner
     outline = max(1, letters // 12)
     draw = ImageDraw.Draw(picture)
-    readable = " ".join(prompt.encode("utf-8", "replace").decode().split())
-    for line, text in enumerate((MARK, readable[:60])):
-        place = width // 40, height - (2 - line) * letters * 5 // 4
-        draw.text(place, text, "white", _font(letters), stroke_width=outline, stroke_fill="black")
+    for line, text in enumerate(lines):
+        readable = " ".join(text.encode("utf-8", "replace").decode().split())[:60]
+        place = left, bottom - (len(lines) - line) * letters * 5 // 4
+        draw.text(place, readable, "white", _font(letters), stroke_width=outline, stroke_fill="black")
     return picture
+
+
+def text_width(text: str, letters: int) -> float:
+    """Pixels that a line takes when it is written."""
+    return _font(letters).getlength(text)
 
 
 @lru_cache(maxsize=32)
@@ -134,16 +158,17 @@ def _font(letters: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(letters)
 
 
-def _solid(mask: Image.Image) -> Image.Image:
+def solid(mask: Image.Image) -> Image.Image:
+    """White wherever the mask is not black."""
     return mask.convert("L").point(lambda value: 255 if value else 0)
 
 
-def _tint(picture: Image.Image, seed: int) -> Image.Image:
+def tint(picture: Image.Image, seed: int, share: float = 0.06) -> Image.Image:
     """Make samples of one request differ a little in colour."""
-    colour = tuple(_noise("", seed)[:3])
-    return _blend(picture, Image.new("RGB", picture.size, colour), 0.06)
+    colour = tuple(noise("", seed)[:3])
+    return blend(picture, Image.new("RGB", picture.size, colour), share)
 
 
-def _blend(under: Image.Image, over: Image.Image, share: float) -> Image.Image:
+def blend(under: Image.Image, over: Image.Image, share: float) -> Image.Image:
     """`share` (0 to 1) of `over`. Unlike Image.blend it lets go of the GIL: other threads go on."""
     return Image.composite(over, under, Image.new("L", under.size, round(share * 255)))

@@ -99,6 +99,15 @@ def test_source_is_left_as_it_was() -> None:
     assert RED.tobytes() == before
 
 
+def test_an_upscaled_picture_says_how_often() -> None:
+    """Two ways to the same red picture: they differ where the factor stands, and nowhere else."""
+    twice, threefold = upscale(RED.resize((120, 120)), 2), upscale(RED.resize((80, 80)), 3)
+    changed = ImageChops.difference(twice, threefold).getbbox()
+    assert changed is not None
+    assert (changed[2] - changed[0], changed[3] - changed[1]) < (twice.width // 10, twice.height // 10)
+    assert ImageChops.difference(twice, RED.resize(twice.size)).getbbox() != changed, "and the mark"
+
+
 @pytest.mark.parametrize(("similarity", "nearer"), [(0.9, "source"), (0.1, "painting")])
 def test_mix_keeps_as_much_of_the_source_as_asked(similarity: float, nearer: str) -> None:
     source, painting = Image.new("RGB", (100, 100), "black"), paint("a pear", (100, 100), seed=1)

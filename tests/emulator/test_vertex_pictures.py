@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from itertools import combinations
 from typing import Any
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageStat
 
 from app.emulator.server import Emulator
 from tests.vertex_clients import ASK, Json, Reply, ask_rest, image, opened, picture
@@ -176,6 +177,73 @@ def test_computed_mask_keeps_the_other_part(mode: str, kept: tuple[int, int], em
     middle_and_corner = {(100, 60), (2, 2)}
     assert changed.getpixel(kept) == (0, 0, 0)
     assert changed.getpixel((middle_and_corner - {kept}).pop()) != (0, 0, 0)
+
+
+def test_each_semantic_class_has_its_own_place(emulator: Emulator) -> None:
+    def changed(*classes: int) -> Any:
+        instance = references(picture((200, 120), "teal"), "SEMANTIC", None, 0)
+        instance["referenceImages"][1]["maskImageConfig"]["maskClasses"] = classes
+        asked: Json = {"editMode": "EDIT_MODE_BGSWAP", "sampleCount": 1, **FREE}
+        [made] = drawn(emulator, "imagen-3.0-capability-001", instance, **asked)
+        return ImageChops.difference(made, Image.new("RGB", made.size, "teal")).getbbox()
+
+    assert changed(0) == (0, 0, 51, 31)
+    assert changed(5) == (50, 30, 101, 61)
+    assert changed(0, 5) == (0, 0, 101, 61)
+
+
+GATEWAY_ASKS = "Edit the original where the mask is white. {} Leave everything else as it is."
+CALLED = {"original": "The original:", "mask": "The mask:"}
+
+
+def told(task: str, *pictures: tuple[str, bytes]) -> list[Json]:
+    parts: list[Json] = []
+    for name, data in pictures:
+        source = {"mimeType": "image/png", "data": image(data)["bytesBase64Encoded"]}
+        parts += [{"text": CALLED[name]}, {"inlineData": source}]
+    return [*parts, {"text": GATEWAY_ASKS.format(task)}]
+
+
+TASKS = {
+    "removal": "Remove what stands in the white area and fill it with what fits around it.",
+    "insertion": "Put into the white area what is asked for below.",
+    "background": "The white area is the background: replace it by what is asked for below.",
+    "outpaint": "Continue the picture into the white area, seamlessly.",
+}
+
+
+def test_gemini_does_what_its_words_ask_for(emulator: Emulator) -> None:
+    """As a whole: also outside the mask the picture is not the original any more."""
+    pictures = ("original", picture((256, 256))), ("mask", halves((256, 256), "white", "black"))
+    made = {
+        task: generated(emulator, "gemini-3-pro-image", *told(text, *pictures))
+        for task, text in TASKS.items()
+    }
+    for one, other in combinations(TASKS, 2):
+        left = ImageChops.difference(made[one], made[other]).crop((0, 0, 512, 1024))
+        assert sum(ImageStat.Stat(left).mean) > 5, (one, other)
+    for each in made.values():
+        right = each.crop((600, 100, 1000, 900))
+        difference = ImageChops.difference(right, Image.new("RGB", right.size, "teal"))
+        assert 0 < sum(ImageStat.Stat(difference).mean) < 25
+
+
+def test_gemini_finds_the_mask_by_its_name(emulator: Emulator) -> None:
+    original, mask = ("original", picture((64, 64))), ("mask", halves((64, 64), "white", "black"))
+    first, second = (
+        generated(emulator, "gemini-3-pro-image", *told(TASKS["removal"], *order))
+        for order in ((original, mask), (mask, original))
+    )
+    assert ImageChops.difference(first, second).getbbox() is None
+
+
+def test_gemini_guesses_the_mask_that_is_not_there(emulator: Emulator) -> None:
+    text = "Edit the original. Replace the background, nothing else."
+    source = {"mimeType": "image/png", "data": image(picture((64, 64)))["bytesBase64Encoded"]}
+    made = generated(emulator, "gemini-3-pro-image", {"inlineData": source}, {"text": text})
+    far = ImageChops.difference(made, Image.new("RGB", made.size, "teal")).convert("L")
+    assert max(far.crop((400, 400, 600, 600)).tobytes()) < 20
+    assert max(far.crop((0, 0, 200, 200)).tobytes()) > 20
 
 
 def test_try_on_puts_the_product_on_the_person(emulator: Emulator) -> None:

@@ -1,13 +1,15 @@
 """The `:generateContent` family: Gemini models that answer with a picture. Rules and answers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from PIL import Image
 from pydantic import Field, model_validator
 
 from app.contract.models import Model
-from app.emulator import painter
+from app.emulator import painter, retouch
 from app.emulator.calls import Json
 from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble
@@ -220,8 +222,8 @@ def _open_inputs(objects: Objects, parts: Sequence[_Part]) -> list[Image.Image]:
 def _draw(model: Model, request: _Request, sources: Sequence[Image.Image], seed: int) -> Image.Image:
     """A picture of the asked shape; of about the first input's shape when there is one and none is asked.
 
-    With inputs it is the first one painted over as a whole, the others standing in it: this family knows
-    no masks.
+    With inputs it is the first one painted over as a whole, the others standing in it, unless the words ask
+    for an edit. This family knows no masks: every pixel may change.
     """
     config = request.generation_config.image_config
     sizes = _ratios(model)
@@ -234,7 +236,69 @@ def _draw(model: Model, request: _Request, sources: Sequence[Image.Image], seed:
     size = int(base[0] * scale), int(base[1] * scale)
     if not sources:
         return painter.paint(request.prompt, size, seed=seed)
-    return painter.redraw(sources, request.prompt, size, seed=seed)
+    edit = _Edit.read(request.parts, sources)
+    if edit is None:
+        return painter.redraw(sources, request.prompt, size, seed=seed)
+    return painter.tint(edit.draw(size, seed), seed, 0.03)
+
+
+# ── Edits, asked for in words ────────────────────────────────────────────────────────────────────────
+
+_TASKS: dict[str, retouch.Task] = {
+    "remove": "removal",
+    "erase": "removal",
+    "put": "insertion",
+    "insert": "insertion",
+    "add": "insertion",
+    "background": "background",
+    "continue": "outpaint",
+    "extend": "outpaint",
+}
+_TASK = re.compile(rf"\bedit\b.*?\b({'|'.join(_TASKS)})\b", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What this model understood: what to do with which picture, where, and what is wished for."""
+
+    task: retouch.Task
+    original: Image.Image
+    mask: Image.Image
+    wish: str
+
+    @classmethod
+    def read(cls, parts: Sequence[_Part], sources: Sequence[Image.Image]) -> Self | None:
+        """None unless the last text says "edit" and then names a task.
+
+        The mask is the picture that the text before it calls so; without one it is guessed.
+        """
+        words, _, wish = next((part.text for part in reversed(parts) if part.text), "").partition("\n\n")
+        named = list(zip(_labels(parts), sources, strict=True))
+        originals = [picture for label, picture in named if "mask" not in label.lower()]
+        masks = [picture for label, picture in named if "mask" in label.lower()]
+        found = _TASK.search(words)
+        if found is None or not originals:
+            return None
+        guessed: Literal["foreground", "background"] = (
+            "background" if "background" in words.lower() else "foreground"
+        )
+        mask = masks[0].convert("L") if masks else painter.guess_mask(originals[0].size, guessed)
+        return cls(_TASKS[found[1].lower()], originals[0], mask, wish)
+
+    def draw(self, size: tuple[int, int], seed: int) -> Image.Image:
+        original = self.original.convert("RGB").resize(size)
+        mask = self.mask.resize(size, Image.Resampling.NEAREST)
+        return retouch.edit(self.task, original, mask, self.wish, seed=seed)
+
+
+def _labels(parts: Sequence[_Part]) -> Iterator[str]:
+    """For each picture the text before it."""
+    label = ""
+    for part in parts:
+        if part.text is not None:
+            label = part.text
+        else:
+            yield label
 
 
 def _show(model: Model, request: _Request, picture: Image.Image, objects: Objects) -> list[Json]:

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 from app.contract.models import Model, Operation
-from app.emulator import painter
+from app.emulator import painter, retouch
 from app.emulator.calls import Json
 from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble
@@ -224,6 +224,11 @@ _MASKED_MODES = {
     "EDIT_MODE_BGSWAP",
     "EDIT_MODE_OUTPAINT",
 }
+_TASKS: dict[str | None, retouch.Task] = {
+    "EDIT_MODE_INPAINT_REMOVAL": "removal",
+    "EDIT_MODE_BGSWAP": "background",
+    "EDIT_MODE_OUTPAINT": "outpaint",
+}
 _AT_REFERENCES = "instances[0].reference_images"
 
 
@@ -270,7 +275,8 @@ def _editor(prompt: str, parameters: Edit, references: _References) -> Callable[
     if not references["MASK"]:
         return lambda seed: painter.mix(raw, prompt, 0.5, seed)
     mask = _mask(references["MASK"][0], raw.size)
-    return lambda seed: painter.repaint(raw, mask, prompt, seed=seed)
+    task = _TASKS.get(parameters.edit_mode, "insertion")
+    return lambda seed: retouch.edit(task, raw, mask, prompt, seed=seed)
 
 
 def _mask(opened: _Opened, size: tuple[int, int]) -> Image.Image:
@@ -278,6 +284,8 @@ def _mask(opened: _Opened, size: tuple[int, int]) -> Image.Image:
     assert config is not None  # noqa: S101 - checked by Reference
     if opened.picture is not None:
         return painter.dilate(opened.picture, config.dilation)
+    if config.mask_mode == "MASK_MODE_SEMANTIC":
+        return painter.dilate(painter.guess_classes(size, config.mask_classes), config.dilation)
     part: Literal["foreground", "background"] = (
         "background" if config.mask_mode == "MASK_MODE_BACKGROUND" else "foreground"
     )
