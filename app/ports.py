@@ -4,6 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from app.contract.answer import MaskApplied
 from app.contract.models import Model
 from app.contract.pictures import Picture
 from app.contract.safety import Block
@@ -13,10 +14,14 @@ Request = TypeVar("Request", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a provider made: at least one picture, and a Block for each sample that was filtered."""
+    """What a provider made: at least one picture, and a Block for each sample that was filtered.
+
+    `mask_applied` is set when a model that knows no masks made an edit.
+    """
 
     pictures: tuple[Picture, ...]
     filtered: tuple[Block, ...] = ()
+    mask_applied: MaskApplied | None = None
 
 
 answer_by: ContextVar[float] = ContextVar("answer_by")

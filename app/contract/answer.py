@@ -57,6 +57,14 @@ class Prediction(Answer):
     mime_type: str
 
 
+MaskApplied = Literal["exact", "instruction"]
+"""How a model that knows no masks was held to one.
+
+exact: its picture was composed with the original, so that no pixel outside the mask has changed.
+instruction: it was told in words.
+"""
+
+
 class StoredImages(Answer):
     """`requested_model` is there when another model than the named one made the pictures.
 
@@ -69,6 +77,7 @@ class StoredImages(Answer):
     images: tuple[StoredImage, ...]
     filtered: tuple[Filtered, ...] | None = None
     pending: tuple[StoredImage, ...] | None = None
+    mask_applied: MaskApplied | None = None
 
 
 class Predictions(Answer):
@@ -77,3 +86,4 @@ class Predictions(Answer):
     requested_model: str | None = None
     filtered: tuple[Filtered, ...] | None = None
     pending: tuple[StoredImage, ...] | None = None
+    mask_applied: MaskApplied | None = None

@@ -4,6 +4,7 @@ The types build values; the marks say what class-validator said (see `contract/r
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -95,6 +96,13 @@ class OnlyWhen:
 
     field: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """Marks a required field that is not looked at when `condition` holds of the raw fields beside it."""
+
+    condition: Callable[[Mapping[str, Raw]], bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ fields follow. Validators check what must hold between fields before anything is
 """
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
@@ -30,6 +31,7 @@ from app.contract.fields import (
     ServedFor,
     StorageUri,
     Text,
+    Unless,
     Whole,
     broken,
 )
@@ -205,10 +207,44 @@ class MaskImageConfig(Contract):
         return self
 
 
+AUTOMATIC_MASKS = ("MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC")
+"""Modes in which the model makes the mask itself: a picture sent with them is ignored, as by Google."""
+
+
+def _has_automatic_mask(reference: Mapping[str, Raw]) -> bool:
+    config = reference.get("maskImageConfig")
+    while isinstance(config, list):
+        config = config[0] if config else None
+    mode = config.get("maskMode") if isinstance(config, Mapping) else None
+    return reference.get("referenceType") == "REFERENCE_TYPE_MASK" and mode in AUTOMATIC_MASKS
+
+
 class EditReference(Contract):
+    """The picture to edit, or a mask. A mask that the model makes itself has no picture."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {
+                "properties": {
+                    "referenceType": {"const": "REFERENCE_TYPE_MASK"},
+                    "maskImageConfig": {
+                        "type": "object",
+                        "properties": {"maskMode": {"enum": list(AUTOMATIC_MASKS)}},
+                        "required": ["maskMode"],
+                    },
+                },
+                "required": ["maskImageConfig"],
+            },
+            "else": {
+                "properties": {"bytesBase64Encoded": {"type": "string"}},
+                "required": ["bytesBase64Encoded"],
+            },
+        }
+    )
+
     reference_type: Literal["REFERENCE_TYPE_RAW", "REFERENCE_TYPE_MASK"]
     reference_id: Whole
-    bytes_base64_encoded: PictureField
+    bytes_base64_encoded: Annotated[PictureField | None, Unless(_has_automatic_mask)] = None
     mask_image_config: Annotated[MaskImageConfig | None, OnlyWhen("referenceType", "REFERENCE_TYPE_MASK")] = (
         None
     )
@@ -236,6 +272,12 @@ class ImageEdit(Referencing):
     @property
     def mask(self) -> EditReference:
         return self._only("REFERENCE_TYPE_MASK")
+
+    @property
+    def automatic_mask(self) -> MaskImageConfig | None:
+        """The mask that the model is to make itself; None when the mask is a picture."""
+        config = self.mask.mask_image_config
+        return config if config and config.mask_mode in AUTOMATIC_MASKS else None
 
     def _only(self, kind: str) -> EditReference:
         """The one reference of its kind. Raises when there is none or another."""

@@ -35,6 +35,7 @@ from app.contract.fields import (
     PictureText,
     Raw,
     ServedFor,
+    Unless,
     flag_from_text,
     number_from_text,
 )
@@ -187,6 +188,8 @@ class _Rule:
         return next((mark for mark in self.marks if isinstance(mark, kind)), None)
 
     def applies(self, fields: Mapping[str, Raw]) -> bool:
+        if unless := self.mark(Unless):
+            return not unless.condition(fields)
         condition = self.mark(OnlyWhen)
         return condition is None or fields.get(condition.field) == condition.value
 
@@ -211,7 +214,7 @@ def _rules(contract: type[BaseModel]) -> tuple[_Rule, ...]:
 
 def _rule(field: FieldInfo) -> _Rule:
     kind, marks = _take_apart(field.annotation, tuple(field.metadata))
-    required = field.is_required() or any(isinstance(mark, OnlyWhen) for mark in marks)
+    required = field.is_required() or any(isinstance(mark, OnlyWhen | Unless) for mark in marks)
     return _Rule(field.alias or "", kind, required, marks, _element(kind))
 
 

@@ -59,7 +59,11 @@ class Images:
                 for picture in generation.pictures
             )
             return Predictions(
-                predictions=predictions, model=model.id, requested_model=requested, filtered=filtered
+                predictions=predictions,
+                model=model.id,
+                requested_model=requested,
+                filtered=filtered,
+                mask_applied=generation.mask_applied,
             )
         stored = await self.gallery.store(generation.pictures, request.operation, model, request.storage_uri)
         arrived = [one for one in stored if not one.pending]
@@ -71,6 +75,7 @@ class Images:
                 images=tuple(one.image for one in arrived),
                 filtered=filtered,
                 pending=pending,
+                mask_applied=generation.mask_applied,
             )
         return Predictions(
             predictions=tuple(_prediction(one) for one in arrived),
@@ -78,6 +83,7 @@ class Images:
             requested_model=requested,
             filtered=filtered,
             pending=pending,
+            mask_applied=generation.mask_applied,
         )
 
     def _named(self, request: ImageRequest) -> str:

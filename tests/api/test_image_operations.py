@@ -316,16 +316,102 @@ def test_no_pixel_outside_the_dilated_mask_changes(successors: Client) -> None:
         assert top <= changed[1] < changed[3] - 1 <= bottom
 
 
+AUTOMATIC: tuple[Json, ...] = (
+    {"maskMode": "MASK_MODE_FOREGROUND"},
+    {"maskMode": "MASK_MODE_BACKGROUND", "dilation": 0.01},
+    {"maskMode": "MASK_MODE_SEMANTIC", "maskClasses": [125, 142]},
+)
+TOLD = {
+    "MASK_MODE_FOREGROUND": "The white area is the main subject in the foreground.",
+    "MASK_MODE_BACKGROUND": "The white area is the background behind the main subject.",
+    "MASK_MODE_SEMANTIC": "The white area is what is one of these: person, sky.",
+}
+
+
+def automatic_edit(config: Json, **mask: Any) -> Json:
+    """An edit whose mask the model is to make."""
+    wish = body("image-edit", sampleCount=1)
+    marks = {"referenceType": "REFERENCE_TYPE_MASK", "referenceId": 2, "maskImageConfig": config}
+    return {**wish, "referenceImages": [wish["referenceImages"][0], {**marks, **mask}]}
+
+
+@pytest.mark.parametrize("config", AUTOMATIC, ids=lambda config: config["maskMode"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        pytest.param({}, id="no picture"),
+        pytest.param({"bytesBase64Encoded": None}, id="null"),
+        pytest.param({"bytesBase64Encoded": ""}, id="empty"),
+        pytest.param({"bytesBase64Encoded": "a picture of something else is ignored"}, id="ignored"),
+    ],
+)
+def test_a_mask_that_the_model_makes_needs_no_picture(
+    client: Client, emulator: Emulator, config: Json, mask: Json
+) -> None:
+    answer = post_json(client, "image-edit", automatic_edit(config, **mask))
+    assert (answer.status_code, set(answer.json())) == (200, {"predictions", "model"})
+    marks = emulator.calls.list()[0].body["instances"][0]["referenceImages"][1]
+    assert marks == {
+        "referenceType": "REFERENCE_TYPE_MASK",
+        "referenceId": 2,
+        "maskImageConfig": config,
+    }
+
+
+@pytest.mark.parametrize("config", AUTOMATIC, ids=lambda config: config["maskMode"])
+def test_a_model_that_knows_no_masks_is_told_in_words(
+    successors: Client, emulator: Emulator, config: Json
+) -> None:
+    answer = post_json(successors, "image-edit", automatic_edit(config))
+    assert (answer.status_code, answer.json()["maskApplied"]) == (200, "instruction")
+    parts = emulator.calls.list()[-1].body["contents"][0]["parts"]
+    assert [part.get("text") for part in parts[:2]] == ["The original:", None]
+    assert TOLD[config["maskMode"]] in parts[2]["text"]
+    assert len(parts) == 3
+
+
+def test_a_mask_that_is_a_picture_is_exact_whoever_serves(successors: Client) -> None:
+    wish = body("image-edit", sampleCount=1)
+    assert post_json(successors, "image-edit", wish).json()["maskApplied"] == "exact"
+
+
+@pytest.mark.parametrize("name", ["productImages", "productImages[]", "productImages[0]"])
+def test_an_empty_text_does_not_hide_the_files_beside_it(client: Client, name: str) -> None:
+    files = [("productImages", picture()), ("productImages", picture())]
+    answer = client.http.post(path("product-recontext"), files=files, data={name: "", "prompt": "a beach"})
+    assert answer.status_code == 200
+
+
+def test_an_automatic_mask_in_a_form_needs_no_file(client: Client) -> None:
+    answer = client.http.post(
+        path("image-edit"),
+        files={"referenceImages[0][image]": picture()},
+        data={
+            "prompt": "a beach",
+            "editMode": "EDIT_MODE_BGSWAP",
+            "referenceImages[0][referenceType]": "REFERENCE_TYPE_RAW",
+            "referenceImages[0][referenceId]": "1",
+            "referenceImages[1][referenceType]": "REFERENCE_TYPE_MASK",
+            "referenceImages[1][referenceId]": "2",
+            "referenceImages[1][maskImageConfig][maskMode]": "MASK_MODE_BACKGROUND",
+        },
+    )
+    assert answer.status_code == 200
+
+
+def test_classes_that_have_no_name_are_refused_before_anything_is_paid(
+    successors: Client, emulator: Emulator
+) -> None:
+    wish = automatic_edit({"maskMode": "MASK_MODE_SEMANTIC", "maskClasses": [194]})
+    assert post_json(successors, "image-edit", wish).json()["message"] == [
+        "referenceImages.1.maskImageConfig.maskClasses must be between 0 and 193"
+    ]
+    assert emulator.calls.paid == 0
+
+
 @pytest.mark.parametrize(
     ("operation", "field", "value", "sentence"),
     [
-        pytest.param(
-            "image-edit",
-            "referenceImages.1.maskImageConfig.maskMode",
-            "MASK_MODE_BACKGROUND",
-            "referenceImages.1.maskImageConfig.maskMode MASK_MODE_BACKGROUND is not available with {}",
-            id="computed mask",
-        ),
         pytest.param(
             "image-edit",
             "referenceImages.0.bytesBase64Encoded",

@@ -318,12 +318,6 @@ async def test_edit_by_gemini_changes_no_pixel_outside_the_dilated_mask(vertex: 
     ("request_", "sentence"),
     [
         pytest.param(
-            masked_edit(config={"maskMode": "MASK_MODE_BACKGROUND"}),
-            "referenceImages.1.maskImageConfig.maskMode MASK_MODE_BACKGROUND "
-            "is not available with gemini-2.5-flash-image",
-            id="mask to be computed",
-        ),
-        pytest.param(
             masked_edit(bytesBase64Encoded="gs://bucket/mask.png"),
             "referenceImages.1.bytesBase64Encoded cannot be a gs:// URI with gemini-2.5-flash-image",
             id="mask we cannot see",

@@ -184,7 +184,6 @@ def test_references_are_nested() -> None:
                 {
                     "referenceType": "REFERENCE_TYPE_MASK",
                     "referenceId": 2,
-                    "referenceImage": source,
                     "maskImageConfig": {
                         "maskMode": "MASK_MODE_SEMANTIC",
                         "dilation": 0.5,

@@ -21,6 +21,7 @@ from google.cloud.aiplatform_v1.services.prediction_service.transports.grpc_asyn
 )
 from pydantic import BaseModel
 
+from app.contract.answer import MaskApplied
 from app.contract.errors import (
     GatewayError,
     InvalidRequest,
@@ -140,11 +141,14 @@ class Vertex:
             pictures = await self._finish(request, generation.pictures)
         except (NotAPicture, PictureTooLarge) as exc:
             raise UpstreamFailed(f"{model.id} answered with a broken picture") from exc
-        return replace(generation, pictures=pictures)
+        mask_applied: MaskApplied | None = None
+        if isinstance(request, ImageEdit):
+            mask_applied = "instruction" if request.automatic_mask else "exact"
+        return replace(generation, pictures=pictures, mask_applied=mask_applied)
 
     async def _finish(self, request: ImageRequest, pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
         """Make good what the model cannot do: masks and the type of file."""
-        if isinstance(request, ImageEdit):
+        if isinstance(request, ImageEdit) and not request.automatic_mask:
             return await off_loop(edit.compose, request, pictures)
         options = getattr(request, "output_options", OutputOptions())
         return tuple(

@@ -5,19 +5,24 @@ from app.contract.errors import InvalidRequest
 from app.contract.image import EditReference, ImageEdit
 from app.contract.models import Model
 from app.contract.pictures import Picture
+from app.providers.vertex.mask_classes import MASK_CLASSES
 
 
 def check(request: ImageEdit, model: Model) -> None:
-    """Raise InvalidRequest, before anything is paid, for an edit that `compose` could not finish."""
+    """Raise InvalidRequest, before anything is paid, for an edit that could not be finished.
+
+    An automatic mask is told in words (gemini.py): its classes have names, and nothing is composed.
+    """
+    if automatic := request.automatic_mask:
+        if not all(0 <= number < len(MASK_CLASSES) for number in automatic.mask_classes or ()):
+            place = request.reference_images.index(request.mask)
+            field = f"referenceImages.{place}.maskImageConfig.maskClasses"
+            raise InvalidRequest([f"{field} must be between 0 and {len(MASK_CLASSES) - 1}"])
+        return
     for index, reference in enumerate(request.reference_images):
-        field = f"referenceImages.{index}"
-        config = reference.mask_image_config
-        if config and config.mask_mode != "MASK_MODE_USER_PROVIDED":
-            raise InvalidRequest(
-                f"{field}.maskImageConfig.maskMode {config.mask_mode} is not available with {model.id}"
-            )
         if not isinstance(reference.bytes_base64_encoded, Picture):
-            raise InvalidRequest(f"{field}.bytesBase64Encoded cannot be a gs:// URI with {model.id}")
+            field = f"referenceImages.{index}.bytesBase64Encoded"
+            raise InvalidRequest(f"{field} cannot be a gs:// URI with {model.id}")
 
 
 def compose(request: ImageEdit, answers: tuple[Picture, ...]) -> tuple[Picture, ...]:

@@ -13,6 +13,7 @@ from app.contract.image import (
     ImageEdit,
     ImageRequest,
     ImageUpscale,
+    MaskImageConfig,
     ProductRecontext,
     TextToImage,
     VirtualTryOn,
@@ -22,6 +23,7 @@ from app.contract.pictures import GcsUri, Picture, Source
 from app.contract.safety import block
 from app.providers.received import picture_of_bytes
 from app.providers.vertex.imagen import image_size
+from app.providers.vertex.mask_classes import MASK_CLASSES
 
 _log = structlog.get_logger(__name__)
 
@@ -139,15 +141,32 @@ def _avoiding(prompt: str, negative: str | None) -> str:
 
 
 def _edit(request: ImageEdit) -> Iterator[str | Source]:
-    """The original, its mask, and the task. The gateway puts the answer under the mask afterwards."""
+    """The original, its mask if that is a picture, and the task.
+
+    The gateway puts the answer under such a mask afterwards. What the model is to find is told in words.
+    """
     for reference in request.reference_images:
-        yield "The original:" if reference.reference_type == "REFERENCE_TYPE_RAW" else "The mask:"
-        yield reference.bytes_base64_encoded
+        if source := reference.bytes_base64_encoded:
+            yield "The original:" if reference.reference_type == "REFERENCE_TYPE_RAW" else "The mask:"
+            yield source
+    task = f"Edit the original where the mask is white. {_EDITS[request.edit_mode]} "
+    if automatic := request.automatic_mask:
+        task = f"Edit the original. {_EDITS[request.edit_mode]} The white area is {_area(automatic)}. "
     yield (
-        f"Edit the original where the mask is white. {_EDITS[request.edit_mode]} "
-        "Leave everything else as it is, and answer with the whole picture in the original's framing."
+        f"{task}Leave everything else as it is, and answer with the whole picture in the original's framing."
         + (f"\n\n{request.prompt}" if request.prompt else "")
     )
+
+
+def _area(mask: MaskImageConfig) -> str:
+    match mask.mask_mode:
+        case "MASK_MODE_FOREGROUND":
+            return "the main subject in the foreground"
+        case "MASK_MODE_BACKGROUND":
+            return "the background behind the main subject"
+        case _:
+            names = [MASK_CLASSES[number] for number in mask.mask_classes or ()]
+            return "what is one of these: " + ", ".join(names)
 
 
 def _introduce(reference: CustomizeReference) -> str:

@@ -150,7 +150,7 @@ def _edit_reference(reference: EditReference) -> Json:
         {
             "referenceType": reference.reference_type,
             "referenceId": reference.reference_id,
-            "referenceImage": _image(reference.bytes_base64_encoded),
+            "referenceImage": _image(source) if (source := reference.bytes_base64_encoded) else None,
             "maskImageConfig": config and config.model_dump(by_alias=True, exclude_none=True),
         }
     )
