@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.db import Base, open_database
-from app.settings import Settings
+from app.settings import read_database_url
 
 ONE_AT_A_TIME = {
     "sqlite": "BEGIN IMMEDIATE",
@@ -20,7 +20,7 @@ def upgrade(connection: Connection) -> None:
 
 
 async def run() -> None:
-    engine = open_database(context.config.attributes.get("url") or Settings().database_url)
+    engine = open_database(context.config.attributes.get("url") or read_database_url())
     try:
         async with engine.begin() as connection:
             await connection.exec_driver_sql(ONE_AT_A_TIME[connection.dialect.name])

@@ -12,7 +12,7 @@ from app.contract.errors import UpstreamUnavailable
 from app.db import migrate, open_database
 from app.services.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from app.services.users import UsernameTaken, Users, fold
-from app.settings import read_settings
+from app.settings import read_database_url
 
 Command = Callable[[Users, argparse.Namespace], Awaitable[None]]
 
@@ -24,7 +24,7 @@ class CommandFailed(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 after a line on stderr. Wrong usage or settings raise SystemExit."""
     options = _parser().parse_args(argv)
-    url = read_settings().database_url
+    url = read_database_url()
     try:
         if options.command is None:
             migrate(url)

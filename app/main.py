@@ -100,10 +100,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.cloud == "emulator":
         rehearsal.describe(app)
     app.add_middleware(RequestLog)
-    if settings.cors_origins:  # around the log, whose answer to a crash browsers may read too
+    if settings.allowed_origins:  # around the log, whose answer to a crash browsers may read too
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Trouble"],
             expose_headers=_EXPOSED,

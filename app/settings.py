@@ -1,11 +1,14 @@
 """Every knob, read once from the environment. `.env.example` lists the same names."""
 
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from limits import parse_many
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 EXAMPLE_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - refused in live
 EXAMPLE_PROJECT = "emulated-project"
@@ -19,11 +22,42 @@ _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
 }
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
 
-class Settings(BaseSettings):
+
+def _with_our_driver(url: str) -> str:
+    """A plain `postgresql://` or `sqlite://` URL means the async driver that we ship."""
+    scheme, _, rest = url.partition("://")
+    driver = _DRIVERS.get(scheme, scheme)
+    if driver not in _DRIVERS.values():
+        raise ValueError("wants sqlite:///file or postgresql://user:password@host/database")
+    return f"{driver}://{rest}"
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
+_SQLITE = "sqlite+aiosqlite:///data/gateway.db"
+
+
+class _FromEnvironment(BaseSettings):
     """Field names are the environment's, in lower case."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_unset(cls, given: dict[str, object]) -> dict[str, object]:
+        """Compose files pass unset variables as empty ones. An empty rate limit is a limit that is off."""
+        return {name: value for name, value in given.items() if value != "" or name.endswith("rate_limit")}
+
+
+class DatabaseSettings(_FromEnvironment):
+    """What the operator's commands on users need: they run where the gateway itself is not configured."""
+
+    database_url: DatabaseUrl = _SQLITE
+
+
+class Settings(_FromEnvironment):
+    """What the gateway needs."""
 
     cloud: Literal["emulator", "live"] = "emulator"
     port: int = 3001
@@ -39,7 +73,7 @@ class Settings(BaseSettings):
     jwt_audience: str | None = None
     login_rate_limit: str = "10/minute"
 
-    database_url: str = "sqlite+aiosqlite:///data/gateway.db"
+    database_url: DatabaseUrl = _SQLITE
     redis_url: str | None = Field(None, pattern=r"^rediss?://")
     rate_limit: str = "60/minute"
     cors_origins: str = ""
@@ -91,7 +125,7 @@ class Settings(BaseSettings):
 
     @property
     def signing_secret(self) -> str | None:
-        """What our own tokens are signed with. The example's secret is everybody's: none at all in live."""
+        """What our own tokens are signed with. None in live with the example secret: everybody knows it."""
         secret = self.jwt_secret.get_secret_value()
         return None if self.cloud == "live" and secret == EXAMPLE_SECRET else secret
 
@@ -105,30 +139,15 @@ class Settings(BaseSettings):
         return f"http://localhost:{self.port}/storage"
 
     @property
+    def allowed_origins(self) -> list[str]:
+        """The web origins that may call from a browser."""
+        return _split(self.cors_origins)
+
+    @property
     def allowed_prefixes(self) -> tuple[str, ...]:
         """The `gs://` prefixes that callers may name; our own bucket unless set."""
-        named = [
-            prefix.strip().rstrip("/") for prefix in self.gcs_allowed_prefixes.split(",") if prefix.strip()
-        ]
+        named = [prefix.rstrip("/") for prefix in _split(self.gcs_allowed_prefixes)]
         return tuple(f"{prefix}/" for prefix in named or [f"gs://{self.gcs_bucket}"])
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _empty_means_unset(cls, value: object, info: ValidationInfo) -> object:
-        """Compose files pass unset variables as empty ones. An empty rate limit is a limit that is off."""
-        if value != "" or info.field_name in ("rate_limit", "login_rate_limit"):
-            return value
-        return cls.model_fields[info.field_name or ""].get_default()
-
-    @field_validator("database_url")
-    @classmethod
-    def _async_driver(cls, url: str) -> str:
-        """A plain `postgresql://` or `sqlite://` URL means the async driver we ship."""
-        scheme, _, rest = url.partition("://")
-        driver = _DRIVERS.get(scheme, scheme)
-        if driver not in _DRIVERS.values():
-            raise ValueError("wants sqlite:///file or postgresql://user:password@host/database")
-        return f"{driver}://{rest}"
 
     @field_validator("rate_limit", "login_rate_limit")
     @classmethod
@@ -137,21 +156,35 @@ class Settings(BaseSettings):
             parse_many(notation)
         return notation
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        """`*` may stand alone. It is safe: tokens travel in a header that a page must set, never in cookies,
+        so a page gets no more than any other client without a token."""
+        for origin in _split(origins):
+            if origins.strip() != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is not an origin. Write scheme://host or scheme://host:port in lower case, "
+                    "without a path or a slash at the end, like https://app.example.com"
+                )
+        return origins
+
     @model_validator(mode="after")
     def _live_is_complete(self) -> Self:
         if self.cloud != "live":
             return self
         missing = []
-        if self.signing_secret is None and not self.jwks_url:
+        if "jwt_secret" in self.model_fields_set and (self.signing_secret or not self.jwks_url):
+            missing += _weaknesses(self.jwt_secret.get_secret_value())
+        elif not self.jwks_url:
             missing.append("JWT_SECRET or JWKS_URL")
-        if self.signing_secret is not None and len(self.signing_secret) < 32:
-            missing.append("JWT_SECRET of 32 characters or more")
         if self.jwks_url and not (self.jwt_issuer and self.jwt_audience):
             missing.append("JWT_ISSUER and JWT_AUDIENCE beside JWKS_URL")
-        if self.google_cloud_project == EXAMPLE_PROJECT:
-            missing.append("GOOGLE_CLOUD_PROJECT")
-        if self.gcs_bucket == EXAMPLE_BUCKET:
-            missing.append("GCS_BUCKET")
+        missing += [
+            name.upper()
+            for name in ("google_cloud_project", "gcs_bucket")
+            if name not in self.model_fields_set
+        ]
         if self.claude_via == "anthropic" and self.anthropic_api_key is None:
             missing.append("ANTHROPIC_API_KEY, or another CLAUDE_VIA")
         if missing:
@@ -159,13 +192,73 @@ class Settings(BaseSettings):
         return self
 
 
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _weaknesses(secret: str) -> list[str]:
+    """What a secret lacks. Empty for any that a generator made."""
+    secret = secret.strip()
+    if len(secret) < 32:
+        return ["a JWT_SECRET of 32 characters or more"]
+    if EXAMPLE_SECRET in secret:
+        return ["a JWT_SECRET that is not the example's"]
+    period = next(n for n in range(1, len(secret) + 1) if secret[n:] == secret[:-n])
+    steps = Counter(ord(b) - ord(a) for a, b in pairwise(secret))  # of abc…, each is 1; of aaa…, 0
+    if period <= 16 or max(steps.values()) > len(secret) / 2 or len(set(secret)) < 8:
+        return ["a JWT_SECRET that is hard to guess, no repeated piece and no run: openssl rand -hex 32"]
+    return []
+
+
+AnySettings = TypeVar("AnySettings", bound=_FromEnvironment)
+
+
 def read_settings() -> Settings:
     """Read the environment and `.env`. Raises SystemExit with a line for each variable that is wrong."""
+    return _read(Settings)
+
+
+def read_database_url() -> str:
+    """Read DATABASE_URL alone. Raises SystemExit like `read_settings`."""
+    return _read(DatabaseSettings).database_url
+
+
+def _read(kind: type[AnySettings]) -> AnySettings:
+    wrong = _misspelt(kind)
     try:
-        return Settings()
+        settings = kind()
     except ValidationError as exc:
-        wrong = [
-            f"  {str(error['loc'][0]).upper() if error['loc'] else 'settings'}: {error['msg']}"
+        wrong += [
+            f"{str(error['loc'][0]).upper() if error['loc'] else 'settings'}: "
+            + error["msg"].removeprefix("Value error, ")
             for error in exc.errors(include_url=False, include_input=False)
         ]
-        raise SystemExit("The configuration is wrong:\n" + "\n".join(wrong)) from None
+    if wrong:
+        raise SystemExit("\n  ".join(["The configuration is wrong:", *wrong]))
+    return settings
+
+
+def _misspelt(kind: type[_FromEnvironment]) -> list[str]:
+    """A line for each variable of `.env` that is not a setting, but one or two typing errors away from one.
+
+    Others' variables may stand in the same file, and similar ones in the process's environment: they are
+    left alone.
+    """
+    lines = []
+    for unknown in DotEnvSettingsSource(kind).env_vars.keys() - Settings.model_fields.keys():
+        alike = [name for name in kind.model_fields if abs(len(name) - len(unknown)) <= 2]
+        nearest = min(alike, key=lambda name: _typing_errors(unknown, name), default="")
+        if _typing_errors(unknown, nearest) <= (2 if len(nearest) > 5 else 1):
+            lines.append(f"{unknown.upper()}: .env has it, but there is no such setting: {nearest.upper()}?")
+    return sorted(lines)
+
+
+def _typing_errors(a: str, b: str) -> int:
+    """How many letters to add, drop, change, or swap with their neighbour turn `a` into `b`."""
+    away = {(i, -1): i + 1 for i in range(-1, len(a))} | {(-1, j): j + 1 for j in range(len(b))}
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            away[i, j] = min(away[i - 1, j] + 1, away[i, j - 1] + 1, away[i - 1, j - 1] + (x != y))
+            if i and j and (x, a[i - 1]) == (b[j - 1], y):
+                away[i, j] = min(away[i, j], away[i - 2, j - 2] + 1)
+    return away[len(a) - 1, len(b) - 1]

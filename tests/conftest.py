@@ -20,7 +20,7 @@ from app.contract.models import load_catalogue
 from app.db import migrate, open_database
 from app.services.passwords import Passwords
 from app.services.users import Users
-from app.settings import Settings
+from app.settings import DatabaseSettings, Settings
 
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
@@ -34,7 +34,8 @@ _reached: list[str] = []
 def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    patch.setitem(Settings.model_config, "env_file", None)
+    for kind in (Settings, DatabaseSettings):
+        patch.setitem(kind.model_config, "env_file", None)
     for field in Settings.model_fields:
         if field not in SERVICES:
             patch.delenv(field.upper(), raising=False)

@@ -1,13 +1,16 @@
 """Settings: `.env.example` tells the truth, and a wrong or missing variable is named."""
 
+import base64
+import random
 import re
+import uuid
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.settings import EXAMPLE_SECRET, Settings, read_settings
+from app.settings import EXAMPLE_SECRET, DatabaseSettings, Settings, read_database_url, read_settings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 LIVE = {
@@ -48,6 +51,7 @@ def test_live_needs_no_key_of_anthropic_s_when_another_serves_claude() -> None:
         pytest.param({"jwt_secret": "short"}, "JWT_SECRET", id="a short secret"),
         pytest.param({"google_cloud_project": None}, "GOOGLE_CLOUD_PROJECT", id="no project"),
         pytest.param({"gcs_bucket": None}, "GCS_BUCKET", id="no bucket"),
+        pytest.param({"gcs_bucket": ""}, "GCS_BUCKET", id="an empty bucket"),
         pytest.param({"anthropic_api_key": None}, "ANTHROPIC_API_KEY", id="no key for Claude"),
     ],
 )
@@ -55,6 +59,56 @@ def test_live_refuses_and_names_the_variable(change: dict[str, str | None], name
     given = {name: value for name, value in (LIVE | change).items() if value is not None}
     with pytest.raises(ValidationError, match=named):
         Settings.model_validate(given)
+
+
+def test_live_takes_the_example_s_names_when_they_are_set() -> None:
+    """Only the secret may not be the example's: what everybody knows signs for everybody."""
+    settings = Settings.model_validate(
+        LIVE | {"gcs_bucket": "image-gateway", "google_cloud_project": "emulated-project"}
+    )
+    assert (settings.gcs_bucket, settings.google_cloud_project) == ("image-gateway", "emulated-project")
+
+
+def test_a_copied_example_does_not_name_a_bucket_in_live() -> None:
+    with pytest.raises(ValidationError, match="GOOGLE_CLOUD_PROJECT; GCS_BUCKET;"):
+        Settings(_env_file=EXAMPLE, cloud="live")
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        pytest.param(EXAMPLE_SECRET, "not the example's", id="the example"),
+        pytest.param(f"  {EXAMPLE_SECRET}\n", "not the example's", id="the example and blanks"),
+        pytest.param(f"{EXAMPLE_SECRET}1", "not the example's", id="the example and a digit"),
+        pytest.param("short" + 40 * " ", "of 32 characters", id="blanks do not count"),
+        pytest.param(64 * "x", "hard to guess", id="one letter"),
+        pytest.param(63 * "x" + "y", "hard to guess", id="one letter and another"),
+        pytest.param(20 * "ab", "hard to guess", id="two letters in turn"),
+        pytest.param("ab" + 10 * "aabba" + "abba", "hard to guess", id="two letters"),
+        pytest.param(4 * "password", "hard to guess", id="a word repeated"),
+        pytest.param("1234567890" * 3 + "12", "hard to guess", id="digits in turn"),
+        pytest.param(2 * "0123456789abcdef", "hard to guess", id="sixteen characters repeated"),
+        pytest.param("abcdefghijklmnopqrstuvwxyz012345", "hard to guess", id="the alphabet"),
+        pytest.param("zyxwvutsrqponmlkjihgfedcba9876543210", "hard to guess", id="the alphabet backwards"),
+    ],
+)
+def test_live_refuses_a_weak_secret_without_telling_it(secret: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=f"CLOUD=live needs: a JWT_SECRET .*{said}") as refused:
+        Settings.model_validate(LIVE | {"jwt_secret": secret})
+    assert secret.strip() not in str(refused.value)
+    provider = {"jwks_url": "https://id.example.com/keys", "jwt_issuer": "i", "jwt_audience": "a"}
+    if secret != EXAMPLE_SECRET:  # with a provider it signs nothing in live
+        with pytest.raises(ValidationError, match=said):
+            Settings.model_validate({**LIVE, **provider, "jwt_secret": secret})
+    assert Settings(jwt_secret=secret).signing_secret == secret
+
+
+def test_live_takes_what_generators_make() -> None:
+    dice = random.Random(8)
+    for _ in range(200):
+        raw = dice.randbytes(16)
+        for secret in (raw.hex(), str(uuid.UUID(bytes=raw)), base64.b64encode(raw + raw[:8]).decode()):
+            Settings.model_validate(LIVE | {"jwt_secret": secret})
 
 
 def test_live_names_everything_it_lacks_at_once() -> None:
@@ -72,6 +126,7 @@ def test_live_names_everything_it_lacks_at_once() -> None:
         {"database_url": "mysql://x"},
         {"jwks_url": "foo"},
         {"gcs_bucket": "Bad_Bucket!"},
+        {"cors_origins": "app.example.com"},
         {"request_timeout_seconds": "soon"},
     ],
     ids=lambda wrong: next(iter(wrong)),
@@ -83,6 +138,117 @@ def test_a_wrong_value_ends_the_start_with_its_name(
     monkeypatch.setenv(name.upper(), wrong[name])
     with pytest.raises(SystemExit, match=f"(?s)wrong:.*  {name.upper()}: "):
         read_settings()
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `.env` in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for kind in (Settings, DatabaseSettings):
+        monkeypatch.setitem(kind.model_config, "env_file", ".env")
+    return tmp_path / ".env"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("GCS_BUKET", "GCS_BUCKET"),
+        ("CORS_ORIGIN", "CORS_ORIGINS"),
+        ("cors_origin", "CORS_ORIGINS"),
+        ("JWT_SERCET", "JWT_SECRET"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("PROT", "PORT"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("AWS_REGOIN", "AWS_REGION"),
+        ("ANTHROPIC_API_KEYS", "ANTHROPIC_API_KEY"),
+        ("GOOGLE_APPLICATION_CREDENTIAL", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("RATE_LIMITS", "RATE_LIMIT"),
+    ],
+)
+def test_a_misspelt_variable_in_env_is_named_with_the_right_one(dotenv: Path, wrong: str, right: str) -> None:
+    dotenv.write_text(f"{wrong}=x\nPORT=http\n")
+    with pytest.raises(SystemExit) as refused:
+        read_settings()
+    first, misspelt, bad_value = str(refused.value).splitlines()
+    assert first == "The configuration is wrong:"
+    assert misspelt == f"  {wrong.upper()}: .env has it, but there is no such setting: {right}?"
+    assert bad_value.startswith("  PORT: ")
+
+
+# fmt: off
+OTHERS = [
+    "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL", "AWS_BEARER_TOKEN_BEDROCK", "AWS_EC2_METADATA_DISABLED",
+    "AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_BEDROCK_AGENT_RUNTIME",
+    "AWS_REGION_NAME", "GCLOUD_PROJECT", "GOOGLE_CLOUD_QUOTA_PROJECT", "GOOGLE_CLOUD_LOCATION",
+    "GOOGLE_APPLICATION_CREDENTIALS_JSON", "GOOGLE_API_KEY", "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_VERTEX_PROJECT_ID",
+    "ANTHROPIC_MODEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "MALLOC_ARENA_MAX",
+    "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "WEB_CONCURRENCY", "UVICORN_HOST",
+    "UVICORN_PORT", "UVICORN_WORKERS", "POSTGRES_PASSWORD", "POSTGRES_USER", "PGHOST", "HOST", "HOME",
+    "PATH", "LANG", "TZ", "USER", "DEBUG", "PYTHONPATH", "COMPOSE_PROJECT_NAME", "S3_REGION", "REDIS_PORT",
+    "DB_URL", "SMTP_PORT",
+]
+# fmt: on
+
+
+def test_other_variables_in_env_are_left_alone(dotenv: Path) -> None:
+    dotenv.write_text("\n".join(f"{name}=x" for name in OTHERS) + "\nGCS_BUCKET=ours\n")
+    assert read_settings().gcs_bucket == "ours"
+
+
+def test_a_misspelt_variable_of_the_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCS_BUKET", "x")
+    read_settings()
+
+
+def test_the_command_line_asks_for_the_database_alone(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    dotenv.write_text("CLOUD=live\nPORT=http\nGCS_BUKET=x\nDATABASE_URL=postgres://db/gateway\n")
+    assert read_database_url() == "postgresql+asyncpg://db/gateway"
+    dotenv.write_text("DATABASE_ULR=postgres://db/gateway\n")
+    with pytest.raises(SystemExit, match=r"DATABASE_ULR: .* DATABASE_URL\?"):
+        read_database_url()
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ("", []),
+        ("*", ["*"]),
+        (
+            " https://app.example.com ,http://localhost:5173,",
+            ["https://app.example.com", "http://localhost:5173"],
+        ),
+        ("capacitor://localhost,http://[::1]:3000", ["capacitor://localhost", "http://[::1]:3000"]),
+    ],
+)
+def test_origins(given: str, allowed: list[str]) -> None:
+    assert Settings(cors_origins=given).allowed_origins == allowed
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example.com/",
+        "https://app.example.com/app",
+        "https://app.example.com?x",
+        "https://",
+        "app.example.com",
+        "app.example.com:8080",
+        "//app.example.com",
+        "https://App.example.com",
+        "https://*.example.com",
+        "https://ann:secret@app.example.com",
+        "null",
+        "*",
+    ],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(cors_origins=f"https://good.example.com,{origin}")
+    (error,) = refused.value.errors()
+    assert (error["loc"], error["msg"].count(f"{origin} is not an origin.")) == (("cors_origins",), 1)
 
 
 def test_a_models_file_that_is_none_is_named(tmp_path: Path) -> None:
