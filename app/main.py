@@ -37,6 +37,7 @@ from app.storage.spool import Spool
 
 if TYPE_CHECKING:
     from app.providers.vertex.client import Vertex
+    from app.providers.vertex.credentials import Credentials
     from app.storage.gcs import Gcs
 
 _UPLOADS = 16
@@ -80,12 +81,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         catalogue = load_catalogue(settings.models_file)
     except (OSError, ValueError) as exc:
         raise SystemExit(f"The configuration is wrong:\n  MODELS_FILE: {exc}") from None
+    credentials = _google_credentials(settings)
     logs.configure(settings.log_level)
     app = FastAPI(
         title="Image Gateway",
         description="Pictures from Vertex AI and Amazon Bedrock, without cloud credentials in the app.",
         version="0.1.0",
-        lifespan=partial(_lifespan, settings, catalogue),
+        lifespan=partial(_lifespan, settings, catalogue, credentials),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -112,7 +114,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(
+    settings: Settings, catalogue: Catalogue, credentials: "Credentials | None", app: FastAPI
+) -> AsyncIterator[None]:
     process.tune()
     async with AsyncExitStack() as stack:
         if settings.embeds_emulator:
@@ -122,8 +126,8 @@ async def _lifespan(settings: Settings, catalogue: Catalogue, app: FastAPI) -> A
         auth = _build_auth(settings, stack)
         limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
         stack.push_async_callback(limit.aclose)
-        storage, spool = _build_storage(settings, stack)
-        vertex = _build_vertex(settings, stack)
+        storage, spool = _build_storage(settings, credentials, stack)
+        vertex = _build_vertex(settings, credentials, stack)
         bedrock = _build_bedrock(settings, catalogue, stack)
         claude = _build_claude(settings, stack)
         gallery = Gallery(
@@ -215,7 +219,21 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     return auth
 
 
-def _build_storage(settings: Settings, stack: AsyncExitStack) -> "tuple[Gcs, Spool]":
+def _google_credentials(settings: Settings) -> "Credentials | None":
+    """None when nothing is called at Google itself. Raises SystemExit with a sentence when there are none."""
+    if settings.cloud == "emulator" or (settings.vertex_endpoint and settings.storage_emulator_host):
+        return None
+    from app.providers.vertex.credentials import NoCredentials, find  # only a live gateway needs it
+
+    try:
+        return find(settings.google_application_credentials)
+    except NoCredentials as exc:
+        raise SystemExit(f"The configuration is wrong:\n  {exc}") from None
+
+
+def _build_storage(
+    settings: Settings, credentials: "Credentials | None", stack: AsyncExitStack
+) -> "tuple[Gcs, Spool]":
     from app.storage.gcs import Gcs  # takes a while: not before collecting is off
 
     storage = Gcs(
@@ -225,6 +243,7 @@ def _build_storage(settings: Settings, stack: AsyncExitStack) -> "tuple[Gcs, Spo
         endpoint=settings.storage_emulator_host,
         workers=_UPLOADS,
         timeout_seconds=settings.upload_seconds,
+        credentials=credentials,
     )
     stack.push_async_callback(storage.aclose)
     spool = Spool(settings.spool_dir, min_free_bytes=settings.spool_min_free_bytes)
@@ -233,7 +252,7 @@ def _build_storage(settings: Settings, stack: AsyncExitStack) -> "tuple[Gcs, Spo
     return storage, spool
 
 
-def _build_vertex(settings: Settings, stack: AsyncExitStack) -> "Vertex":
+def _build_vertex(settings: Settings, credentials: "Credentials | None", stack: AsyncExitStack) -> "Vertex":
     from app.providers.vertex.client import Vertex  # likewise
 
     vertex = Vertex(
@@ -241,7 +260,7 @@ def _build_vertex(settings: Settings, stack: AsyncExitStack) -> "Vertex":
         location=settings.vertex_location,
         gemini_location=settings.vertex_gemini_location,
         endpoint=settings.vertex_endpoint,
-        credentials_file=settings.google_application_credentials,
+        credentials=credentials,
         timeout_seconds=settings.request_timeout_seconds,
         backoff_seconds=settings.retry_pause_seconds,
     )

@@ -15,7 +15,7 @@ import structlog
 import urllib3.exceptions
 from google.api_core import exceptions as api_exceptions
 from google.auth import exceptions as auth_exceptions
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from requests.adapters import HTTPAdapter
@@ -38,9 +38,9 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 class Gcs:
     """A bucket, by Google's own client in threads of its own.
 
-    `endpoint` is an emulator's address with scheme, called without credentials; None is Google, with
-    Application Default Credentials. `timeout_seconds` bounds one `save` with all its retries. The account
-    needs storage.objects.create and nothing else; the bucket itself makes what is in it public.
+    `endpoint` is an emulator's address with scheme, called without credentials; None is Google, called with
+    `credentials`. `timeout_seconds` bounds one `save` with all its retries. The account needs
+    storage.objects.create and nothing else; the bucket itself makes what is in it public.
     """
 
     def __init__(
@@ -52,12 +52,13 @@ class Gcs:
         endpoint: str | None,
         workers: int,
         timeout_seconds: float,
+        credentials: Credentials | None = None,
     ) -> None:
         self._bucket = bucket
         self._public_base_url = public_base_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gcs")
-        self._connect = partial(_connect, project, endpoint, workers)
+        self._connect = partial(_connect, project, endpoint, credentials, workers)
         self._client = self._connect()
 
     async def save(
@@ -141,11 +142,15 @@ class Gcs:
 
 
 def _connect(
-    project: str, endpoint: str | None, workers: int, extra_headers: dict[str, str] | None = None
+    project: str,
+    endpoint: str | None,
+    credentials: Credentials | None,
+    workers: int,
+    extra_headers: dict[str, str] | None = None,
 ) -> storage.Client:
     client = storage.Client(
         project=project,
-        credentials=AnonymousCredentials() if endpoint else None,  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials() if endpoint else credentials,  # type: ignore[no-untyped-call]
         client_options={"api_endpoint": endpoint} if endpoint else None,
         extra_headers=extra_headers or {},
     )

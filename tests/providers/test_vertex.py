@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -609,15 +608,6 @@ def test_retry_info_is_passed_on() -> None:
     limited = translate(google_errors.ResourceExhausted("x", details=[told]), IMAGEN)  # type: ignore[no-untyped-call]
     assert isinstance(limited, errors.RateLimited)
     assert limited.retry_after == 7
-
-
-async def test_credentials_are_read_at_the_start(tmp_path: Path) -> None:
-    file = tmp_path / "key.json"
-    user = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
-    file.write_text(json.dumps(user), "utf-8")
-    await Vertex(project="demo", credentials_file=file).aclose()
-    with pytest.raises(auth_errors.DefaultCredentialsError):
-        Vertex(project="demo", credentials_file=tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(

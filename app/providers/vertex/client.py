@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import random
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
-import google.auth
 import grpc
 import structlog
 from google.api_core.exceptions import GoogleAPIError
+from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.aiplatform_v1 import types
 from google.cloud.aiplatform_v1.services.prediction_service import PredictionServiceAsyncClient
@@ -65,8 +63,7 @@ class Vertex:
     """Google's image models: Imagen and its kin by `Predict`, Gemini by `GenerateContent`.
 
     `location` serves the models that the catalogue calls regional, `gemini_location` those it calls global.
-    `endpoint` (host:port) is spoken to in plain text and without credentials; otherwise these are read from
-    `credentials_file`, or found as Google's libraries do, and GoogleAuthError is raised when there are none.
+    `endpoint` (host:port) is called in plain text and without `credentials`.
     `timeout_seconds` is for one `run` with its retries; when it passes, samples that are ready are returned:
     keep it below the caller's own deadline.
     """
@@ -78,14 +75,14 @@ class Vertex:
         location: str = "us-central1",
         gemini_location: str = "global",
         endpoint: str | None = None,
-        credentials_file: Path | None = None,
+        credentials: Credentials | None = None,
         timeout_seconds: float = 120.0,
         backoff_seconds: float = 1.0,
     ) -> None:
         self._project = project
         self._locations = {"regional": location, "global": gemini_location}
         self._endpoint = endpoint
-        self._credentials = None if endpoint else _credentials(credentials_file)
+        self._credentials = credentials
         self._timeout = timeout_seconds
         self._backoff = backoff_seconds
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -246,19 +243,6 @@ def _lightened(value: L, *, keep_size: bool) -> L:
 async def _beside(request: ImageRequest, work: Callable[[*Ts], Answer], *args: *Ts) -> Answer:
     """Run `work` beside the event loop when there are pictures of the caller's, which may be large."""
     return work(*args) if isinstance(request, TextToImage) else await off_loop(work, *args)
-
-
-def _credentials(file: Path | None) -> google.auth.credentials.Credentials:
-    scopes = Transport.AUTH_SCOPES
-    if file is None:
-        found = google.auth.default(scopes=scopes)
-    else:
-        with warnings.catch_warnings():
-            # It warns of files from strangers; this one is the operator's.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            found = google.auth.load_credentials_from_file(str(file), scopes=scopes)  # type: ignore[no-untyped-call]
-    credentials: google.auth.credentials.Credentials = found[0]
-    return credentials
 
 
 def host(location: str) -> str:

@@ -1,0 +1,85 @@
+"""`python -m uvicorn app.main:app`, as an operator starts it."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import UVICORN, bare, free_port, serving
+
+LIVE = {
+    "CLOUD": "live",
+    "JWT_SECRET": "8fd2a1c6e04b97f35d6a1be2c97043fd",
+    "GOOGLE_CLOUD_PROJECT": "acme-pictures",
+    "GCS_BUCKET": "acme-pictures",
+    "ANTHROPIC_API_KEY": "none",
+}
+SERVICE_ACCOUNT = {
+    "type": "service_account",
+    "client_email": "gateway@acme.iam.gserviceaccount.com",
+    "token_uri": "https://oauth2.googleapis.com/token",
+    "private_key": "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n",
+}
+
+
+def refusal(folder: Path, environment: dict[str, str]) -> str:
+    """What the gateway says as it refuses to start with this environment."""
+    done = subprocess.run(
+        UVICORN, env=bare(folder) | environment, cwd=folder, text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
+def test_missing_google_credentials_are_one_sentence(tmp_path: Path) -> None:
+    assert refusal(tmp_path, LIVE) == (
+        "The configuration is wrong:\n  Google's credentials are missing: set GOOGLE_APPLICATION_CREDENTIALS "
+        "to a service account's key file, or give the machine an identity (workload identity, gcloud auth "
+        "application-default login)\n"
+    )
+
+
+def test_a_key_file_that_only_env_names_is_found(tmp_path: Path) -> None:
+    """For storage too, whose client looks in the process's environment and nowhere else."""
+    user = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
+    (tmp_path / "key.json").write_text(json.dumps(user), "utf-8")
+    variables = LIVE | {"GOOGLE_APPLICATION_CREDENTIALS": "key.json"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/health"
+    with serving([*UVICORN, f"--port={port}"], url, environment=bare(tmp_path), folder=tmp_path) as gateway:
+        assert gateway.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="no file"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"hunter2", id="not JSON"),
+        pytest.param(b"\xff\xfe\x00hunter2", id="not text"),
+        pytest.param(b'["hunter2"]', id="a list"),
+        pytest.param(b'{"private_key": "hunter2"}', id="no type"),
+        pytest.param(b'{"type": "service_account"}', id="nothing but the type"),
+        pytest.param(json.dumps(SERVICE_ACCOUNT).encode(), id="a broken key"),
+        pytest.param(b'{"type": "external_account", "audience": 7}', id="a broken federation"),
+    ],
+)
+def test_a_bad_key_file_is_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "key.json"
+    if content is not None:
+        file.write_bytes(content)
+    said = refusal(tmp_path, LIVE | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)})
+    first, sentence = said.splitlines()
+    assert first == "The configuration is wrong:"
+    assert sentence.startswith("  GOOGLE_APPLICATION_CREDENTIALS: ")
+    assert str(file) in sentence
+    assert "hunter2" not in sentence
+
+
+def test_a_folder_is_no_key_file(tmp_path: Path) -> None:
+    said = refusal(tmp_path, LIVE | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path)})
+    assert said.splitlines()[1:] == [
+        f"  GOOGLE_APPLICATION_CREDENTIALS: {tmp_path} cannot be read as a key file"
+    ]
