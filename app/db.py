@@ -18,13 +18,17 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A person who may log in. `username` is folded (`services/users.py`), so that Ann and ann are one."""
+    """A person who may log in. `username` is folded (`services/users.py`), so that Ann and ann are one.
+
+    `password_version` counts the changes of the password. Tokens carry it.
+    """
 
     __tablename__ = "users"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     username: Mapped[str] = mapped_column(String(128), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
+    password_version: Mapped[int] = mapped_column(default=0, server_default="0")
     disabled: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 

@@ -208,6 +208,7 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
         jwks=jwks,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
+        emulated=settings.cloud == "emulator",
     )
     auth = Auth(
         users=Users(open_database(settings.database_url)),

@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.gateway import gateway
+from tests.processes import ROOT, UVICORN, bare, free_port, serving
 
 LIVE = {
     "CLOUD": "live",
@@ -83,3 +86,40 @@ def test_a_folder_is_no_key_file(tmp_path: Path) -> None:
     assert said.splitlines()[1:] == [
         f"  GOOGLE_APPLICATION_CREDENTIALS: {tmp_path} cannot be read as a key file"
     ]
+
+
+def test_a_login_on_the_emulator_opens_nothing_in_live(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same users under the same secret."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")  # or boto3 asks the network for some
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    nowhere = "http://127.0.0.1:1"
+    settings = {name.lower(): value for name, value in LIVE.items()} | {
+        "database_url": database_url,
+        "vertex_endpoint": "127.0.0.1:1",
+        "storage_emulator_host": nowhere,
+        "aws_endpoint_url_bedrock_runtime": nowhere,
+        "anthropic_base_url": nowhere,
+        "spool_dir": tmp_path / "spool",
+    }
+    login = {"username": "ann", "password": "correct horse battery staple"}
+    with gateway(**settings | {"cloud": "emulator"}) as rehearsal, gateway(**settings) as live:
+        add_user(tmp_path, database_url, **login)
+        statuses = [
+            profile(url, httpx.post(f"{issuer}/api/v1/auth/login", json=login).json()["access_token"])
+            for issuer in (rehearsal, live)
+            for url in (rehearsal, live)
+        ]
+    assert statuses == [200, 401, 200, 200]
+
+
+def profile(url: str, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"{url}/api/v1/auth/profile", headers=headers).status_code
+
+
+def add_user(folder: Path, database_url: str, username: str, password: str) -> None:
+    command = [sys.executable, "-m", "app.cli", "users", "add", username, "--password-stdin"]
+    environment = bare(folder) | {"DATABASE_URL": database_url}
+    subprocess.run(command, env=environment, input=password.encode(), cwd=ROOT, check=True)

@@ -8,7 +8,7 @@ from app.contract.auth import LoginRequest, TokenAnswer
 from app.contract.errors import Unauthorized
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
-from app.services.tokens import Tokens
+from app.services.tokens import Token, Tokens
 from app.services.users import ID_PREFIX, Users, fold
 
 MAX_SEEN = 10_000
@@ -28,15 +28,17 @@ class _Seen:
     """What the database said about one of our users, and when. `username` None: gone or disabled."""
 
     username: str | None
+    password_version: int
     at: float
 
 
 class Auth:
     """Logins, and the callers behind tokens.
 
-    A token under our secret whose subject is one of our users' ids is good as long as that user exists and is
-    not disabled, which is asked again after `recheck_seconds`; when the database does not answer then, such
-    callers get UpstreamUnavailable. Every other subject (another service's, an identity provider's) stands on
+    A token under our secret whose subject is one of our users' ids is good as long as that user exists, is
+    not disabled and has not changed their password. The database is asked again after `recheck_seconds`: for
+    so long a token may outlive its user. When the database does not answer then, such callers get
+    UpstreamUnavailable. Every other subject (another service's, an identity provider's) stands on
     its signature alone.
     """
 
@@ -70,7 +72,7 @@ class Auth:
             raise Unauthorized
         if self.passwords.outdated(user.password_hash):
             await self.users.replace_hash(user, await self.passwords.hash(request.password))
-        token = self.tokens.mint(user.id, user.username)
+        token = self.tokens.mint(user.id, user.username, user.password_version)
         return TokenAnswer(access_token=token, expires_in=self.tokens.lifetime_seconds)
 
     async def authenticate(self, token: str) -> Caller:
@@ -78,9 +80,10 @@ class Auth:
         read = await self.tokens.read(token)
         username = read.username
         if read.ours and read.subject.startswith(ID_PREFIX):
-            username = await self._active_username(read.subject)
-            if username is None:
+            user = await self._look_up(read)
+            if user.username is None or user.password_version != read.password_version:
                 raise Unauthorized
+            username = user.username
         return Caller(read.subject, username, read.expires)
 
     async def ready(self) -> None:
@@ -94,17 +97,26 @@ class Auth:
         await self.login_limit.aclose()
         await self.users.aclose()
 
-    async def _active_username(self, id: str) -> str | None:
+    async def _look_up(self, token: Token) -> _Seen:
+        """The token's user, as remembered unless that is old, or older than the token's password."""
+        id = token.subject
         seen = self._seen.get(id)
-        if seen is None or time.monotonic() - seen.at > self._recheck_seconds:
+        if (
+            seen is None
+            or time.monotonic() - seen.at > self._recheck_seconds
+            or (seen.username is not None and token.password_version > seen.password_version)
+        ):
             asked = time.monotonic()
             user = await self.users.by_id(id)
-            seen = _Seen(user.username if user and not user.disabled else None, asked)
+            if user is None or user.disabled:
+                seen = _Seen(None, 0, asked)
+            else:
+                seen = _Seen(user.username, user.password_version, asked)
             self._seen.pop(id, None)  # the newest stand last
             self._seen[id] = seen
             if len(self._seen) > MAX_SEEN:
                 del self._seen[next(iter(self._seen))]
-        return seen.username
+        return seen
 
 
 def _network(address: str) -> str:

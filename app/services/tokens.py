@@ -19,6 +19,7 @@ from app.services.jwks import ALGORITHMS, Jwks
 log = structlog.get_logger()
 
 MAX_CHARACTERS = 16 * 1024
+ISSUER, EMULATED_ISSUER = "image-gateway", "image-gateway/emulator"
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
@@ -28,19 +29,26 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A valid token: whose it is, until when (Unix seconds), and whether our secret signed it."""
+    """A valid token: whose it is, until when (Unix seconds), and whether our secret signed it.
+
+    `password_version` is the user's at the time of the login; 0 without the claim, -1 when it makes no sense.
+    """
 
     subject: str
     username: str | None
     expires: float
     ours: bool
+    password_version: int
 
 
 class Tokens:
     """Each key source has one fixed set of algorithms, chosen by us: a public key never checks an HMAC.
 
     `secret` None: no tokens are minted and only the identity provider's are read. `issuer` and `audience`
-    are asked of the provider's tokens only; those under our secret may carry any (nestjs-contract §8).
+    are asked of the provider's tokens only. Those under our secret may carry any issuer or none, since other
+    services sign with it too, as the NestJS login did. One exception: a gateway in emulator mode (`emulated`)
+    names itself in its tokens, and a live one refuses them, so that a rehearsal opens nothing under the same
+    secret.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Tokens:
         jwks: Jwks | None = None,
         issuer: str | None = None,
         audience: str | None = None,
+        emulated: bool = False,
     ) -> None:
         self._secret = jwk.construct(secret, algorithm) if secret else None
         self._algorithm = algorithm
@@ -59,14 +68,23 @@ class Tokens:
         self._jwks = jwks
         self._issuer = issuer
         self._audience = audience
+        self._emulated = emulated
 
     @property
     def can_mint(self) -> bool:
         return self._secret is not None
 
-    def mint(self, subject: str, username: str) -> str:
+    def mint(self, subject: str, username: str, password_version: int = 0) -> str:
+        """A token for one of our users (`password_version` is theirs), or for any other subject."""
         now = int(time.time())
-        claims = {"sub": subject, "username": username, "iat": now, "exp": now + self.lifetime_seconds}
+        claims = {
+            "iss": EMULATED_ISSUER if self._emulated else ISSUER,
+            "sub": subject,
+            "username": username,
+            "pwv": password_version,
+            "iat": now,
+            "exp": now + self.lifetime_seconds,
+        }
         token: str = jws.sign(claims, self._secret, algorithm=self._algorithm)
         return token
 
@@ -104,7 +122,11 @@ class Tokens:
         expires = _within_its_time(claims)
         if not ours:
             self._check_provider(claims)
-        return Token(_subject(claims, token), _username(claims), expires, ours)
+        elif claims.get("iss") == EMULATED_ISSUER and not self._emulated:
+            raise Refused("minted by a gateway in emulator mode")
+        version = claims.get("pwv", 0)
+        version = version if isinstance(version, int) else -1
+        return Token(_subject(claims, token), _username(claims), expires, ours, version)
 
     async def _provider_key(self, algorithm: object, key_id: object) -> Any:
         if self._jwks is None or algorithm not in ALGORITHMS:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, text, update
+from sqlalchemy import ColumnElement, delete, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
@@ -74,8 +74,18 @@ class Users:
         return await self._change(User.username == username, disabled=disabled)
 
     async def set_password_hash(self, username: str | None, password_hash: str) -> bool:
+        """Change the password, which ends the user's tokens. False when there is no such user."""
+        version = User.password_version + 1
+        return await self._change(
+            User.username == username, password_hash=password_hash, password_version=version
+        )
+
+    async def delete(self, username: str | None) -> bool:
         """False when there is no such user."""
-        return await self._change(User.username == username, password_hash=password_hash)
+        with _answering():
+            async with self._session.begin() as session:
+                gone = delete(User).where(User.username == username).returning(User.id)
+                return (await session.execute(gone)).first() is not None
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Renew the hash of the same password, unless the password was changed meanwhile."""

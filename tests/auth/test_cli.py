@@ -19,6 +19,8 @@ from tests.auth.conftest import PASSWORD
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
 
+CHANGED = "Changed the password of ann: older tokens stop working within a minute.\n"
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database_url: str) -> Run:
@@ -81,11 +83,19 @@ def test_disable_and_enable(run: Run, database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("ann")
+def test_delete(run: Run) -> None:
+    deleted = (0, "Deleted Ann: tokens stop working within a minute.\n", "")
+    assert run("users", "delete", "Ann") == deleted
+    assert run("users", "list") == (0, "", "")
+    assert run("users", "delete", "Ann") == (1, "", "There is no user Ann.\n")
+
+
+@pytest.mark.usefixtures("ann")
 def test_passwd(run: Run, database_url: str) -> None:
     new = "another long password"
     assert run("users", "passwd", "ann", "--password-stdin", line=new) == (
         0,
-        "Changed the password of ann.\n",
+        CHANGED,
         "",
     )
     assert has_password(stored(database_url), new)
@@ -99,7 +109,7 @@ def test_password_is_asked_twice_without_echo(
     monkeypatch.setattr(getpass, "getpass", lambda _: next(answers))
     assert run("users", "passwd", "ann") == (1, "", "The two passwords differ.\n")
     assert has_password(stored(database_url), PASSWORD)
-    assert run("users", "passwd", "ann") == (0, "Changed the password of ann.\n", "")
+    assert run("users", "passwd", "ann") == (0, CHANGED, "")
     assert has_password(stored(database_url), "a third password")
 
 
@@ -134,6 +144,7 @@ def test_refused(run: Run, arguments: tuple[str, ...], line: str, said: str) -> 
     [
         pytest.param(("users", "disable", "bob"), "There is no user bob.", id="disable nobody"),
         pytest.param(("users", "enable", "bob"), "There is no user bob.", id="enable nobody"),
+        pytest.param(("users", "delete", "bob"), "There is no user bob.", id="delete nobody"),
         pytest.param(("users", "disable", "b b"), "There is no user b b.", id="impossible name"),
     ],
 )

@@ -4,13 +4,15 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from app.db import ROOT, User, migrate, open_database
 from app.services.users import UsernameTaken, Users
@@ -40,6 +42,29 @@ def test_migrations_go_back(url: str) -> None:
     config.attributes["url"] = url
     command.downgrade(config, "base")
     migrate(url)
+
+
+def test_users_of_before_keep_their_tokens(url: str) -> None:
+    """A row that the first schema made is one whose password was never changed."""
+    config = Config(ROOT / "alembic.ini")
+    config.attributes["url"] = url
+    command.upgrade(config, "0001")
+    columns = "id, username, password_hash, disabled, created_at"
+    asyncio.run(
+        execute(url, f"INSERT INTO users ({columns}) VALUES ('1', 'ann', 'x', false, CURRENT_TIMESTAMP)")  # noqa: S608
+    )
+    migrate(url)
+    ((username, version),) = asyncio.run(execute(url, "SELECT username, password_version FROM users"))
+    assert (username, version) == ("ann", 0)
+
+
+async def execute(url: str, statement: str) -> Sequence[Row[Any]]:
+    engine = open_database(url)
+    async with engine.begin() as connection:
+        result = await connection.execute(text(statement))
+        rows = result.all() if result.returns_rows else []
+    await engine.dispose()
+    return rows
 
 
 def test_several_processes_may_migrate_at_once(url: str) -> None:

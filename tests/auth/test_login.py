@@ -36,8 +36,10 @@ async def test_json_login_gives_a_token_that_works(client: httpx.AsyncClient, an
     assert answer.headers["cache-control"] == "no-store"
     claims = jwt.decode(token, SECRET, algorithms=["HS256"])
     assert claims == {
+        "iss": "image-gateway",
         "sub": ann.id,
         "username": "ann",
+        "pwv": 0,
         "iat": pytest.approx(time.time(), abs=60),
         "exp": claims["iat"] + 3600,
     }
@@ -151,6 +153,75 @@ class TestDisabledUser:
 async def test_user_who_is_gone_is_refused(auth: Auth) -> None:
     with pytest.raises(Unauthorized):
         await auth.authenticate(auth.tokens.mint("usr_" + "0" * 32, "ann"))
+
+
+class TestChangedPassword:
+    async def test_ends_the_tokens_from_before_and_no_others(
+        self, auth: Auth, users: Users, ann: User, password_hash: str
+    ) -> None:
+        """Also a token of the very second of the change."""
+        bob = await users.add("bob", password_hash)
+        old = [
+            await token_of(auth, "ann"),
+            auth.tokens.mint(ann.id, "ann"),
+        ]  # the second one without a version
+        others = [await token_of(auth, "bob"), auth.tokens.mint("service-1", "ann")]
+        await users.set_password_hash("ann", password_hash)
+        new = await token_of(auth, "ann")
+        for token in old:
+            with pytest.raises(Unauthorized):
+                await auth.authenticate(token)
+        callers = [await auth.authenticate(token) for token in (new, *others)]
+        assert [caller.id for caller in callers] == [ann.id, bob.id, "service-1"]
+
+    async def test_is_noticed_at_once_by_who_logs_in_anew(
+        self, users: Users, passwords: Passwords, ann: User, password_hash: str
+    ) -> None:
+        """A gateway that has looked ann up takes her new token, and from then on refuses the old one."""
+        here, there = (auth_with(users, passwords, recheck_seconds=3600) for _ in range(2))
+        old = await token_of(here, "ann")
+        await here.authenticate(old)
+        await users.set_password_hash("ann", password_hash)
+        new = await token_of(there, "ann")
+        assert (await here.authenticate(old)).id == ann.id
+        assert (await here.authenticate(new)).id == ann.id
+        with pytest.raises(Unauthorized):
+            await here.authenticate(old)
+
+    async def test_an_old_token_costs_no_look_up(
+        self, users: Users, passwords: Passwords, ann: User, password_hash: str
+    ) -> None:
+        auth = auth_with(users, passwords, recheck_seconds=3600)
+        old = await token_of(auth, "ann")
+        await users.set_password_hash("ann", password_hash)
+        await auth.authenticate(await token_of(auth, "ann"))
+        auth.users = None  # type: ignore[assignment]  # whoever looks up now, fails
+        with pytest.raises(Unauthorized):
+            await auth.authenticate(old)
+
+    async def test_a_hash_that_is_renewed_ends_nothing(
+        self, auth: Auth, users: Users, ann: User, password_hash: str
+    ) -> None:
+        token = await token_of(auth, "ann")
+        await users.replace_hash(ann, password_hash + "=")
+        assert (await auth.authenticate(token)).id == ann.id
+
+
+async def test_who_is_deleted_cannot_come_back_under_the_same_name(
+    auth: Auth, users: Users, ann: User, password_hash: str
+) -> None:
+    token = await token_of(auth, "ann")
+    assert await users.delete("ann")
+    with pytest.raises(Unauthorized):
+        await auth.authenticate(token)
+    await users.add("ann", password_hash)
+    with pytest.raises(Unauthorized):
+        await auth.authenticate(token)
+    assert not await users.delete("bob")
+
+
+async def token_of(auth: Auth, username: str) -> str:
+    return (await auth.login(LoginRequest(username=username, password=PASSWORD))).access_token
 
 
 def auth_with(users: Users, passwords: Passwords, *, recheck_seconds: float = 0) -> Auth:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.contract.errors import Unauthorized
+from app.services.tokens import Tokens
 from tests.auth.signing import IN_AN_HOUR, SECRET, ProviderKey, b64url, compact, golden, hs
 
 pytestmark = pytest.mark.anyio
@@ -151,3 +153,18 @@ async def test_signature_over_another_payload_is_refused(client: httpx.AsyncClie
     forged = f"{head}.{b64url(b'{}')}.{signature}"
     answer = await client.post("/x", headers={"Authorization": f"Bearer {forged}"})
     assert answer.status_code == 401
+
+
+async def test_live_refuses_the_tokens_of_an_emulator_s_gateway() -> None:
+    """Under the same secret, too. Nobody else's issuer matters, in either mode."""
+    live, emulated = Tokens(secret=SECRET), Tokens(secret=SECRET, emulated=True)
+    theirs = [
+        compact(HS256, {**CLAIMS, **claims}, hs())
+        for claims in ({}, {"iss": "https://old.example"}, {"iss": None}, {"iss": 7}, {"iss": "emulator"})
+    ]
+    for token in (live.mint("user-1", "ann"), *theirs):
+        assert [(await tokens.read(token)).subject for tokens in (live, emulated)] == ["user-1", "user-1"]
+    rehearsed = emulated.mint("user-1", "ann")
+    assert (await emulated.read(rehearsed)).subject == "user-1"
+    with pytest.raises(Unauthorized):
+        await live.read(rehearsed)
