@@ -210,11 +210,14 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
         audience=settings.jwt_audience,
         emulated=settings.cloud == "emulator",
     )
+    url = settings.redis_url
     auth = Auth(
         users=Users(open_database(settings.database_url)),
         passwords=Passwords(),
         tokens=tokens,
-        login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=settings.redis_url),
+        login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
+        account_limit=RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
+        address_limit=RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
     )
     stack.push_async_callback(auth.aclose)
     return auth

@@ -72,6 +72,8 @@ class Settings(_FromEnvironment):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     login_rate_limit: str = "10/minute"
+    login_account_rate_limit: str = "100/minute"
+    login_address_rate_limit: str = "100/minute"
 
     database_url: DatabaseUrl = _SQLITE
     redis_url: str | None = Field(None, pattern=r"^rediss?://")
@@ -149,7 +151,7 @@ class Settings(_FromEnvironment):
         named = [prefix.rstrip("/") for prefix in _split(self.gcs_allowed_prefixes)]
         return tuple(f"{prefix}/" for prefix in named or [f"gs://{self.gcs_bucket}"])
 
-    @field_validator("rate_limit", "login_rate_limit")
+    @field_validator("rate_limit", "login_rate_limit", "login_account_rate_limit", "login_address_rate_limit")
     @classmethod
     def _in_the_notation_of_limits(cls, notation: str) -> str:
         if notation:

@@ -126,6 +126,8 @@ def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGatew
             database_url=database,
             rate_limit="",
             login_rate_limit="",
+            login_account_rate_limit="",
+            login_address_rate_limit="",
         )
         with serving(listener, settings):
             answer = httpx.post(f"{url}/api/v1/auth/login", json=login).raise_for_status().json()

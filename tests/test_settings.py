@@ -122,6 +122,8 @@ def test_live_names_everything_it_lacks_at_once() -> None:
     [
         {"rate_limit": "sixty"},
         {"login_rate_limit": "x"},
+        {"login_account_rate_limit": "x"},
+        {"login_address_rate_limit": "x"},
         {"redis_url": "foo"},
         {"database_url": "mysql://x"},
         {"jwks_url": "foo"},
@@ -249,6 +251,14 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
         Settings(cors_origins=f"https://good.example.com,{origin}")
     (error,) = refused.value.errors()
     assert (error["loc"], error["msg"].count(f"{origin} is not an origin.")) == (("cors_origins",), 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["rate_limit", "login_rate_limit", "login_account_rate_limit", "login_address_rate_limit"]
+)
+def test_an_empty_rate_limit_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name.upper(), "")
+    assert getattr(Settings(), name) == ""
 
 
 def test_a_models_file_that_is_none_is_named(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     auth: Auth = request.app.state.auth
     if not auth.tokens.can_mint:
         raise HTTPException(404)
-    await auth.admit(request.client.host if request.client else "")
-    answer = await auth.login(await read_body(request, contract=LoginRequest))
+    address = request.client.host if request.client else ""
+    await auth.admit(address)
+    answer = await auth.login(await read_body(request, contract=LoginRequest), address)
     response.headers["Cache-Control"] = "no-store"
     return answer
 

@@ -49,23 +49,32 @@ class Auth:
         passwords: Passwords,
         tokens: Tokens,
         login_limit: RateLimit,
+        account_limit: RateLimit,
+        address_limit: RateLimit,
         recheck_seconds: float = 30,
     ) -> None:
         self.users = users
         self.passwords = passwords
         self.tokens = tokens
         self.login_limit = login_limit
+        self.account_limit = account_limit
+        self.address_limit = address_limit
         self._recheck_seconds = recheck_seconds
         self._seen: dict[str, _Seen] = {}
 
     async def admit(self, address: str) -> None:
         """Count a login attempt from this address, before anything of it is read. Raises RateLimited."""
-        await self.login_limit.hit(f"address:{_network(address)}")
+        await self.address_limit.hit(_network(address))
 
-    async def login(self, request: LoginRequest) -> TokenAnswer:
-        """Raises RateLimited, Unauthorized; UpstreamUnavailable when the database or the queue says so."""
+    async def login(self, request: LoginRequest, address: str) -> TokenAnswer:
+        """Raises RateLimited, Unauthorized; UpstreamUnavailable when the database or the queue says so.
+
+        Attempts from one address are refused long before the account's own limit, which only many addresses
+        together reach: a stranger cannot lock out the owner, who is elsewhere.
+        """
         name = fold(request.username)
-        await self.login_limit.hit(f"account:{name}")
+        await self.login_limit.hit(f"{name} {_network(address)}")
+        await self.account_limit.hit(f"{name}")
         user = await self.users.by_name(name)
         right = await self.passwords.verify(user.password_hash if user else None, request.password)
         if user is None or user.disabled or not right:
@@ -94,7 +103,8 @@ class Auth:
     async def aclose(self) -> None:
         self.passwords.close()
         await self.tokens.aclose()
-        await self.login_limit.aclose()
+        for limit in (self.login_limit, self.account_limit, self.address_limit):
+            await limit.aclose()
         await self.users.aclose()
 
     async def _look_up(self, token: Token) -> _Seen:
@@ -125,4 +135,7 @@ def _network(address: str) -> str:
         ip = ip_address(address)
     except ValueError:
         return address
-    return str(IPv6Address(int(ip) >> 64 << 64)) if isinstance(ip, IPv6Address) else address
+    if not isinstance(ip, IPv6Address):
+        return address
+    # A socket for both kinds shows IPv4 addresses as ::ffff:192.0.2.1.
+    return str(ip.ipv4_mapped or IPv6Address(int(ip) >> 64 << 64))

@@ -13,7 +13,7 @@ from tests.api.conftest import Start, token
 
 @pytest.fixture(scope="module")
 def api(start: Start) -> Iterator[str]:
-    with start(login_rate_limit="") as url:
+    with start(login_rate_limit="", login_account_rate_limit="", login_address_rate_limit="") as url:
         yield f"{url}/openapi.json"
 
 

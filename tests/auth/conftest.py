@@ -72,9 +72,9 @@ async def ann(users: Users, password_hash: str) -> User:
 
 
 @pytest.fixture
-def login_notation() -> str:
-    """Override to test the limit of logins."""
-    return ""
+def login_limits() -> dict[str, str]:
+    """Override to test the limits of logins: `login_limit`, `account_limit`, `address_limit`."""
+    return {}
 
 
 @pytest.fixture
@@ -85,14 +85,22 @@ def jwks() -> Jwks | None:
 
 @pytest.fixture
 async def auth(
-    users: Users, passwords: Passwords, jwks: Jwks | None, login_notation: str, redis_url: str | None
+    users: Users,
+    passwords: Passwords,
+    jwks: Jwks | None,
+    login_limits: dict[str, str],
+    redis_url: str | None,
 ) -> AsyncIterator[Auth]:
     """Everything real; our users are looked up at every request."""
-    limit = RateLimit(login_notation, name="login", redis_url=redis_url)
+    limits = {
+        name: RateLimit(login_limits.get(name, ""), name=name, redis_url=redis_url)
+        for name in ("login_limit", "account_limit", "address_limit")
+    }
     tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
-    yield Auth(users=users, passwords=passwords, tokens=tokens, login_limit=limit, recheck_seconds=0)
+    yield Auth(users=users, passwords=passwords, tokens=tokens, recheck_seconds=0, **limits)
     await tokens.aclose()
-    await limit.aclose()
+    for limit in limits.values():
+        await limit.aclose()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.auth.signing import SECRET
 
 pytestmark = pytest.mark.anyio
 
+ADDRESS = "192.0.2.1"
 LOGIN = "/api/v1/auth/login"
 PROFILE = "/api/v1/auth/profile"
 UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
@@ -221,14 +222,20 @@ async def test_who_is_deleted_cannot_come_back_under_the_same_name(
 
 
 async def token_of(auth: Auth, username: str) -> str:
-    return (await auth.login(LoginRequest(username=username, password=PASSWORD))).access_token
+    return (await auth.login(LoginRequest(username=username, password=PASSWORD), ADDRESS)).access_token
 
 
 def auth_with(users: Users, passwords: Passwords, *, recheck_seconds: float = 0) -> Auth:
     limit = RateLimit("", name="login")
     tokens = Tokens(secret=SECRET)
     return Auth(
-        users=users, passwords=passwords, tokens=tokens, login_limit=limit, recheck_seconds=recheck_seconds
+        users=users,
+        passwords=passwords,
+        tokens=tokens,
+        login_limit=limit,
+        account_limit=limit,
+        address_limit=limit,
+        recheck_seconds=recheck_seconds,
     )
 
 
@@ -301,7 +308,7 @@ async def test_every_refusal_costs_one_check_of_equal_weight(
     passwords = Watched()
     auth = auth_with(users, passwords)
     with pytest.raises(Unauthorized):
-        await auth.login(LoginRequest(username=username, password="not the password"))
+        await auth.login(LoginRequest(username=username, password="not the password"), ADDRESS)
     assert [extract_parameters(stored) for stored in passwords.checked] == [extract_parameters(password_hash)]
     passwords.close()
 
@@ -309,7 +316,7 @@ async def test_every_refusal_costs_one_check_of_equal_weight(
 async def test_outdated_hash_is_renewed_at_login(auth: Auth, users: Users) -> None:
     old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     await users.add("old", old)
-    await auth.login(LoginRequest(username="old", password=PASSWORD))
+    await auth.login(LoginRequest(username="old", password=PASSWORD), ADDRESS)
     user = await users.by_name("old")
     assert user
     assert not auth.passwords.outdated(user.password_hash)
@@ -363,42 +370,77 @@ async def test_without_a_secret_there_is_no_login(client: httpx.AsyncClient, aut
 
 
 class TestAttempts:
+    """Per hour, so that no test straddles the edge of a window."""
+
     @pytest.fixture
-    def login_notation(self) -> str:
-        return "3/minute"
+    def login_limits(self) -> dict[str, str]:
+        return {"login_limit": "3/hour", "account_limit": "5/hour", "address_limit": "7/hour"}
 
-    async def test_are_limited_per_account(self, auth: Auth, ann: User) -> None:
-        """Whatever the address, and whether or not the account exists."""
+    async def test_are_limited_per_account_and_address(self, auth: Auth, ann: User) -> None:
+        """Whether or not the account exists. Elsewhere its owner still gets in, and so do others here."""
+        for name, address in (("ann", "10.0.0.1"), ("nobody", "10.0.0.2")):
+            tries = [await self._attempt(auth, name, address) for _ in range(4)]
+            assert tries == ["Unauthorized"] * 3 + ["RateLimited"]
+        assert await self._attempt(auth, "ann", "10.0.0.9", PASSWORD) == "in"
+        assert await self._attempt(auth, "bob", "10.0.0.1") == "Unauthorized"
+
+    async def test_are_limited_per_account_wherever_they_come_from(self, auth: Auth, ann: User) -> None:
         for name in ("ann", "nobody"):
-            statuses = [await self._attempt(auth, name, f"10.0.0.{n}") for n in range(5)]
-            assert statuses == ["Unauthorized"] * 3 + ["RateLimited"] * 2
+            tries = [await self._attempt(auth, name, f"10.{len(name)}.0.{n}") for n in range(6)]
+            assert tries == ["Unauthorized"] * 5 + ["RateLimited"]
 
-    async def test_are_limited_per_address(self, auth: Auth) -> None:
-        statuses = [await self._attempt(auth, f"user-{n}", "10.0.0.1") for n in range(5)]
-        assert statuses == ["Unauthorized"] * 3 + ["RateLimited"] * 2
+    async def test_that_are_refused_at_their_address_do_not_count_for_the_account(
+        self, auth: Auth, ann: User
+    ) -> None:
+        tries = [await self._attempt(auth, "ann", "10.0.0.1") for _ in range(7)]
+        assert tries == ["Unauthorized"] * 3 + ["RateLimited"] * 4
+        assert await self._attempt(auth, "ann", "10.0.0.9", PASSWORD) == "in"
+
+    async def test_are_limited_per_address_whatever_the_names(self, auth: Auth) -> None:
+        tries = [await self._attempt(auth, f"user-{n}", "10.0.0.1") for n in range(8)]
+        assert tries == ["Unauthorized"] * 7 + ["RateLimited"]
         assert await self._attempt(auth, "user-9", "10.0.0.2") == "Unauthorized"
 
     async def test_are_limited_per_ipv6_network(self, auth: Auth) -> None:
-        statuses = [await self._attempt(auth, f"user-{n}", f"2001:db8:1:1::{n}") for n in range(5)]
-        assert statuses == ["Unauthorized"] * 3 + ["RateLimited"] * 2
-        assert await self._attempt(auth, "user-9", "2001:db8:1:2::1") == "Unauthorized"
+        tries = [await self._attempt(auth, f"user-{n}", f"2001:db8:1:1::{n}") for n in range(8)]
+        assert tries == ["Unauthorized"] * 7 + ["RateLimited"]
+        tries = [await self._attempt(auth, "ann", f"2001:db8:1:2::{n}") for n in range(4)]
+        assert tries == ["Unauthorized"] * 3 + ["RateLimited"]
+        assert await self._attempt(auth, "user-9", "2001:db8:1:3::1") == "Unauthorized"
+
+    async def test_of_ipv4_on_an_ipv6_socket_are_told_apart(self, auth: Auth) -> None:
+        tries = [await self._attempt(auth, f"user-{n}", f"::ffff:10.0.0.{n}") for n in range(8)]
+        assert tries == ["Unauthorized"] * 8
+        assert await self._attempt(auth, "user-0", "10.0.0.0") == "Unauthorized"
+        assert await self._attempt(auth, "user-0", "::ffff:10.0.0.0") == "Unauthorized"
+        assert await self._attempt(auth, "user-0", "10.0.0.0") == "RateLimited"
 
     async def test_spelling_a_name_differently_does_not_help(self, auth: Auth) -> None:
-        statuses = [await self._attempt(auth, name, name) for name in ("ann", "Ann", "aNN", "ANN")]
-        assert statuses == ["Unauthorized"] * 3 + ["RateLimited"]
+        tries = [await self._attempt(auth, name, ADDRESS) for name in ("ann", "Ann", "aNN", "ANN")]
+        assert tries == ["Unauthorized"] * 3 + ["RateLimited"]
 
-    async def test_right_password_does_not_help_either(self, client: httpx.AsyncClient, ann: User) -> None:
+    async def test_with_the_right_password_are_limited_too(
+        self, client: httpx.AsyncClient, ann: User
+    ) -> None:
         for _ in range(3):
             await client.post(LOGIN, json={"username": "ann", "password": "wrong"})
         answer = await client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
         expected = {"statusCode": 429, "message": "ThrottlerException: Too Many Requests"}
         assert (answer.status_code, answer.json()) == (429, expected)
-        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert 1 <= int(answer.headers["retry-after"]) <= 3600
 
-    async def _attempt(self, auth: Auth, username: str, address: str) -> str:
+    async def test_are_counted_before_a_password_is_checked(
+        self, auth: Auth, users: Users, ann: User
+    ) -> None:
+        auth.passwords = watched = Watched()
+        tries = [await self._attempt(auth, "ann", ADDRESS) for _ in range(6)]
+        assert (tries.count("Unauthorized"), len(watched.checked)) == (3, 3)
+        watched.close()
+
+    async def _attempt(self, auth: Auth, username: str, address: str, password: str = "x") -> str:  # noqa: S107
         try:
             await auth.admit(address)
-            await auth.login(LoginRequest(username=username, password="wrong"))
+            await auth.login(LoginRequest(username=username, password=password), address)
         except (Unauthorized, RateLimited) as exc:
             return type(exc).__name__
         return "in"
