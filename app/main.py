@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, process
 from app.api import auth as auth_routes
-from app.api import docs, errors, gen, health, image, models, rehearsal, request_head
+from app.api import docs, errors, gen, health, image, models, proxies, rehearsal, request_head
 from app.api.middleware import RequestLog
 from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
@@ -110,6 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Trouble"],
             expose_headers=_EXPOSED,
         )
+    proxies.install(app, settings.forwarded_allow_ips)
     return app
 
 

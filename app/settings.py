@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -79,6 +80,7 @@ class Settings(_FromEnvironment):
     redis_url: str | None = Field(None, pattern=r"^rediss?://")
     rate_limit: str = "60/minute"
     cors_origins: str = ""
+    forwarded_allow_ips: str = ""
 
     request_timeout_seconds: float = Field(120, gt=0)
     retry_pause_seconds: float = Field(1, gt=0)
@@ -170,6 +172,22 @@ class Settings(_FromEnvironment):
                     "without a path or a slash at the end, like https://app.example.com"
                 )
         return origins
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _name_proxies(cls, proxies: str) -> str:
+        """uvicorn would take `*`, and with it any address that a caller claims to have."""
+        for proxy in _split(proxies):
+            try:
+                named = ip_network(proxy).prefixlen > 0
+            except ValueError:
+                named = False
+            if not named:
+                raise ValueError(
+                    f"{proxy} names no proxy. Write addresses and networks, like 10.0.0.7,10.1.0.0/24: "
+                    "whoever is believed chooses the address that logins are counted for"
+                )
+        return proxies
 
     @model_validator(mode="after")
     def _live_is_complete(self) -> Self:

@@ -253,6 +253,19 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
     assert (error["loc"], error["msg"].count(f"{origin} is not an origin.")) == (("cors_origins",), 1)
 
 
+@pytest.mark.parametrize("proxies", ["10.0.0.7", "10.0.0.7,fd00::7", "10.1.0.0/24, 10.0.0.7", ""])
+def test_proxies(proxies: str) -> None:
+    assert Settings(forwarded_allow_ips=proxies).forwarded_allow_ips == proxies
+
+
+@pytest.mark.parametrize("proxy", ["*", "0.0.0.0/0", "::/0", "10.0.0.7/8", "proxy", "10.0.0.7:80", "10.0.0"])
+def test_a_proxy_is_named_by_its_address(proxy: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(forwarded_allow_ips=f"10.0.0.7,{proxy}")
+    (error,) = refused.value.errors()
+    assert (error["loc"], error["msg"].count(f"{proxy} names no proxy.")) == (("forwarded_allow_ips",), 1)
+
+
 @pytest.mark.parametrize(
     "name", ["rate_limit", "login_rate_limit", "login_account_rate_limit", "login_address_rate_limit"]
 )

@@ -54,8 +54,8 @@ def test_users_of_before_keep_their_tokens(url: str) -> None:
         execute(url, f"INSERT INTO users ({columns}) VALUES ('1', 'ann', 'x', false, CURRENT_TIMESTAMP)")  # noqa: S608
     )
     migrate(url)
-    ((username, version),) = asyncio.run(execute(url, "SELECT username, password_version FROM users"))
-    assert (username, version) == ("ann", 0)
+    (row,) = asyncio.run(execute(url, "SELECT username, password_version FROM users"))
+    assert tuple(row) == ("ann", 0)
 
 
 async def execute(url: str, statement: str) -> Sequence[Row[Any]]:
