@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from app.providers.vertex.client import Vertex
     from app.providers.vertex.credentials import Credentials
     from app.storage.gcs import Gcs
+
+log = structlog.get_logger()
 
 _UPLOADS = 16
 _BEDROCK_CALLS = 64
@@ -175,6 +178,8 @@ async def _lifespan(
         }
         process.freeze()
         stack.push_async_callback(_end, asyncio.create_task(_freeze_when_connected(claude)))
+        if settings.cloud == "emulator":
+            stack.push_async_callback(_end, asyncio.create_task(_warn_if_open()))
         if settings.cloud == "emulator" and multiprocessing.parent_process() is None:
             _greet(settings, auth.tokens)
         yield
@@ -314,6 +319,18 @@ async def _freeze_when_connected(claude: Claude) -> None:
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
+
+
+async def _warn_if_open() -> None:
+    """Warn when other machines can reach the emulator. uvicorn begins to listen a moment after the start."""
+    for attempt in range(8):
+        await asyncio.sleep(0.1 * 2**attempt)
+        if addresses := process.open_to_others():
+            log.warning(
+                "CLOUD=emulator can be reached from other machines: listen on 127.0.0.1, or keep others out",
+                addresses=addresses,
+            )
+            return
 
 
 def _greet(settings: Settings, tokens: Tokens) -> None:

@@ -1,8 +1,14 @@
-"""The process, set for pictures: turns of the interpreter, garbage collection, the C library's memory."""
+"""The process, set for pictures: turns of the interpreter, garbage collection, the C library's memory.
+
+And where it listens.
+"""
 
 import ctypes
 import gc
+import os
+import socket
 import sys
+from ipaddress import ip_address
 
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter. Python's 5 ms, times the uploads under way, is what the event
@@ -37,3 +43,23 @@ def freeze() -> None:
     """
     gc.freeze()
     gc.enable()
+
+
+def open_to_others() -> list[str]:
+    """The TCP addresses, other than loopback, on which this process accepts connections."""
+    found = []
+    for number in os.listdir("/dev/fd"):
+        try:
+            one = socket.socket(fileno=int(number))
+        except OSError:
+            continue  # a file
+        try:
+            if one.family in (socket.AF_INET, socket.AF_INET6) and one.getsockopt(
+                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+            ):
+                host, port = one.getsockname()[:2]
+                if not ip_address(host).is_loopback:
+                    found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        finally:
+            one.detach()  # it is somebody else's: not to be closed
+    return found

@@ -23,6 +23,16 @@ class Serving(NamedTuple):
     process: subprocess.Popen[bytes]
     log: Path
 
+    def says(self, *words: str) -> bool:
+        """Wait for a line with all these words. False when none comes."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            lines = self.log.read_text("utf-8").splitlines()
+            if any(all(word in line for word in words) for line in lines):
+                return True
+            time.sleep(0.1)
+        return False
+
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port on which nobody listens at this moment."""

@@ -1,6 +1,7 @@
 """`python -m uvicorn app.main:app`, as an operator starts it."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app import process
 from tests.gateway import gateway
 from tests.processes import ROOT, UVICORN, bare, free_port, serving
 
@@ -86,6 +88,37 @@ def test_a_folder_is_no_key_file(tmp_path: Path) -> None:
     assert said.splitlines()[1:] == [
         f"  GOOGLE_APPLICATION_CREDENTIALS: {tmp_path} cannot be read as a key file"
     ]
+
+
+def test_an_emulator_that_others_can_reach_is_warned_of_in_one_line(tmp_path: Path) -> None:
+    port = free_port()
+    command = [*UVICORN, "--host=0.0.0.0", f"--port={port}"]
+    url = f"http://127.0.0.1:{port}/health"
+    with serving(command, url, environment=bare(tmp_path), folder=tmp_path) as running:
+        assert running.says(f"0.0.0.0:{port}", "warning", "CLOUD=emulator can be reached from other machines")
+    said = running.log.read_text("utf-8")
+    assert said.count("CLOUD=emulator") == 1
+
+
+def test_addresses_that_others_can_reach() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)),
+        socket.create_server(("::1", 0), family=socket.AF_INET6),
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        socket.socket() as unused,
+    ):
+        datagrams.bind(("0.0.0.0", 0))  # noqa: S104
+        unused.bind(("0.0.0.0", 0))  # noqa: S104
+        assert process.open_to_others() == []
+        with socket.create_server(("0.0.0.0", 0)) as four:  # noqa: S104
+            port = four.getsockname()[1]
+            assert process.open_to_others() == [f"0.0.0.0:{port}"]
+            four.settimeout(5)
+            with socket.create_connection(("127.0.0.1", port)), four.accept()[0]:
+                assert process.open_to_others() == [f"0.0.0.0:{port}"]
+        with socket.create_server(("::", 0), family=socket.AF_INET6) as six:
+            assert process.open_to_others() == [f"[::]:{six.getsockname()[1]}"]
+    assert process.open_to_others() == []
 
 
 def test_a_login_on_the_emulator_opens_nothing_in_live(

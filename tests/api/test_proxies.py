@@ -51,7 +51,7 @@ def test_nobody_is_believed_unless_named(tmp_path: Path) -> None:
         assert statuses(url, *CALLERS) == [401, 401, 429]
 
 
-@pytest.mark.parametrize("named", ["127.0.0.1", "127.0.0.1,::1", "10.0.0.7, 127.0.0.0/31"])
+@pytest.mark.parametrize("named", ["127.0.0.1,::1", "10.0.0.7, 127.0.0.0/31"])
 def test_a_named_proxy_is_believed_and_no_other(tmp_path: Path, named: str) -> None:
     with gateway(tmp_path, FORWARDED_ALLOW_IPS=named) as url:
         assert statuses(url, *CALLERS) == [401, 401, 401]
