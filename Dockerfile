@@ -10,6 +10,8 @@ WORKDIR /srv
 COPY alembic.ini ./
 COPY alembic alembic
 COPY app app
+# The relative paths of .env.example lead to the volume.
+RUN ln -s /data data
 
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
