@@ -1,10 +1,20 @@
-"""Structured logs: one JSON object a line on stdout, for our own lines and for everyone else's."""
+"""Structured logs on stdout, for our own events and all others: JSON, or text for a terminal."""
 
 import logging
 import sys
+import threading
 import traceback
+from pathlib import Path
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, Processor
+
+_COLOURS = {"debug": 2, "info": 32, "warning": 33, "error": 31, "critical": 31}
+_DIM = 2
+_MAX_CAUSES = 3
+_MAX_CHARACTERS = 300
+"""Of one value on a terminal."""
+_APP = Path(__file__).parent
 
 _MAX_PLACES = 12
 
@@ -27,25 +37,27 @@ def places(exc: BaseException | None) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_PLACES:]]
 
 
-def configure(level: str) -> None:
-    """`level`: debug, info, warning or error."""
-    shared: list[structlog.typing.Processor] = [
+def configure(level: str, format: str = "auto") -> None:
+    """`level`: debug, info, warning or error. `format`: json, text, or auto, which is text on a terminal."""
+    on_a_terminal = sys.stdout.isatty()
+    text = format == "text" or (format == "auto" and on_a_terminal)
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    # No local variables in tracebacks: pictures and prompts stay out of the log.
-    exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    render: list[structlog.typing.Processor] = [
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.ExceptionRenderer(exceptions),
-        structlog.processors.JSONRenderer(),
-    ]
+    render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if text:
+        render += [structlog.processors.ExceptionRenderer(_places), _Text(colours=on_a_terminal)]
+    else:
+        # No local variables in tracebacks: pictures and prompts stay out of the log.
+        stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render += [structlog.processors.ExceptionRenderer(stacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
     root = logging.getLogger()
@@ -54,5 +66,65 @@ def configure(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.error").addFilter(_of_the_gateway)
     logging.getLogger("uvicorn.access").disabled = True  # RequestLog writes a line for each request
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _of_the_gateway(record: logging.LogRecord) -> bool:
+    """False for the start and stop of a second uvicorn, which is the emulator's and runs in a thread."""
+    return record.levelno > logging.INFO or record.thread == threading.main_thread().ident
+
+
+class _Text:
+    """Renders an event as `time level event key=value`. Exceptions follow, each in a short line."""
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
+        time, level, what = event.pop("timestamp"), event.pop("level"), str(event.pop("event"))
+        places = event.pop("exception", [])
+        event.pop("logger", None)
+        if what.startswith("Traceback"):  # uvicorn's, when the start fails
+            what = what.strip().splitlines()[-1]
+        request_id = {name: event.pop(name) for name in ("request_id",) if name in event}
+        fields = [f"{name}={_shown(value)}" for name, value in event.items()]
+        fields += [self._in(_DIM, f"{name}={_shown(value)}") for name, value in request_id.items()]
+        head = f"{self._in(_DIM, time)} {self._in(_COLOURS[level], f'{level:7}')}"
+        line = " ".join([head, what if what.isprintable() else repr(what), *fields])
+        return "\n".join([line, *(f"         {place}" for place in places)])
+
+    def _in(self, colour: int, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours else text
+
+
+def _shown(value: object) -> str:
+    """The value in one word, or quoted: nothing in it can end the line or steer a terminal."""
+    text = str(value)
+    if len(text) > _MAX_CHARACTERS:
+        text = text[:_MAX_CHARACTERS] + "…"
+    return text if text.isprintable() and text and not set(text) & set(" \"'=") else repr(text)
+
+
+def _places(exc_info: ExcInfo) -> list[str]:
+    """The exception and its causes, and where each was raised. No messages: they may quote anyone."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = exc_info[1]
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return [_place(cause) for cause in [causes[0], *causes[1:][1 - _MAX_CAUSES :]]]
+
+
+def _place(error: BaseException) -> str:
+    """Its type, and the innermost line of this program that it passed; of any program if it passed none."""
+    name = type(error).__qualname__
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return name
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_APP)]
+    frame = (ours or frames)[-1]
+    file = Path(frame.filename)
+    where = file.relative_to(_APP.parent) if ours else "/".join(file.parts[-2:])
+    return f"{name} in {where}:{frame.lineno} {frame.name}"

@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except (OSError, ValueError) as exc:
         raise SystemExit(f"The configuration is wrong:\n  MODELS_FILE: {exc}") from None
     credentials = _google_credentials(settings)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     app = FastAPI(
         title="Image Gateway",
         description="Pictures from Vertex AI and Amazon Bedrock, without cloud credentials in the app.",

@@ -64,6 +64,7 @@ class Settings(_FromEnvironment):
     port: int = 3001
     data_dir: Path = Path("data")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
     log_prompts: bool = False
 
     jwt_secret: SecretStr = SecretStr(EXAMPLE_SECRET)
