@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 PAGE = Path(__file__).parent / "docs_page"
@@ -24,3 +24,11 @@ def install(app: FastAPI) -> None:
         return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
 
     app.mount("/docs/assets", StaticFiles(directory=PAGE))
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def root(request: Request) -> RedirectResponse:
+        """Lead people here. A client that does not say that it takes a page gets Nest's 404, as recorded."""
+        accepted = request.headers.get("accept", "")
+        if "text/html" not in accepted and "*/*" not in accepted:
+            raise HTTPException(404)
+        return RedirectResponse("/docs")

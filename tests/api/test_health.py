@@ -35,3 +35,22 @@ def test_an_answer_holds_for_a_moment(start: Start, emulator: Emulator) -> None:
             http.get("/health/ready").raise_for_status()
     asked = [call for call in emulator.calls.list() if call.method == "buckets.testIamPermissions"]
     assert len(asked) <= 2
+
+
+@pytest.mark.parametrize(
+    ("method", "accept", "status", "leads_to"),
+    [
+        pytest.param("GET", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", 307, "/docs", id="a browser"),
+        pytest.param("GET", "*/*", 307, "/docs", id="curl"),
+        pytest.param("HEAD", "*/*", 307, "/docs", id="curl -I"),
+        pytest.param("GET", "application/json", 404, None, id="a program"),
+        pytest.param("POST", "*/*", 404, None, id="another method"),
+    ],
+)
+def test_the_root_leads_people_to_the_docs(
+    gateway_url: str, method: str, accept: str, status: int, leads_to: str | None
+) -> None:
+    answer = httpx.request(method, gateway_url, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers.get("location")) == (status, leads_to)
+    if status == 404:
+        assert answer.json() == {"message": f"Cannot {method} /", "error": "Not Found", "statusCode": 404}
