@@ -24,6 +24,7 @@ from app.providers.claude import Claude
 from app.services.auth import Auth
 from app.services.budget import Budget
 from app.services.chain import Chain
+from app.services.demo import DEMO_ID, Demo, demo_user
 from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.image import Images
@@ -180,8 +181,9 @@ async def _lifespan(
         stack.push_async_callback(_end, asyncio.create_task(_freeze_when_connected(claude)))
         if settings.cloud == "emulator":
             stack.push_async_callback(_end, asyncio.create_task(_warn_if_open()))
-        if settings.cloud == "emulator" and multiprocessing.parent_process() is None:
-            _greet(settings, auth.tokens)
+            demo = await demo_user(auth.users, auth.passwords, settings.data_dir)
+            if multiprocessing.parent_process() is None:
+                _greet(settings, auth.tokens, demo)
         yield
 
 
@@ -218,7 +220,9 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     )
     url = settings.redis_url
     auth = Auth(
-        users=Users(open_database(settings.database_url)),
+        users=Users(
+            open_database(settings.database_url), without=DEMO_ID if settings.cloud == "live" else None
+        ),
         passwords=Passwords(),
         tokens=tokens,
         login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
@@ -333,15 +337,24 @@ async def _warn_if_open() -> None:
             return
 
 
-def _greet(settings: Settings, tokens: Tokens) -> None:
-    """Say where things are, with a token and a command that work as they stand."""
+def _greet(settings: Settings, tokens: Tokens, demo: Demo) -> None:
+    """Say where things are, with a login, a token and a command that work as they stand."""
     base = f"http://localhost:{settings.port}"
-    token = tokens.mint("demo", "demo")
-    sys.stdout.write(
-        f"\nImage Gateway on its emulator: no cloud, no cost.\n\nDocs:   {base}/docs\nToken:  {token}\n\n"
-        f"curl -s {base}/api/v1/image/text-to-image -H 'Content-Type: application/json' "
-        f"-H 'Authorization: Bearer {token}' -d '{{\"prompt\": \"A lighthouse at dusk\"}}'\n\n"
-    )
+    lines = ["", "Image Gateway on its emulator: no cloud account, no costs.", "", f"Docs      {base}/docs"]
+    if demo.user is None:
+        lines += ["Login     demo is disabled; add a user: .venv/bin/python -m app.cli users add NAME"]
+    else:
+        token = tokens.mint(demo.user.id, demo.user.username, demo.user.password_version)
+        lines += [
+            f"Username  {demo.user.username}",
+            f"Password  {demo.password or 'the one that you gave it'}",
+            f"Token     {token}",
+            f"          (for {settings.jwt_expires_seconds // 60} minutes; a login gives a new one)",
+            "",
+            f"curl -s {base}/api/v1/image/text-to-image -H 'Authorization: Bearer {token}' "
+            "-H 'Content-Type: application/json' -d '{\"prompt\": \"A lighthouse at dusk\"}'",
+        ]
+    sys.stdout.write("\n".join([*lines, "", ""]))
     sys.stdout.flush()
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, text, update
+from sqlalchemy import ColumnElement, delete, select, text, true, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
@@ -35,10 +35,14 @@ def fold(username: str) -> str | None:
 
 
 class Users:
-    """Queries on the table of users. Names come folded; None is nobody's."""
+    """Queries on the table of users. Names come folded; None is nobody's.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    `without`: the id of a user that cannot be found by name or id, as if it did not exist.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, without: str | None = None) -> None:
         self._engine = engine
+        self._found = User.id != without if without else true()
         self._session = async_sessionmaker(engine, expire_on_commit=False)
 
     async def by_name(self, username: str | None) -> User | None:
@@ -52,10 +56,10 @@ class Users:
             async with self._session() as session:
                 return (await session.scalars(select(User).order_by(User.username))).all()
 
-    async def add(self, username: str, password_hash: str) -> User:
-        """Raises UsernameTaken."""
+    async def add(self, username: str, password_hash: str, *, id: str | None = None) -> User:
+        """Raises UsernameTaken. Without `id` the user gets one that nobody had."""
         user = User(
-            id=ID_PREFIX + uuid.uuid4().hex,
+            id=id or ID_PREFIX + uuid.uuid4().hex,
             username=username,
             password_hash=password_hash,
             disabled=False,
@@ -104,7 +108,7 @@ class Users:
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
         with _answering():
             async with self._session() as session:
-                return await session.scalar(select(User).where(condition))
+                return await session.scalar(select(User).where(condition, self._found))
 
     async def _change(self, condition: ColumnElement[bool], **values: Any) -> bool:
         with _answering():
