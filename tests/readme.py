@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,8 +151,14 @@ class Walk:
         self._port, self._install = port, install
         self._shell = Shell(argv, folder)
 
-    def step(self, command: Command) -> str:
-        """Run one command and check what came of it. Returns its output."""
+    def through(self, commands: Iterable[Command]) -> Iterator[str]:
+        """Run the commands and yield what each printed. Ends early if the gateway does not start."""
+        for command in commands:
+            yield self._step(command)
+            if self.gateway and not self.gateway.up():
+                return
+
+    def _step(self, command: Command) -> str:
         text = command.text.replace(f"localhost:{PORT}", f"localhost:{self._port}")
         before = len(self.problems)
         if text.startswith("make run"):
@@ -194,7 +200,8 @@ class Walk:
             with urllib.request.urlopen(url) as answer:  # noqa: S310 - http, as matched
                 self._look(url, answer.read())
         for name in re.findall(r"> (\S+\.(?:png|jpg))", command.text):
-            self._look(name, (self._seen_at / name).read_bytes())
+            file = self._seen_at / name
+            self._look(name, file.read_bytes() if file.exists() else b"")
         return output.out
 
     def _look(self, name: str, data: bytes) -> None:
@@ -233,9 +240,9 @@ def main() -> int:
         install=options.install,
     )
     try:
-        for command in commands((seen_at / "README.md").read_text("utf-8")):
-            print(f"$ {command.text}", flush=True)
-            print(walk.step(command)[:2000], flush=True)
+        page = list(commands((seen_at / "README.md").read_text("utf-8")))
+        for command, out in zip(page, walk.through(page), strict=False):
+            print(f"$ {command.text}\n{out[:2000]}\n", flush=True)
     finally:
         walk.close()
     print("\n".join(["", *walk.problems, f"{len(walk.problems)} problems"]))

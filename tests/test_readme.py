@@ -39,11 +39,11 @@ def test_every_command_does_what_the_readme_says(tmp_path: Path) -> None:
     folder = clone(tmp_path)
     walk = Walk(argv=shell, folder=str(folder), seen_at=folder, port=free_port(), install=False)
     try:
-        for command in COMMANDS:
-            walk.step(command)
+        printed = list(walk.through(COMMANDS))
     finally:
         walk.close()
     assert walk.problems == []
+    assert len(printed) == len(COMMANDS)
     assert walk.gateway
     told = walk.gateway.lines
     assert [line.split()[0] for line in told if line and line[0] not in "{ "] == GREETING
@@ -106,8 +106,8 @@ $ echo not a picture > a.png
     ]
     walk = Walk(argv=["sh"], folder=str(tmp_path), seen_at=tmp_path, port=free_port(), install=False)
     try:
-        for command in found:
-            walk.step(command)
+        printed = list(walk.through(found))
     finally:
         walk.close()
+    assert printed == ["good", "right", "", "", ""]
     assert [problem.split(":")[1] for problem in walk.problems] == ["6", "8", "9", "10"]
