@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check fix bench lock clean port chromium
+.PHONY: help run test check fix bench lock clean port chromium curl
 
 # Runs a command; what it prints is shown only if it fails.
 quietly = out=$$({ $(1); } 2>&1) || { printf '%s\n' "$$out" >&2; exit 1; }
@@ -21,7 +21,7 @@ run: port .venv/.runtime  ## start the gateway, on its emulator unless CLOUD=liv
 	@PORT=$$($(PYTHON) tools/port.py '$(PORT)') && export PORT && \
 		exec $(BIN)/python -m uvicorn app.main:app --port "$$PORT"
 
-test: .venv/.dev chromium  ## run every test, or those that ARGS names: make test ARGS="tests/api -k route"
+test: .venv/.dev chromium curl  ## run every test, or those that ARGS names: make test ARGS="tests/api -k route"
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.dev  ## check formatting, lint, types and import rules
@@ -75,11 +75,11 @@ $(BIN)/python $(BIN)/pip &:
 	@$(have_python)
 	@$(call quietly,$(PYTHON) -m venv --clear .venv)
 
-# Without it the browser tests are skipped; where we may install it, we do.
-chromium:
-	@command -v chromium >/dev/null || \
+# Without them some tests are skipped; where we may install them, we do.
+chromium curl:
+	@command -v $@ >/dev/null || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing chromium for the browser tests."; \
+		echo "Installing $@ for the tests."; \
 		$(call quietly,apt-get update -qq && \
-			DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium); \
+			DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $@); \
 	fi

@@ -34,6 +34,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+
+
+@needs_curl
 def test_every_command_does_what_the_readme_says(tmp_path: Path) -> None:
     shell = ["env", "-i", f"PATH={Path(PYTHON3).parent}:/usr/bin:/bin", f"HOME={tmp_path}", "sh"]
     folder = clone(tmp_path)
@@ -82,6 +86,7 @@ def test_what_counts_as_the_promised_output(promised: str, printed: str, kept: b
     assert same(promised, printed) == kept
 
 
+@needs_curl
 def test_a_promise_that_is_not_kept_is_found(tmp_path: Path) -> None:
     """Of a page with one good command and several that are not."""
     page = """# Page
