@@ -58,8 +58,13 @@ def open_to_others() -> list[str]:
                 socket.SOL_SOCKET, socket.SO_ACCEPTCONN
             ):
                 host, port = one.getsockname()[:2]
-                if not ip_address(host).is_loopback:
+                if not _is_loopback(host):
                     found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         finally:
             one.detach()  # it is somebody else's: not to be closed
     return found
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address(host)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # gRPC listens on ::ffff:127.0.0.1

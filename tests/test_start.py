@@ -106,7 +106,11 @@ def test_addresses_that_others_can_reach() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6),
         socket.socket(type=socket.SOCK_DGRAM) as datagrams,
         socket.socket() as unused,
+        socket.socket(socket.AF_INET6) as mapped,
     ):
+        mapped.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        mapped.bind(("::ffff:127.0.0.1", 0))
+        mapped.listen()
         datagrams.bind(("0.0.0.0", 0))  # noqa: S104
         unused.bind(("0.0.0.0", 0))  # noqa: S104
         assert process.open_to_others() == []
