@@ -34,7 +34,7 @@ def causes(exc: BaseException | None) -> str:
 def places(exc: BaseException | None) -> list[str]:
     """Where an exception was raised, the innermost function last: `app/services/gen.py:94 make`."""
     frames = traceback.extract_tb(exc.__traceback__ if exc else None)
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-_MAX_PLACES:]]
+    return [_where(frame) for frame in frames[-_MAX_PLACES:]]
 
 
 def configure(level: str, format: str = "auto") -> None:
@@ -55,9 +55,7 @@ def configure(level: str, format: str = "auto") -> None:
     if text:
         render += [structlog.processors.ExceptionRenderer(_places), _Text(colours=on_a_terminal)]
     else:
-        # No local variables in tracebacks: pictures and prompts stay out of the log.
-        stacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        render += [structlog.processors.ExceptionRenderer(stacks), structlog.processors.JSONRenderer()]
+        render += [structlog.processors.ExceptionRenderer(_stacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
     root = logging.getLogger()
@@ -107,6 +105,15 @@ def _shown(value: object) -> str:
     return text if text.isprintable() and text and not set(text) & set(" \"'=") else repr(text)
 
 
+_frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
+
+def _stacks(exc_info: ExcInfo) -> list[dict[str, object]]:
+    """The exception and its causes with all their frames. No messages and no local variables."""
+    kept = ("exc_type", "frames", "is_cause")
+    return [{name: stack[name] for name in kept} for stack in _frames(exc_info)]
+
+
 def _places(exc_info: ExcInfo) -> list[str]:
     """The exception and its causes, and where each was raised. No messages: they may quote anyone."""
     causes: list[BaseException] = []
@@ -124,7 +131,11 @@ def _place(error: BaseException) -> str:
     if not frames:
         return name
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_APP)]
-    frame = (ours or frames)[-1]
+    return f"{name} in {_where((ours or frames)[-1])}"
+
+
+def _where(frame: traceback.FrameSummary) -> str:
     file = Path(frame.filename)
-    where = file.relative_to(_APP.parent) if ours else "/".join(file.parts[-2:])
-    return f"{name} in {where}:{frame.lineno} {frame.name}"
+    of_ours = file.is_relative_to(_APP)
+    path = file.relative_to(_APP.parent) if of_ours else "/".join(file.parts[-2:])
+    return f"{path}:{frame.lineno} {frame.name}"

@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from app.api.answers import json_response
+from app.logs import causes
 from app.ports import Part
 
 router = APIRouter(tags=["health"])
@@ -46,6 +47,6 @@ async def _ask(name: str, part: Part) -> bool:
         async with asyncio.timeout(_READY_SECONDS):
             await part.ready()
     except Exception as exc:  # noqa: BLE001 - whatever it is, the part is not ready
-        log.warning("not ready", part=name, error=repr(exc))
+        log.warning("not ready", part=name, cause=causes(exc))
         return False
     return True

@@ -12,6 +12,8 @@ import structlog
 from jose import jwk
 from jose.exceptions import JWKError
 
+from app.logs import causes
+
 log = structlog.get_logger()
 
 ALGORITHMS: Final = ("RS256", "ES256")
@@ -84,7 +86,7 @@ class Jwks:
                 raise ValueError("no usable key in it")
             self._keys = keys
         except (httpx.HTTPError, TimeoutError, ValueError) as exc:
-            log.warning("key set not fetched, the last one stays", keys=len(self._keys), error=repr(exc))
+            log.warning("key set not fetched, the last one stays", keys=len(self._keys), cause=causes(exc))
         finally:
             self._fetch = None
 

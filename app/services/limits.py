@@ -14,6 +14,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 
 from app.contract.errors import RateLimited
+from app.logs import causes
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class RateLimit:
                     return await self._hit(self._together, key)
             except (StorageError, OSError) as exc:
                 self._together_again = time.monotonic() + self._pause
-                log.warning("Redis does not answer: limits are counted per process", error=repr(exc))
+                log.warning("Redis does not answer: limits are counted per process", cause=causes(exc))
         return await self._hit(self._alone, key)
 
     async def ready(self) -> None:
