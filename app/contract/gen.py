@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -126,7 +127,23 @@ class _Gen(BaseModel):
     regen_prompt: bool = False
     prompt_language: Literal["vi", "en"] | None = None
     aspect_ratio: AspectRatio = "1:1"
-    response_format: Literal["b64_json", "url"] = "b64_json"
+    response_format: Annotated[
+        Literal["b64_json", "url"],
+        Field(
+            validation_alias=AliasChoices("response_format", "responseFormat")
+        ),  # the image routes' spelling
+    ] = "b64_json"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_response_format(cls, values: dict[str, object]) -> dict[str, object]:
+        given = [values[name] for name in ("response_format", "responseFormat") if name in values]
+        if len(given) == 2 and given[0] != given[1]:
+            raise PydanticCustomError(
+                "two_spellings",
+                "The 'responseFormat' field must not differ from 'response_format': they are the same field",
+            )
+        return values
 
 
 class Text2Img(_Gen):
@@ -207,13 +224,15 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     return typed
 
 
+_RESPONSE_FORMATS = 'must be "b64_json" or "url"'
 _RULES = {
     "prompt": f"must be a valid text of at most {MAX_PROMPT_CHARACTERS} characters",
     "negative_prompt": f"must be a valid text of at most {MAX_PROMPT_CHARACTERS} characters",
     "regen_prompt": "must be true or false",
     "prompt_language": 'must be "vi" or "en"',
     "aspect_ratio": 'must be one of "1:1", "16:9", "9:16", "3:2", "3:5"',
-    "response_format": 'must be "b64_json" or "url"',
+    "response_format": _RESPONSE_FORMATS,
+    "responseFormat": _RESPONSE_FORMATS,
     "similarity_strength": "must be a number from 0.0 to 1.0",
     "auto_resize": "must be true or false",
 }
@@ -226,6 +245,8 @@ def _sentence(problem: ErrorDetails) -> InvalidGen:
             return InvalidGen(
                 f"Missing required parameter: {field}", f"The '{field}' field is required for {mode} mode"
             )
+        case "two_spellings":
+            return InvalidGen("Invalid responseFormat", problem["msg"])
         case "too_large":
             return InvalidGen("Image too large", problem["msg"])
         case "size":

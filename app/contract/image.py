@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     ConfigDict,
+    Field,
     WithJsonSchema,
     model_validator,
 )
@@ -52,7 +54,10 @@ SafetySetting = Literal["block_low_and_above", "block_medium_and_above", "block_
 PersonGeneration = Literal["dont_allow", "allow_adult", "allow_all"]
 AspectRatio = Literal["1:1", "3:4", "4:3", "9:16", "16:9"]
 SampleImageSize = Literal["1K", "2K"]
-ResponseFormat = Literal["url", "b64_json"]
+ResponseFormat = Annotated[
+    Literal["url", "b64_json"],
+    Field(validation_alias=AliasChoices("responseFormat", "response_format")),  # /gen's spelling
+]
 
 _DOCUMENTED_MODELS = (
     "imagen-3.0-generate-002",

@@ -10,13 +10,14 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -123,7 +124,10 @@ def read(contract: type[T], raw: Raw, catalogue: Catalogue, *, text: bool = Fals
 def _read_text(contract: type[BaseModel], fields: Mapping[str, Raw]) -> dict[str, Raw]:
     """Turn a form's text into the numbers and flags that the fields are declared to be."""
     return {
-        rule.name: _from_text(rule, fields[rule.name]) for rule in _rules(contract) if rule.name in fields
+        name: _from_text(rule, fields[name])
+        for rule in _rules(contract)
+        for name in (rule.name, rule.also)
+        if name in fields
     }
 
 
@@ -172,13 +176,14 @@ def _own_sentences(exc: ValidationError) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One field's declaration, taken apart once per type."""
+    """One field's declaration, taken apart once per type. `also`: a second spelling of its name, or empty."""
 
     name: str
     type: Any
     required: bool
     marks: tuple[Any, ...]
     element: "_Rule | None"
+    also: str = ""
 
     @property
     def nests(self) -> bool:
@@ -192,6 +197,17 @@ class _Rule:
             return not unless.condition(fields)
         condition = self.mark(OnlyWhen)
         return condition is None or fields.get(condition.field) == condition.value
+
+    def as_spelt(self, fields: Mapping[str, Raw]) -> "_Rule":
+        """Returns the rule under the name that the caller used."""
+        return (
+            replace(self, name=self.also) if fields.get(self.name) is None and self.also in fields else self
+        )
+
+    def spelt_twice(self, fields: Mapping[str, Raw]) -> bool:
+        """Whether both spellings have a value, and not the same."""
+        one, other = fields.get(self.name), fields.get(self.also)
+        return one is not None and other is not None and one != other
 
     def convert(self, value: Raw) -> Raw:
         """What the field's before-validators make of it: the last declared runs first, as in pydantic."""
@@ -215,7 +231,9 @@ def _rules(contract: type[BaseModel]) -> tuple[_Rule, ...]:
 def _rule(field: FieldInfo) -> _Rule:
     kind, marks = _take_apart(field.annotation, tuple(field.metadata))
     required = field.is_required() or any(isinstance(mark, OnlyWhen | Unless) for mark in marks)
-    return _Rule(field.alias or "", kind, required, marks, _element(kind))
+    spellings = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()
+    also = next((str(name) for name in spellings if name != field.alias), "")
+    return _Rule(field.alias or "", kind, required, marks, _element(kind), also)
 
 
 def _element(kind: Any) -> _Rule | None:
@@ -241,7 +259,11 @@ def _explain(
     contract: type[BaseModel], fields: Mapping[str, Raw], catalogue: Catalogue, *, hide: bool = False
 ) -> Iterator[str]:
     """The sentences of one object, in declaration order. At the top (`hide`) children hide their parent's."""
-    for rule in _rules(contract):
+    for declared in _rules(contract):
+        if declared.spelt_twice(fields):
+            yield f"{declared.also} must not differ from {declared.name}: they are the same field"
+            continue
+        rule = declared.as_spelt(fields)
         present = rule.name in fields
         value = fields.get(rule.name)
         if not rule.applies(fields) or (value is None and not rule.required):

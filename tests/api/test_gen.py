@@ -136,6 +136,19 @@ def test_a_picture_is_stored_and_answered_by_its_url(client: Client, emulator: E
     assert Image.open(BytesIO(stored.content)).size == (1024, 1024)
 
 
+def test_the_response_format_may_be_spelt_as_on_the_image_routes(client: Client) -> None:
+    assert "image_url" in client.post("/gen", text2img(responseFormat="url")).json()
+
+    response = client.post("/gen", text2img(responseFormat="url", response_format="b64_json"))
+    assert (response.status_code, response.json()) == (
+        400,
+        failure(
+            "Invalid responseFormat",
+            "The 'responseFormat' field must not differ from 'response_format': they are the same field",
+        ),
+    )
+
+
 def test_a_paid_picture_survives_the_store_s_absence(start: Start, emulator: Emulator) -> None:
     with client_of_one(start, spool_seconds=0.1, upload_seconds=0.5) as client:
         emulator.troubles.set("storage-down")

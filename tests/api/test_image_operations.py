@@ -108,6 +108,23 @@ def test_storage_uri_is_answered_by_places(client: Client, operation: str) -> No
 
 
 @EACH
+def test_the_response_format_may_be_spelt_as_in_gen(client: Client, operation: str) -> None:
+    for post in (post_json, post_form):
+        answer = post(client, operation, body(operation, response_format="url"))
+        assert (answer.status_code, answer.json()["success"]) == (200, True)
+    twice = body(operation, response_format="url", responseFormat="b64_json")
+    answer = post_form(client, operation, twice)
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {
+            "statusCode": 400,
+            "message": ["response_format must not differ from responseFormat: they are the same field"],
+            "error": "Bad Request",
+        },
+    )
+
+
+@EACH
 def test_urls_on_request(client: Client, operation: str) -> None:
     answer = post_json(client, operation, body(operation, responseFormat="url"))
     told = answer.json()

@@ -1,6 +1,7 @@
 """The two readers of a field's rules agree: what no sentence objects to, pydantic builds."""
 
 import base64
+from copy import deepcopy
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.contract.image import (
     ImageEdit,
     ImageUpscale,
     MaskImageConfig,
+    ProductRecontext,
     TextToImage,
     VirtualTryOn,
 )
@@ -33,20 +35,23 @@ def png(size: tuple[int, int] = (8, 8)) -> str:
 
 names = st.sampled_from(
     [
-        field.alias or ""
-        for contract in (
-            TextToImage,
-            ImageUpscale,
-            ImageEdit,
-            EditReference,
-            MaskImageConfig,
-            ImageCustomize,
-            VirtualTryOn,
-        )
-        for field in contract.model_fields.values()
+        "response_format",
+        *(
+            field.alias or ""
+            for contract in (
+                TextToImage,
+                ImageUpscale,
+                ImageEdit,
+                EditReference,
+                MaskImageConfig,
+                ImageCustomize,
+                VirtualTryOn,
+            )
+            for field in contract.model_fields.values()
+        ),
     ]
 )
-words = st.sampled_from(["", "x", "2", "true", "image/png", "x2", "REFERENCE_TYPE_MASK", "1:1", png()])
+words = st.sampled_from(["", "x", "2", "url", "true", "image/png", "x2", "REFERENCE_TYPE_MASK", "1:1", png()])
 scalars = (
     st.none()
     | st.booleans()
@@ -166,9 +171,79 @@ def test_rules_of_ours_are_told(contract: type[Contract], raw: dict[str, Any], s
     assert refused(contract, raw) == sentences
 
 
+LEAST: dict[type[Contract], dict[str, Any]] = {
+    TextToImage: {"prompt": "x"},
+    ImageUpscale: {"image": png()},
+    ImageEdit: edit(mask={}),
+    ImageCustomize: {
+        "prompt": "x",
+        "referenceImages": [
+            {"referenceType": "REFERENCE_TYPE_STYLE", "referenceId": 1, "bytesBase64Encoded": png()}
+        ],
+    },
+    VirtualTryOn: {"personImage": png(), "productImages": [png()]},
+    ProductRecontext: {"productImages": [png()]},
+}
+"""The shortest body of each contract."""
+
+
+@pytest.mark.parametrize("contract", LEAST, ids=lambda contract: contract.__name__)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": "OTHER"},
+        {"responseFormat": "OTHER"},
+        {"responseFormat": "OTHER", "response_format": "OTHER"},
+        {"responseFormat": "OTHER", "response_format": None},
+        {"responseFormat": None, "response_format": "OTHER"},
+    ],
+)
+def test_the_response_format_has_two_spellings(contract: type[Contract], fields: dict[str, Any]) -> None:
+    default = contract.model_fields["response_format"].default
+    other = {"url": "b64_json", "b64_json": "url"}[default]
+    given = {name: value and other for name, value in fields.items()}
+
+    for text in (False, True):
+        raw = deepcopy(LEAST[contract]) | given
+        built = read(contract, raw if not text else as_text(raw), CATALOGUE, text=text)
+        assert built.model_dump()["response_format"] == other
+
+
+WRONG = "must be one of the following values: url, b64_json"
+
+
+@pytest.mark.parametrize("contract", LEAST, ids=lambda contract: contract.__name__)
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"responseFormat": "png"}, f"responseFormat {WRONG}"),
+        ({"response_format": "png"}, f"response_format {WRONG}"),
+        ({"response_format": ["url"]}, f"response_format {WRONG}"),
+        ({"response_format": "png", "responseFormat": None}, f"response_format {WRONG}"),
+        (
+            {"response_format": "url", "responseFormat": "b64_json"},
+            "response_format must not differ from responseFormat: they are the same field",
+        ),
+    ],
+)
+def test_a_wrong_response_format_is_named_as_the_caller_spelt_it(
+    contract: type[Contract], fields: dict[str, Any], sentence: str
+) -> None:
+    assert refused(contract, deepcopy(LEAST[contract]) | fields) == [sentence]
+
+
 def test_seed_switches_an_unsaid_watermark_off() -> None:
     assert read(TextToImage, {"prompt": "x", "seed": 5}, CATALOGUE).watermark is False
     assert read(TextToImage, {"prompt": "x"}, CATALOGUE).watermark is True
+
+
+def as_text(value: Any) -> Any:
+    """Numbers as a form has them."""
+    if isinstance(value, dict):
+        return {name: as_text(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [as_text(one) for one in value]
+    return str(value) if isinstance(value, int) else value
 
 
 def test_a_form_s_text_becomes_numbers_at_every_depth() -> None:

@@ -86,6 +86,13 @@ def test_a_legal_request_is_read(values: Json) -> None:
     assert read_gen(values, text=False).prompt == values["prompt"]
 
 
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("names", [["responseFormat"], ["response_format", "responseFormat"]])
+def test_the_response_format_has_two_spellings(names: list[str], text: bool) -> None:
+    for values in (text2img(), img2img()):
+        assert read_gen(values | dict.fromkeys(names, "url"), text=text).response_format == "url"
+
+
 MODE = ("Invalid mode", 'The \'mode\' field must be "text2img" or "img2img"')
 NO_PROMPT = ("Missing required parameter: prompt", "The 'prompt' field is required for text2img mode")
 PROMPT = ("Invalid prompt", "The 'prompt' field must be a valid text of at most 10000 characters")
@@ -100,6 +107,11 @@ SIMILARITY = (
     "The 'similarity_strength' field must be a number from 0.0 to 1.0",
 )
 FLAG = ("Invalid regen_prompt", "The 'regen_prompt' field must be true or false")
+
+TWICE = (
+    "Invalid responseFormat",
+    "The 'responseFormat' field must not differ from 'response_format': they are the same field",
+)
 
 
 def no_side(width: int, height: int) -> tuple[str, str]:
@@ -138,6 +150,17 @@ REFUSED = [
         text2img(response_format="png"),
         ("Invalid response_format", 'The \'response_format\' field must be "b64_json" or "url"'),
         id="response format",
+    ),
+    pytest.param(
+        text2img(responseFormat="png"),
+        ("Invalid responseFormat", 'The \'responseFormat\' field must be "b64_json" or "url"'),
+        id="response format in the other spelling",
+    ),
+    pytest.param(
+        text2img(response_format="url", responseFormat="b64_json"), TWICE, id="two response formats"
+    ),
+    pytest.param(
+        text2img(response_format=None, responseFormat="url"), TWICE, id="null and a response format"
     ),
     pytest.param({"mode": "img2img", "prompt": "x"}, NO_IMAGE, id="no init_image"),
     pytest.param(img2img(init_image=None), NO_IMAGE, id="init_image null"),
@@ -228,7 +251,7 @@ anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just("text2img"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
-NAMES = [*Img2Img.model_fields, "unknown"]
+NAMES = [*Img2Img.model_fields, "responseFormat", "unknown"]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
