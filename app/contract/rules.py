@@ -126,7 +126,7 @@ def _read_text(contract: type[BaseModel], fields: Mapping[str, Raw]) -> dict[str
     return {
         name: _from_text(rule, fields[name])
         for rule in _rules(contract)
-        for name in (rule.name, rule.also)
+        for name in rule.spellings
         if name in fields
     }
 
@@ -176,14 +176,14 @@ def _own_sentences(exc: ValidationError) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One field's declaration, taken apart once per type. `also`: a second spelling of its name, or empty."""
+    """One field's declaration, taken apart once per type. `spellings`: the names that callers may use."""
 
     name: str
     type: Any
     required: bool
     marks: tuple[Any, ...]
     element: "_Rule | None"
-    also: str = ""
+    spellings: tuple[str, ...] = ()
 
     @property
     def nests(self) -> bool:
@@ -200,14 +200,13 @@ class _Rule:
 
     def as_spelt(self, fields: Mapping[str, Raw]) -> "_Rule":
         """Returns the rule under the name that the caller used."""
-        return (
-            replace(self, name=self.also) if fields.get(self.name) is None and self.also in fields else self
-        )
+        used = next((name for name in self.spellings if fields.get(name) is not None), self.name)
+        return self if used == self.name else replace(self, name=used)
 
     def spelt_twice(self, fields: Mapping[str, Raw]) -> bool:
-        """Whether both spellings have a value, and not the same."""
-        one, other = fields.get(self.name), fields.get(self.also)
-        return one is not None and other is not None and one != other
+        """Whether two spellings have a value, and not the same."""
+        values = [fields[name] for name in self.spellings if fields.get(name) is not None]
+        return any(value != values[0] for value in values)
 
     def convert(self, value: Raw) -> Raw:
         """What the field's before-validators make of it: the last declared runs first, as in pydantic."""
@@ -231,9 +230,9 @@ def _rules(contract: type[BaseModel]) -> tuple[_Rule, ...]:
 def _rule(field: FieldInfo) -> _Rule:
     kind, marks = _take_apart(field.annotation, tuple(field.metadata))
     required = field.is_required() or any(isinstance(mark, OnlyWhen | Unless) for mark in marks)
-    spellings = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()
-    also = next((str(name) for name in spellings if name != field.alias), "")
-    return _Rule(field.alias or "", kind, required, marks, _element(kind), also)
+    name, aliases = field.alias or "", field.validation_alias
+    spellings = tuple(map(str, aliases.choices)) if isinstance(aliases, AliasChoices) else (name,)
+    return _Rule(name, kind, required, marks, _element(kind), spellings)
 
 
 def _element(kind: Any) -> _Rule | None:
@@ -261,7 +260,8 @@ def _explain(
     """The sentences of one object, in declaration order. At the top (`hide`) children hide their parent's."""
     for declared in _rules(contract):
         if declared.spelt_twice(fields):
-            yield f"{declared.also} must not differ from {declared.name}: they are the same field"
+            name, other = declared.spellings
+            yield f"{other} must not differ from {name}: they are the same field"
             continue
         rule = declared.as_spelt(fields)
         present = rule.name in fields

@@ -36,6 +36,7 @@ def png(size: tuple[int, int] = (8, 8)) -> str:
 names = st.sampled_from(
     [
         "response_format",
+        "",
         *(
             field.alias or ""
             for contract in (
@@ -230,6 +231,11 @@ def test_a_wrong_response_format_is_named_as_the_caller_spelt_it(
     contract: type[Contract], fields: dict[str, Any], sentence: str
 ) -> None:
     assert refused(contract, deepcopy(LEAST[contract]) | fields) == [sentence]
+
+
+def test_a_field_without_a_name_is_an_unknown_field() -> None:
+    for raw in ({"": 7}, {"": "x", "responseFormat": "b64_json"}):
+        assert read(TextToImage, {"prompt": "x", **raw}, CATALOGUE).prompt == "x"
 
 
 def test_seed_switches_an_unsaid_watermark_off() -> None:
