@@ -89,7 +89,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logs.configure(settings.log_level, settings.log_format)
     app = FastAPI(
         title="Image Gateway",
-        description="Pictures from Vertex AI and Amazon Bedrock, without cloud credentials in the app.",
         version="0.1.0",
         lifespan=partial(_lifespan, settings, catalogue, credentials),
         docs_url=None,

@@ -16,6 +16,7 @@ from limits.aio.storage import RedisStorage
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.api.examples import LOGIN
 from app.contract.models import load_catalogue
 from app.db import migrate, open_database
 from app.services.passwords import Passwords
@@ -99,7 +100,10 @@ def redis_url() -> str | None:
 
 
 class LiveGateway(NamedTuple):
-    """A gateway on the embedded emulator, listening on loopback, with one user and a token of theirs."""
+    """A gateway on the embedded emulator, listening on loopback, with one user and a token of theirs.
+
+    The user is the one of the documentation's login example.
+    """
 
     url: str
     username: str
@@ -115,10 +119,9 @@ def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGatew
     )  # every vendor's client: seconds that most tests need not wait
 
     folder = tmp_path_factory.mktemp("gateway")
-    login = {"username": "demo", "password": "correct horse battery staple"}
     with _new_database(folder) as database, listening() as (listener, url):
         migrate(database)
-        asyncio.run(_add_user(database, **login))
+        asyncio.run(_add_user(database, **LOGIN))
         settings = Settings(
             public_base_url=f"{url}/storage",
             data_dir=folder,
@@ -130,8 +133,8 @@ def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGatew
             login_address_rate_limit="",
         )
         with serving(listener, settings):
-            answer = httpx.post(f"{url}/api/v1/auth/login", json=login).raise_for_status().json()
-            yield LiveGateway(url, token=answer["access_token"], **login)
+            answer = httpx.post(f"{url}/api/v1/auth/login", json=LOGIN).raise_for_status().json()
+            yield LiveGateway(url, token=answer["access_token"], **LOGIN)
 
 
 @contextmanager

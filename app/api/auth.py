@@ -4,8 +4,10 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from app.api.body import read_body
 from app.api.caller import CurrentCaller
+from app.api.examples import LOGIN
 from app.api.openapi import failures
 from app.contract.auth import LoginRequest, Profile, TokenAnswer
+from app.contract.words import words
 from app.services.auth import Auth
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
@@ -14,15 +16,19 @@ _CREDENTIALS = {
     "type": "object",
     "required": ["username", "password"],
     "properties": {
-        "username": {"type": "string", "minLength": 1},
-        "password": {"type": "string", "minLength": 1, "format": "password"},
+        name: {
+            "type": "string",
+            "minLength": 1,
+            "description": words("LoginRequest", name),
+            "examples": [example],
+        }
+        for name, example in LOGIN.items()
     },
-    "example": {"username": "ann", "password": "correct horse battery staple"},
 }
 _BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": _CREDENTIALS},
+        "application/json": {"schema": _CREDENTIALS, "example": LOGIN},
         "application/x-www-form-urlencoded": {"schema": _CREDENTIALS},
     },
 }
@@ -30,11 +36,16 @@ _BODY = {
 
 @router.post(
     "/login",
+    summary="Get a token",
     openapi_extra={"requestBody": _BODY},
     responses=failures(400, 401, 408, 413, 415, 429, 500, 503),
 )
 async def login(request: Request, response: Response) -> TokenAnswer:
-    """Get a token for a username and a password, sent as JSON or as the OAuth2 password form."""
+    """Returns a token for a username and a password, sent as JSON or as the OAuth2 password form.
+
+    On the emulator there is an account `demo`, whose password the gateway prints at its first start. Put that
+    into the example, or use Authorize at the top of the page, which logs in for all routes.
+    """
     auth: Auth = request.app.state.auth
     if not auth.tokens.can_mint:
         raise HTTPException(404)
@@ -45,7 +56,7 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     return answer
 
 
-@router.get("/profile", responses=failures(401, 500, 503))
+@router.get("/profile", summary="See whose token you use", responses=failures(401, 500, 503))
 async def profile(caller: CurrentCaller) -> Profile:
-    """Tell whose token this is and until when it is valid."""
+    """Returns the account of the token, and until when the token is valid."""
     return Profile(id=caller.id, username=caller.username, exp=caller.expires)

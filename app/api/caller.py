@@ -3,28 +3,49 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.openapi.models import OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthFlows
+from fastapi.openapi.models import SecurityBase as Scheme
 from fastapi.security.base import SecurityBase
 
 from app.contract.errors import Unauthorized
 from app.services.auth import Auth, Caller
 
 
-class BearerToken(SecurityBase):
-    """Reads the caller of a request; in the API documentation, it is the login behind Authorize."""
+class Box(SecurityBase):
+    """One way to get a token into the API documentation's Authorize dialog. It reads nothing."""
 
-    def __init__(self) -> None:
-        self.scheme_name = "login"
-        self.model = OAuth2(flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/login")))
+    def __init__(self, name: str, model: Scheme) -> None:
+        self.scheme_name = name
+        self.model = model
 
-    async def __call__(self, request: Request) -> Caller:
-        """Takes the header's first two words, as Nest does. Raises Unauthorized."""
-        words = request.headers.get("authorization", "").split(maxsplit=2)
-        if len(words) < 2 or words[0].lower() != "bearer":
-            raise Unauthorized
-        auth: Auth = request.app.state.auth
-        return await auth.authenticate(words[1])
+    async def __call__(self) -> None:
+        pass
 
 
-caller = BearerToken()
+LOGIN = Box(
+    "login",
+    OAuth2(
+        description="Log in with the username and password of an account of this gateway.",
+        flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/login")),
+    ),
+)
+TOKEN = Box(
+    "token",
+    HTTPBearer(
+        description="Or paste a token that you have: from /api/v1/auth/login or an identity provider."
+    ),
+)
+
+
+async def caller(
+    request: Request, _login: Annotated[None, Depends(LOGIN)], _token: Annotated[None, Depends(TOKEN)]
+) -> Caller:
+    """Take the header's first two words, as Nest does. Raises Unauthorized."""
+    words = request.headers.get("authorization", "").split(maxsplit=2)
+    if len(words) < 2 or words[0].lower() != "bearer":
+        raise Unauthorized
+    auth: Auth = request.app.state.auth
+    return await auth.authenticate(words[1])
+
+
 CurrentCaller = Annotated[Caller, Depends(caller)]

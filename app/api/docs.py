@@ -1,10 +1,14 @@
 """The `/docs` page: Swagger UI, all of it served by the gateway itself."""
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
+
+from app.api import error_codes
+from app.api.openapi import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
 
@@ -15,9 +19,48 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_DESCRIPTION = f"""\
+Makes and edits pictures with Google Vertex AI and Amazon Bedrock, without cloud credentials in your app.
+
+1. Press **Authorize**: log in, or paste a token.
+2. Open a route and press **Try it out**, then **Execute**. Every example works as it stands; forms want your
+   files.
+
+A picture costs money, unless the gateway runs on its emulator. Every answer has a header `X-Request-Id`,
+which finds the request in the gateway's log. Every error has a header `X-Error-Code`.
+
+<details><summary>The list of error codes</summary>
+
+{error_codes.table()}
+
+</details>
+"""
+
+_TAGS = [
+    {"name": "auth", "description": "Log in, and see whose token you use"},
+    {"name": "image", "description": "Vertex AI: make, enlarge and edit pictures"},
+    {"name": "gen", "description": "Amazon Bedrock: one picture from words or from another picture"},
+    {"name": "models", "description": "Which models there are, and which follows a retired one"},
+    {"name": "health", "description": "For load balancers and operators"},
+]
+
 
 def install(app: FastAPI) -> None:
-    """Serve the page; make the app with `docs_url=None, redoc_url=None`, so that FastAPI's own stay away."""
+    """Serve the page and say what the API is for.
+
+    Make the app with `docs_url=None, redoc_url=None`, so that FastAPI's own pages stay away.
+    """
+    app.description = _DESCRIPTION
+    app.openapi_tags = _TAGS
+    made = app.openapi
+
+    def with_headers() -> dict[str, Any]:
+        """The document, and the headers that its responses refer to: FastAPI has no place for them."""
+        document = made()
+        document["components"]["headers"] = HEADERS
+        return document
+
+    app.openapi = with_headers  # type: ignore[method-assign] # as FastAPI's documentation does
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:

@@ -126,3 +126,13 @@ GEN_EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 """The configurations of /gen's document."""
+
+GEN_FORM: dict[str, Any] = {
+    "prompt": "turn this into a watercolor painting",
+    "negative_prompt": f"{_AVOIDED}, ugly, deformed",
+    "similarity_strength": 0.7,
+    "auto_resize": True,
+}
+"""A form of /gen: with `auto_resize` any picture will do."""
+
+LOGIN = {"username": "demo", "password": "the password printed at the first start"}

@@ -9,8 +9,8 @@ from app.api.answers import json_response
 from app.api.body import Raw, Spelling, read_raw
 from app.api.caller import CurrentCaller
 from app.api.errors import gen as error_body
-from app.api.examples import GEN_EXAMPLES, GREY_PNG
-from app.api.openapi import failures, schema
+from app.api.examples import GEN_EXAMPLES, GEN_FORM, GREY_PNG
+from app.api.openapi import MADE_HEADERS, failures, schema
 from app.api.serving import serve
 from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.gen import (
@@ -24,6 +24,7 @@ from app.contract.gen import (
     read_gen,
 )
 from app.contract.safety import block
+from app.contract.words import words
 from app.services.gen import Gen
 
 router = APIRouter(tags=["gen"])
@@ -63,45 +64,60 @@ _REFUSALS = {
 def _described() -> dict[str, Any]:
     """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
-    in_a_form = {
-        "init_image": {"type": "string", "format": "binary"},
-        "prompt_language": {"type": "string", "enum": ["vi", "en"]},
+    refusals = failures(400, 401, 408, 413, 415, 429, 500, 503, 504, body=error_body)
+    refusals[400]["content"]["application/json"]["examples"] = {
+        name: {"value": error_body(error)} for name, error in _REFUSALS.items()
     }
-    refusals = {name: {"value": error_body(error)} for name, error in _REFUSALS.items()}
     shown = {name: {"value": example} for name, example in GEN_EXAMPLES.items()}
     made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER}
     return {
         "response_class": Response,
         "response_model": None,
         "responses": {
-            200: {"description": "The picture", "content": {"application/json": made}},
-            400: {
-                "description": "The request breaks a rule, or the vendor's content filters said no",
-                "content": {"application/json": {"schema": {"type": "object"}, "examples": refusals}},
+            200: {
+                "description": "The picture",
+                "content": {"application/json": made},
+                "headers": MADE_HEADERS,
             },
-            **failures(401, 408, 413, 415, 429, 500, 503, 504, body=error_body),
+            **refusals,
         },
         "openapi_extra": {
             "requestBody": {
                 "required": True,
                 "content": {
                     "application/json": {"schema": {"oneOf": [text2img, img2img]}, "examples": shown},
-                    "multipart/form-data": {
-                        "schema": img2img | {"properties": img2img["properties"] | in_a_form},
-                    },
+                    "multipart/form-data": {"schema": _form(img2img)},
                 },
             }
         },
     }
 
 
-@router.post("/gen", **_described())
-@router.post("/pro/gen", **_described())
-async def gen(request: Request, who: CurrentCaller) -> Response:
-    """Make a picture from words (`text2img`), or change one (`img2img`).
+def _form(img2img: dict[str, Any]) -> dict[str, Any]:
+    """The fields of img2img as a form has them: a file, no nulls, and examples to start with."""
+    fields = img2img["properties"] | {
+        "init_image": {
+            "type": "string",
+            "format": "binary",
+            "description": f"{words('Img2Img', 'init_image')} A PNG or JPEG file.",
+        },
+        "prompt_language": {
+            "type": "string",
+            "enum": ["vi", "en"],
+            "description": words("Img2Img", "prompt_language"),
+        },
+    }
+    shown = {name: fields[name] | {"examples": [value]} for name, value in GEN_FORM.items()}
+    return img2img | {"properties": fields | shown}
 
-    `regen_prompt` has Claude improve the prompt first, and translate it when it is Vietnamese. The picture is
-    answered in base64; with `response_format: "url"` it is stored, and its public URL answered.
+
+@router.post("/pro/gen", summary="The same as /gen", **_described())
+@router.post("/gen", summary="Make a picture from words, or change one", **_described())
+async def gen(request: Request, who: CurrentCaller) -> Response:
+    """`mode: "text2img"` makes a picture from words, `mode: "img2img"` changes the picture in `init_image`.
+
+    `regen_prompt: true` has Claude improve the prompt first, and translate it if it is Vietnamese. The answer
+    holds the picture in base64; with `response_format: "url"` it is stored, and the answer holds its URL.
     """
     service: Gen = request.app.state.gen
     answer = await serve(request, who, _read, service.make)

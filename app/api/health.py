@@ -19,15 +19,19 @@ _HOLDS_SECONDS = 2.0
 """Anybody may ask, and each asking reaches the database and the vendors."""
 
 
-@router.get("/health")
+@router.get("/health", summary="Is the process up?")
 async def health() -> dict[str, str]:
-    """The process is up."""
+    """Always 200 while the process is up. Needs no token."""
     return {"status": "ok"}
 
 
-@router.get("/health/ready", responses={503: {"description": "Something the gateway needs does not answer"}})
+@router.get(
+    "/health/ready",
+    summary="Is everything there that the gateway needs?",
+    responses={503: {"description": "Something the gateway needs does not answer"}},
+)
 async def ready(request: Request) -> Response:
-    """Everything the gateway needs answers; each part says `ok` or `failed`."""
+    """200 when everything that the gateway needs answers; each part says `ok` or `failed`. Needs no token."""
     state = request.app.state
     asked_at, told = getattr(state, "readiness", (-_HOLDS_SECONDS, {}))
     if time.monotonic() - asked_at >= _HOLDS_SECONDS:

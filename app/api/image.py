@@ -65,6 +65,7 @@ async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -
 
 @router.post(
     "/text-to-image",
+    summary="Make pictures from words",
     **described(
         TextToImage,
         (StoredImages, Predictions),
@@ -73,38 +74,60 @@ async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -
     ),
 )
 async def text_to_image(request: Request, who: CurrentCaller) -> Response:
-    """Generate pictures from a text prompt, with an Imagen or a Gemini image model.
+    """Makes one to four pictures from a prompt, with an Imagen or a Gemini model.
 
-    The pictures are stored and answered as public URLs; `responseFormat: "b64_json"` answers base64 instead.
+    The pictures are stored, and the answer holds their public URLs. With `responseFormat: "b64_json"` the
+    answer holds the pictures themselves, in base64.
     """
     return await _answer(request, who, TextToImage)
 
 
-@router.post("/image-upscale", **_described(ImageUpscale, "imagen-4.0-upscale-preview"))
+@router.post(
+    "/image-upscale", summary="Enlarge a picture", **_described(ImageUpscale, "imagen-4.0-upscale-preview")
+)
 async def image_upscale(request: Request, who: CurrentCaller) -> Response:
-    """Enlarge a picture two, three or four times; the result has at most 17 megapixels."""
+    """Makes a picture two, three or four times as wide and high. The result has at most 17 megapixels."""
     return await _answer(request, who, ImageUpscale)
 
 
-@router.post("/image-edit", **_described(ImageEdit, "imagen-3.0-capability-001"))
+@router.post(
+    "/image-edit", summary="Change a part of a picture", **_described(ImageEdit, "imagen-3.0-capability-001")
+)
 async def image_edit(request: Request, who: CurrentCaller) -> Response:
-    """Repaint the part of a picture that a mask names: insert, remove, swap the background, outpaint."""
+    """Repaints what a mask marks: inserts things, removes them, swaps the background, extends the picture.
+
+    Send two reference images: the picture (`REFERENCE_TYPE_RAW`) and its mask (`REFERENCE_TYPE_MASK`).
+    Outside the mask the picture stays as it is.
+    """
     return await _answer(request, who, ImageEdit)
 
 
-@router.post("/image-customize", **_described(ImageCustomize, "imagen-3.0-capability-001"))
+@router.post(
+    "/image-customize",
+    summary="Make pictures from reference images",
+    **_described(ImageCustomize, "imagen-3.0-capability-001"),
+)
 async def image_customize(request: Request, who: CurrentCaller) -> Response:
-    """Generate pictures after reference images of subjects, styles and controls, cited as `[1]`."""
+    """Makes pictures of a person, an animal or a product that you show, in a style or a pose that you show.
+
+    Each reference image has a number, its `referenceId`; the prompt cites it as `[1]`.
+    """
     return await _answer(request, who, ImageCustomize)
 
 
-@router.post("/virtual-try-on", **_described(VirtualTryOn, "virtual-try-on-preview-08-04"))
+@router.post(
+    "/virtual-try-on", summary="Dress a person", **_described(VirtualTryOn, "virtual-try-on-preview-08-04")
+)
 async def virtual_try_on(request: Request, who: CurrentCaller) -> Response:
-    """Dress a person in products."""
+    """Shows the person in `personImage` wearing the garment in `productImages`."""
     return await _answer(request, who, VirtualTryOn)
 
 
-@router.post("/product-recontext", **_described(ProductRecontext, "imagen-product-recontext-preview-06-30"))
+@router.post(
+    "/product-recontext",
+    summary="Put a product into a new scene",
+    **_described(ProductRecontext, "imagen-product-recontext-preview-06-30"),
+)
 async def product_recontext(request: Request, who: CurrentCaller) -> Response:
-    """Place a product, shown from up to three sides, into a new scene."""
+    """Shows the product in the scene that the prompt describes. Up to three views of it may be sent."""
     return await _answer(request, who, ProductRecontext)

@@ -9,8 +9,8 @@ from app.contract.models import Catalogue, Model
 router = APIRouter(prefix="/api/v1", tags=["models"])
 
 
-@router.get("/models", responses=failures(401, 500, 503))
+@router.get("/models", summary="List the models", responses=failures(401, 500, 503))
 async def models(request: Request, who: CurrentCaller) -> tuple[Model, ...]:
-    """The catalogue: what each model can do, its status and dates, and which model follows it."""
+    """Returns every model: what it can do, its status and dates, and which model follows it."""
     catalogue: Catalogue = request.app.state.catalogue
     return catalogue.model

@@ -1,16 +1,19 @@
 """What the OpenAPI document says about a route: its body, its answer, and its errors as they are."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from fastapi import Response
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
 from app.api import errors as bodies
+from app.api.error_codes import ERROR_CODES
 from app.contract import errors
+from app.contract.answer import Answer, Filtered
 from app.contract.rules import Contract
 from app.contract.safety import block
+from app.contract.words import Described, words
 
 Json = dict[str, Any]
 
@@ -44,6 +47,73 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
 }
 
 
+HEADERS: Json = {
+    "X-Request-Id": {
+        "description": "The request's id in the gateway's log. A request may bring its own.",
+        "schema": {"type": "string"},
+    },
+    "X-Model-Requested": {
+        "description": "The model that was asked for, if another one made the pictures.",
+        "schema": {"type": "string"},
+    },
+    "X-Error-Code": {
+        "description": "What went wrong, for programs.",
+        "schema": {"type": "string", "enum": list(ERROR_CODES)},
+    },
+    "Retry-After": {
+        "description": "How many seconds to wait before the request is repeated.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Limit": {
+        "description": "How many requests you may send in a period, if there is a limit.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Remaining": {
+        "description": "How many requests are left in this period.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Reset": {
+        "description": "In how many seconds the next period begins.",
+        "schema": {"type": "integer"},
+    },
+}
+"""The headers of answers, each described once: `components.headers` in the document."""
+
+_RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+
+
+def headers(*names: str) -> Json:
+    """The `headers` of a response: references to HEADERS."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+MADE_HEADERS = headers("X-Request-Id", "X-Model-Requested", *_RATE_LIMIT)
+"""What comes with a picture."""
+
+
+def _error_headers(status: int) -> Json:
+    waiting = {429: ("Retry-After", *_RATE_LIMIT), 503: ("Retry-After",)}
+    return headers("X-Request-Id", "X-Error-Code", *waiting.get(status, ()))
+
+
+class NestError(Answer):
+    status_code: int
+    message: str | tuple[str, ...]
+    error: str | None = None
+
+
+class SafetyError(Filtered):
+    success: Literal[False] | None = None
+    status_code: Literal[400]
+    message: str
+
+
+class GenError(Described):
+    status: Literal["error"]
+    error: str
+    details: str
+
+
 def described(
     contract: type[Contract],
     answers: type[BaseModel] | tuple[type[BaseModel], ...],
@@ -59,11 +129,14 @@ def described(
     made = {"application/json": {"schema": answer_schema, "example": answer_example}}
     content = {"application/json": {"schema": schema(contract, "validation"), "example": request_example}}
     if contract.uploads:
-        content["multipart/form-data"] = {"schema": form_schema(contract)}
+        content["multipart/form-data"] = {"schema": form_schema(contract, request_example)}
     return {
         "response_class": Response,
         "response_model": None,
-        "responses": {200: {"description": "The pictures", "content": made}, **failures(*_ERRORS, body=body)},
+        "responses": {
+            200: {"description": "The pictures", "content": made, "headers": MADE_HEADERS},
+            **failures(*_ERRORS, body=body),
+        },
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 
@@ -76,9 +149,16 @@ def failures(
     for status in statuses:
         description, examples = _ERRORS[status]
         shown = {name: {"value": body(error)} for name, error in examples.items()}
-        content = {"application/json": {"schema": {"type": "object"}, "examples": shown}}
-        told[status] = {"description": description, "content": content}
+        content = {"application/json": {"schema": _error_schema(status, body), "examples": shown}}
+        told[status] = {"description": description, "content": content, "headers": _error_headers(status)}
     return told
+
+
+def _error_schema(status: int, body: Callable[[errors.GatewayError], Json]) -> Json:
+    if body is bodies.gen:
+        return schema(GenError, "serialization")
+    nest = schema(NestError, "serialization")
+    return {"anyOf": [nest, schema(SafetyError, "serialization")]} if status == 400 else nest
 
 
 def schema(model: type[BaseModel], mode: JsonSchemaMode) -> Json:
@@ -109,30 +189,57 @@ def _nullable(node: Json) -> Json:
     """Null is as good as absent for every field that is not required."""
     required = node.get("required", ())
     fields = {
-        name: field if name in required or "type" not in field else {"anyOf": [field, {"type": "null"}]}
+        name: field if name in required or "type" not in field else _or_null(field)
         for name, field in node["properties"].items()
     }
     return {**node, "properties": fields}
 
 
-def form_schema(contract: type[Contract]) -> Json:
-    """The same fields as a form has them: bracket names, and files where JSON has base64."""
+def _or_null(field: Json) -> Json:
+    """What is said about the field stands outside, where documentation looks for it."""
+    outside = {name: value for name, value in field.items() if name in ("description", "default")}
+    inside = {name: value for name, value in field.items() if name not in outside}
+    return {"anyOf": [inside, {"type": "null"}], **outside}
+
+
+def form_schema(contract: type[Contract], example: Json) -> Json:
+    """The same fields as a form has them: bracket names, and files where JSON has base64.
+
+    The values of the JSON `example` become examples of the fields: Swagger UI fills the form with them.
+    """
     described = schema(contract, "validation")
     fields: Json = {}
     required: list[str] = []
     _flatten("", described, fields, required)
-    file = {"type": "string", "format": "binary"}
+    for name, value in _leaves("", example):
+        if name in fields:
+            fields[name] = {**fields[name], "examples": [value]}
     for upload, most in contract.uploads.items():
-        name, bracketed, _ = upload.partition("[]")
-        if bracketed:
-            places = [upload.replace("[]", f"[{index}]") for index in range(2)]
-            fields |= dict.fromkeys(places, file)
-            required += places[: described["properties"][name]["minItems"]]
+        name = upload.rpartition("[")[2].rstrip("]")
+        about = f"{words(contract.__name__, name)} A PNG, JPEG, WebP or GIF file."
+        if upload.endswith("]"):
+            fields |= {
+                place: _FILE | {"description": about} for place in fields if place.endswith(f"[{name}]")
+            }
         else:
-            several = {"type": "array", "items": file} | _pictures(described["properties"], upload)
-            fields[upload] = file if most == 1 else several
+            several = {"type": "array", "items": _FILE} | _pictures(described["properties"], upload)
+            fields = {upload: (_FILE if most == 1 else several) | {"description": about}, **fields}
             required.append(upload)
     return {"type": "object", "properties": fields, "required": required}
+
+
+_FILE = {"type": "string", "format": "binary"}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of a form with these fields: `{"a": {"b": [1]}}` has one, `a[b][0]`."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for inner, one in value.items():
+            yield from _leaves(f"{name}[{inner}]" if name else str(inner), one)
+    else:
+        yield name, value
 
 
 def _pictures(fields: Json, upload: str) -> Json:
@@ -149,7 +256,9 @@ def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> 
     Names go into `required` (None below a field that may be left out). What JSON wants only when a neighbour
     has a value (`then`) is offered always.
     """
-    field = next((part for part in field.get("anyOf", []) if part.get("type") != "null"), field)
+    if "anyOf" in field:
+        value = next(part for part in field["anyOf"] if part.get("type") != "null")
+        field = {**value, **{key: inner for key, inner in field.items() if key != "anyOf"}}
     if "properties" in field:
         for inner, inner_field in field["properties"].items():
             place = f"{name}[{inner}]" if name else inner
@@ -157,10 +266,18 @@ def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> 
         for rule in field.get("allOf", ()):
             _flatten(name, rule["then"], into, None)
     elif field.get("type") == "array":
+        element = {"description": field["description"], **field["items"]}
         for index in range(2):
             within = required if index < field.get("minItems", 0) else None
-            _flatten(f"{name}[{index}]", field["items"], into, within)
-    elif "type" in field and field.get("format") != "picture":
-        into[name] = field
-        if required is not None:
-            required.append(name)
+            _flatten(f"{name}[{index}]", element, into, within)
+    elif field.get("format") == "picture":
+        if name.endswith("[bytesBase64Encoded]"):
+            _put(name.replace("[bytesBase64Encoded]", "[image]"), _FILE, into, required)
+    elif "type" in field:
+        _put(name, field, into, required)
+
+
+def _put(name: str, field: Json, into: Json, required: list[str] | None) -> None:
+    into[name] = field
+    if required is not None:
+        required.append(name)

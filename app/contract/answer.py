@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import ConfigDict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from app.contract.pictures import Picture
 from app.contract.safety import Block
+from app.contract.words import Described
 
 
-class Answer(BaseModel):
+class Answer(Described):
     """Base of what callers get: camelCase outside, fields that are None left out."""
 
     model_config = ConfigDict(

@@ -2,10 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.contract.fields import NonEmptyText
 from app.contract.rules import Contract
+from app.contract.words import Described
 
 
 class LoginRequest(Contract):
@@ -17,16 +18,16 @@ class LoginRequest(Contract):
     password: NonEmptyText = Field(repr=False)
 
 
-class TokenAnswer(BaseModel):
-    """As RFC 6749 §5.1 has it. `expires_in` in seconds."""
+class TokenAnswer(Described):
+    """As RFC 6749 §5.1 has it."""
 
     access_token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - no password
     expires_in: int
 
 
-class Profile(BaseModel):
-    """Whose token this is. `username` is null when nobody knows one; `exp` in Unix seconds."""
+class Profile(Described):
+    """Whose token this is."""
 
     id: str
     username: str | None

@@ -151,7 +151,6 @@ StorageUri = Annotated[
         {
             "type": "string",
             "format": "gs-uri",
-            "description": "gs://bucket/folder, under one of the prefixes that the gateway allows",
         }
     ),
 ]
@@ -164,7 +163,7 @@ PictureField = Annotated[
         {
             "type": "string",
             "format": "picture",
-            "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI",
+            "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI.",
         }
     ),
 ]

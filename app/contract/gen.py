@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -30,6 +29,7 @@ from app.contract.pictures import (
     decode_base64,
     picture,
 )
+from app.contract.words import Described
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 UPLOADS = {"init_image": 1}
@@ -112,14 +112,13 @@ InitImage = Annotated[
         {
             "type": "string",
             "format": "init-image",
-            "description": "A PNG or JPEG image in base64 or as a data: URI. Without auto_resize its sides "
-            "are within 512-2048 pixels and divisible by 64",
+            "description": "A PNG or JPEG image in base64 or as a data: URI.",
         }
     ),
 ]
 
 
-class _Gen(BaseModel):
+class _Gen(Described):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", arbitrary_types_allowed=True)
 
     prompt: Prompt
@@ -258,24 +257,24 @@ def _sentence(problem: ErrorDetails) -> InvalidGen:
     return InvalidGen(f"Invalid {field}", f"The '{field}' field {_RULES[str(field)]}")
 
 
-class Metadata(BaseModel):
+class Metadata(Described):
     """`model` made the picture; `requested_model` is there when the document names another."""
 
     model: str
     requested_model: str | None = None
     aspect_ratio: AspectRatio
-    dimensions: str = Field(description="True width and height in pixels: 1344x768")
+    dimensions: str
     prompt_enhanced: bool
 
 
-class GenAnswer(BaseModel):
+class GenAnswer(Described):
     """One picture, in base64 or by its URL. `enhanced_prompt` is the text that was really drawn."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     status: Literal["success"] = "success"
-    image_base64: Base64Picture | None = Field(None, description='Absent with response_format "url"')
-    image_url: str | None = Field(None, description='With response_format "url"')
+    image_base64: Base64Picture | None = None
+    image_url: str | None = None
     enhanced_prompt: str
     model_used: str
     metadata: Metadata

@@ -197,10 +197,7 @@ class MaskImageConfig(Contract):
     mask_mode: Literal[
         "MASK_MODE_USER_PROVIDED", "MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC"
     ]
-    dilation: (
-        Annotated[Number, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1, "examples": [0.01]})]
-        | None
-    ) = None
+    dilation: Annotated[Number, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})] | None = None
     mask_classes: Annotated[tuple[Whole, ...], MaxLen(5)] | None = None
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from app.contract.words import Described
+
 Vendor = Literal["google", "aws", "anthropic"]
 Family = Literal["imagen", "gemini", "sdxl", "titan", "stability2", "claude"]
 Operation = Literal[
@@ -27,7 +29,7 @@ Operation = Literal[
 ModelStatus = Literal["active", "preview", "retired"]
 
 
-class Model(BaseModel):
+class Model(Described):
     """One row of the catalogue.
 
     `location` is a region ("us-west-2"), "regional" (VERTEX_LOCATION) or "global" (VERTEX_GEMINI_LOCATION).

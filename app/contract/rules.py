@@ -42,6 +42,7 @@ from app.contract.fields import (
 )
 from app.contract.models import Catalogue
 from app.contract.pictures import NotAPicture, decode_base64
+from app.contract.words import Described
 
 _MAX_SENTENCES = 100
 """A list of a million elements is refused, as no list may be so long, without a look at each of them."""
@@ -50,7 +51,7 @@ Uploads = Mapping[str, int | None]
 """Form fields that take files, and how many each (None: any number). Empty: forms are not read."""
 
 
-class Contract(BaseModel):
+class Contract(Described):
     """Base of what callers send: camelCase outside, frozen, unknown fields ignored, null means absent."""
 
     model_config = ConfigDict(
@@ -68,19 +69,24 @@ class Contract(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, of: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """What is required only when a neighbour has a value stands under if and then."""
-        described = handler(of)
+        described = super().__get_pydantic_json_schema__(of, handler)
         node = handler.resolve_ref_schema(described)
         for rule in _rules(cls):
             if condition := rule.mark(OnlyWhen):
                 wanted = {condition.field: {"const": condition.value}}
+                told = node["properties"][rule.name]["description"]
+                when = f"Required with {condition.field} {condition.value}, and ignored otherwise."
                 field = next(
                     part for part in node["properties"][rule.name]["anyOf"] if part != {"type": "null"}
                 )
-                node["properties"][rule.name] = {"description": f"With {condition.field} {condition.value}"}
+                node["properties"][rule.name] = {"description": f"{told} {when}"}
                 node.setdefault("allOf", []).append(
                     {
                         "if": {"properties": wanted, "required": [condition.field]},
-                        "then": {"properties": {rule.name: field}, "required": [rule.name]},
+                        "then": {
+                            "properties": {rule.name: {**field, "description": told}},
+                            "required": [rule.name],
+                        },
                     }
                 )
         return described

@@ -34,7 +34,7 @@ says such things with if and then, which schemathesis does not take for forms.""
 
 TEXT = re.compile(
     r"violates `type` at /properties/\S+ \(was (string, became \w+|\w+, became array)\)"
-    r"|violates `\w+` at /properties/referenceImages\[\d\]\[maskImageConfig\]"
+    r"|(violates `\w+` at /properties/|in body - )referenceImages\[\d\]\[maskImageConfig\]"
 )
 """In a form every value is text, and a list of one is its element. No JSON Schema for forms that schemathesis
 understands can say that the mask's settings are not looked at beside the picture itself."""
