@@ -26,6 +26,8 @@ WORDS = {
     "seed is given, and not to be combined with one.",
     "seed": "With the same seed the same request makes the same picture again, or nearly. Not available when "
     "addWatermark is true.",
+    "ImageCustomize.seed": "With the same seed the same request makes the same picture again, or nearly. A "
+    "seed turns the watermark off.",
     "ProductRecontext.seed": "With the same seed the same request makes the same picture again, or nearly. "
     "Not available when addWatermark is true, and without effect when enhancePrompt is true.",
     "negativePrompt": "What the picture should not show.",
