@@ -1,6 +1,27 @@
 """The closed list of X-Error-Code, which every error carries; `docs/errors.md` shows the same table."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Code = Literal[
+    "validation",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "payload_too_large",
+    "unsupported_media",
+    "too_many_requests",
+    "budget_exhausted",
+    "key_reused",
+    "key_in_flight",
+    "blocked",
+    "vendor_quota",
+    "vendor_failed",
+    "vendor_unavailable",
+    "timeout",
+    "busy",
+    "storage_down",
+    "internal",
+]
 
 
 class ErrorCode(NamedTuple):
@@ -11,7 +32,7 @@ class ErrorCode(NamedTuple):
     remedy: str
 
 
-ERROR_CODES = {
+ERROR_CODES: dict[Code, ErrorCode] = {
     "validation": ErrorCode((400,), "The request breaks a rule.", "Correct it as `message` says."),
     "blocked": ErrorCode((400,), "The vendor's safety filter refused.", "Change the prompt or the picture."),
     "unauthorized": ErrorCode((401,), "There is no valid token.", "Log in again."),
@@ -34,8 +55,8 @@ ERROR_CODES = {
     "busy": ErrorCode((503,), "The gateway has too much to do.", "Repeat it after `Retry-After`."),
     "storage_down": ErrorCode(
         (503,),
-        "The picture is not stored yet.",
-        "URLs in `pending` will work soon; without any, repeat it later.",
+        "Pictures cannot be stored now.",
+        "With `pending`: do not repeat it, its URLs will work soon. Without: repeat it after `Retry-After`.",
     ),
     "timeout": ErrorCode(
         (408, 504),

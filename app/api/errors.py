@@ -2,7 +2,7 @@
 
 import logging
 from http import HTTPStatus
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.answers import json_response
+from app.api.error_codes import Code
 from app.contract import errors
 from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
@@ -22,28 +23,6 @@ log = structlog.get_logger()
 
 _INTERNAL = "Terjadi kesalahan internal"
 """The document's sentence for every 500. It never says more."""
-
-Code = Literal[
-    "validation",
-    "unauthorized",
-    "forbidden",
-    "not_found",
-    "payload_too_large",
-    "unsupported_media",
-    "too_many_requests",
-    "budget_exhausted",
-    "key_reused",
-    "key_in_flight",
-    "blocked",
-    "vendor_quota",
-    "vendor_failed",
-    "vendor_unavailable",
-    "timeout",
-    "busy",
-    "storage_down",
-    "internal",
-]
-"""Every value of the header X-Error-Code (docs/errors.md)."""
 
 _STATUS: dict[type[errors.GatewayError], tuple[int, Code]] = {
     errors.InvalidRequest: (400, "validation"),

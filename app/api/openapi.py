@@ -10,12 +10,20 @@ from pydantic.json_schema import JsonSchemaMode
 from app.api import errors as bodies
 from app.api.error_codes import ERROR_CODES
 from app.contract import errors
-from app.contract.answer import Answer, Filtered
+from app.contract.answer import Answer, Filtered, StoredImage
 from app.contract.rules import Contract
 from app.contract.safety import block
 from app.contract.words import Described, words
 
 Json = dict[str, Any]
+
+_PENDING = StoredImage(
+    url="https://storage.googleapis.com/my-bucket/images/generated/text-to-image/"
+    "20261121_062329_img3_text-to-image_0a1b2c3d4e5f60718293a4b5.png",
+    filename="20261121_062329_img3_text-to-image_0a1b2c3d4e5f60718293a4b5.png",
+    mime_type="image/png",
+    generated_at="2026-11-21T06:23:29.000Z",
+)
 
 _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
     400: (
@@ -42,7 +50,10 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
         {"yours": errors.RateLimited(60), "ours": errors.RateLimited(60, by_vendor=True)},
     ),
     500: ("The gateway or the vendor broke", {"internal": errors.UpstreamFailed()}),
-    503: ("Busy, or the vendor is down for now", {"unavailable": errors.UpstreamUnavailable()}),
+    503: (
+        "Busy, or the vendor or the storage is down for now",
+        {"unavailable": errors.UpstreamUnavailable(), "storage": errors.StorageDown((_PENDING,))},
+    ),
     504: ("Not ready within the deadline", {"timeout": errors.UpstreamTimeout()}),
 }
 
@@ -54,6 +65,10 @@ HEADERS: Json = {
     },
     "X-Model-Requested": {
         "description": "The model that was asked for, if another one made the pictures.",
+        "schema": {"type": "string"},
+    },
+    "X-Error-Hint": {
+        "description": "What would be right, where the message does not say it.",
         "schema": {"type": "string"},
     },
     "X-Error-Code": {
@@ -92,14 +107,15 @@ MADE_HEADERS = headers("X-Request-Id", "X-Model-Requested", *_RATE_LIMIT)
 
 
 def _error_headers(status: int) -> Json:
-    waiting = {429: ("Retry-After", *_RATE_LIMIT), 503: ("Retry-After",)}
-    return headers("X-Request-Id", "X-Error-Code", *waiting.get(status, ()))
+    more = {400: ("X-Error-Hint",), 429: ("Retry-After", *_RATE_LIMIT), 503: ("Retry-After",)}
+    return headers("X-Request-Id", "X-Error-Code", *more.get(status, ()))
 
 
 class NestError(Answer):
     status_code: int
     message: str | tuple[str, ...]
     error: str | None = None
+    pending: tuple[StoredImage, ...] | None = None
 
 
 class SafetyError(Filtered):
@@ -112,6 +128,7 @@ class GenError(Described):
     status: Literal["error"]
     error: str
     details: str
+    pending: tuple[StoredImage, ...] | None = None
 
 
 def described(
@@ -254,15 +271,16 @@ def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> 
     """`{"a": {"b": …}}` becomes `a[b]`; of a list the first two places show; pictures come as files.
 
     Names go into `required` (None below a field that may be left out). What JSON wants only when a neighbour
-    has a value (`then`) is offered always.
+    has a value (`then`) is offered always, and what it wants unless a neighbour has one (`else`) is required.
     """
     if "anyOf" in field:
         value = next(part for part in field["anyOf"] if part.get("type") != "null")
         field = {**value, **{key: inner for key, inner in field.items() if key != "anyOf"}}
     if "properties" in field:
+        wanted = {*field.get("required", ()), *field.get("else", {}).get("required", ())}
         for inner, inner_field in field["properties"].items():
             place = f"{name}[{inner}]" if name else inner
-            _flatten(place, inner_field, into, required if inner in field.get("required", ()) else None)
+            _flatten(place, inner_field, into, required if inner in wanted else None)
         for rule in field.get("allOf", ()):
             _flatten(name, rule["then"], into, None)
     elif field.get("type") == "array":

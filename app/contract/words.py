@@ -59,8 +59,8 @@ WORDS = {
     "CustomizeReference.referenceId": "The number by which the prompt cites this image: 1 is cited as [1]. "
     "Choose another one for each subject; several pictures of one subject share their number.",
     "bytesBase64Encoded": "The reference image.",
-    "EditReference.bytesBase64Encoded": "The reference image. A mask of MASK_MODE_USER_PROVIDED has the size "
-    "of the picture to edit; what is not black in it is edited.",
+    "EditReference.bytesBase64Encoded": "The reference image. A mask has the size of the picture to edit; "
+    "what is not black in it is edited. Only MASK_MODE_USER_PROVIDED needs one: the other modes ignore it.",
     "maskImageConfig": "How the mask is made.",
     "maskMode": "MASK_MODE_USER_PROVIDED uses the mask that you send; the other modes find the background, "
     "the foreground, or things of the classes in maskClasses.",
@@ -85,8 +85,8 @@ WORDS = {
     "personImage": "The person to dress.",
     "VirtualTryOn.productImages": "The garments to put on. Most models take one.",
     "ProductRecontext.productImages": "One to three pictures of the same product, from different sides.",
-    "ImageEdit.image": "The reference image. A mask of MASK_MODE_USER_PROVIDED has the size of the picture "
-    "to edit; what is not black in it is edited.",
+    "ImageEdit.image": "The reference image. A mask has the size of the picture to edit; what is not black "
+    "in it is edited. Only MASK_MODE_USER_PROVIDED needs one: the other modes ignore it.",
     "ImageCustomize.image": "The reference image.",
     "images": "The pictures.",
     "VirtualTryOn.images": "First the person, then the garments. Most models take one garment.",
@@ -99,6 +99,9 @@ WORDS = {
     "filename": "The picture's file name.",
     "generatedAt": "When the picture was stored, in UTC.",
     "filtered": "Pictures that are missing, because the vendor's safety filters took them.",
+    "pending": "Pictures that are made and paid for and wait for the storage. Their URLs will work.",
+    "maskApplied": "How a model that knows no masks was held to one. exact: no pixel outside the mask has "
+    "changed. instruction: the model was told in words what to change.",
     "predictions": "The pictures.",
     "Prediction.bytesBase64Encoded": "The picture in base64. Absent with storageUri.",
     "gcsUri": "Where the picture was stored. With storageUri only.",

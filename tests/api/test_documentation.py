@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -23,7 +23,7 @@ def document() -> Json:
 def fields(node: Any, place: str = "") -> Iterator[Field]:
     """Place, name and schema of every property in the document, and of every parameter.
 
-    Where `then` only narrows a property of the same object, the words stand at the property.
+    Where `then` or `else` only narrows a property of the same object, the words stand at the property.
     """
     if isinstance(node, list):
         for index, one in enumerate(node):
@@ -38,7 +38,7 @@ def fields(node: Any, place: str = "") -> Iterator[Field]:
     for key, inner in node.items():
         if key in ("example", "examples", "if"):
             continue
-        if key == "then":
+        if key in ("then", "else"):
             inner = {
                 "properties": {name: known.get(name, {}) | one for name, one in inner["properties"].items()}
             }
@@ -85,6 +85,7 @@ def test_every_error_carries_a_code_of_the_closed_list(document: Json) -> None:
     """But for /health/ready, whose 503 is an answer."""
     codes = document["components"]["headers"]["X-Error-Code"]["schema"]["enum"]
     assert codes == list(error_codes.ERROR_CODES)
+    assert set(codes) == set(get_args(error_codes.Code))
     statuses = {status for code in error_codes.ERROR_CODES.values() for status in code.statuses}
     for place, status, response in responses(document):
         if status >= 400 and place != "get /health/ready":
