@@ -181,6 +181,9 @@ async def _lifespan(
         if settings.cloud == "emulator":
             stack.push_async_callback(_end, asyncio.create_task(_warn_if_open()))
             demo = await demo_user(auth.users, auth.passwords, settings.data_dir)
+            if demo.user and demo.password and settings.has_example_secret:
+                # Anybody can make a token under the example secret: the documentation may tell a login.
+                app.state.open_login = {"username": demo.user.username, "password": demo.password}
             if multiprocessing.parent_process() is None:
                 _greet(settings, auth.tokens, demo)
         yield

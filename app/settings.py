@@ -129,10 +129,15 @@ class Settings(_FromEnvironment):
         return self.cloud == "emulator" and not all(named)
 
     @property
+    def has_example_secret(self) -> bool:
+        """Whether anybody can make tokens, because JWT_SECRET is the published example."""
+        return self.jwt_secret.get_secret_value() == EXAMPLE_SECRET
+
+    @property
     def signing_secret(self) -> str | None:
         """What our own tokens are signed with. None in live with the example secret: everybody knows it."""
-        secret = self.jwt_secret.get_secret_value()
-        return None if self.cloud == "live" and secret == EXAMPLE_SECRET else secret
+        without = self.cloud == "live" and self.has_example_secret
+        return None if without else self.jwt_secret.get_secret_value()
 
     @property
     def public_url(self) -> str:

@@ -1,5 +1,7 @@
 """Login and profile."""
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from app.api.body import read_body
@@ -12,39 +14,39 @@ from app.services.auth import Auth
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
-_CREDENTIALS = {
-    "type": "object",
-    "required": ["username", "password"],
-    "properties": {
+
+def login_body(example: dict[str, str]) -> dict[str, Any]:
+    """What the API documentation says about the body of a login; `example` is a username and a password."""
+    fields = {
         name: {
             "type": "string",
             "minLength": 1,
             "description": words("LoginRequest", name),
-            "examples": [example],
+            "examples": [value],
         }
-        for name, example in LOGIN.items()
-    },
-}
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": _CREDENTIALS, "example": LOGIN},
-        "application/x-www-form-urlencoded": {"schema": _CREDENTIALS},
-    },
-}
+        for name, value in example.items()
+    }
+    schema = {"type": "object", "required": list(fields), "properties": fields}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": schema, "example": example},
+            "application/x-www-form-urlencoded": {"schema": schema},
+        },
+    }
 
 
 @router.post(
     "/login",
     summary="Get a token",
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": login_body(LOGIN)},
     responses=failures(400, 401, 408, 413, 415, 429, 500, 503),
 )
 async def login(request: Request, response: Response) -> TokenAnswer:
     """Returns a token for a username and a password, sent as JSON or as the OAuth2 password form.
 
-    On the emulator there is an account `demo`, whose password the gateway prints at its first start. Put that
-    into the example, or use Authorize at the top of the page, which logs in for all routes.
+    On the emulator there is an account `demo`, whose password the gateway prints at its start. To log in for
+    all routes of this page, use Authorize at its top.
     """
     auth: Auth = request.app.state.auth
     if not auth.tokens.can_mint:

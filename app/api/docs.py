@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from app.api import error_codes
+from app.api.auth import login_body
 from app.api.openapi import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
@@ -58,6 +59,8 @@ def install(app: FastAPI) -> None:
         """The document, and the headers that its responses refer to: FastAPI has no place for them."""
         document = made()
         document["components"]["headers"] = HEADERS
+        if login := getattr(app.state, "open_login", None):
+            document["paths"]["/api/v1/auth/login"]["post"]["requestBody"] = login_body(login)
         return document
 
     app.openapi = with_headers  # type: ignore[method-assign] # as FastAPI's documentation does

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import httpx
 import pytest
 
 from app.api import error_codes
+from app.api.examples import LOGIN
 from app.contract.words import WORDS
 from app.main import create_app
-from app.settings import Settings
+from app.settings import EXAMPLE_SECRET, Settings
+from tests.api.conftest import Start
 
 Json = dict[str, Any]
 Field = tuple[str, str, Json]
@@ -43,6 +46,22 @@ def fields(node: Any, place: str = "") -> Iterator[Field]:
                 "properties": {name: known.get(name, {}) | one for name, one in inner["properties"].items()}
             }
         yield from fields(inner, f"{place}/{key}")
+
+
+@pytest.mark.parametrize("open_to_all", [True, False])
+def test_the_example_of_a_login_works_where_anybody_may_log_in(start: Start, open_to_all: bool) -> None:
+    """On the emulator under the example secret. Elsewhere no password is told."""
+    with start(**{"jwt_secret": EXAMPLE_SECRET} if open_to_all else {}) as url:
+        login = httpx.get(f"{url}/openapi.json").json()["paths"]["/api/v1/auth/login"]["post"]
+        json = login["requestBody"]["content"]["application/json"]["example"]
+        fields = login["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]["properties"]
+        form = {name: field["examples"][0] for name, field in fields.items()}
+        answers = [
+            httpx.post(f"{url}/api/v1/auth/login", json=json),
+            httpx.post(f"{url}/api/v1/auth/login", data=form),
+        ]
+    assert [answer.status_code for answer in answers] == [200 if open_to_all else 401] * 2
+    assert (json == LOGIN) is not open_to_all
 
 
 def test_every_field_has_a_description(document: Json) -> None:
