@@ -120,6 +120,9 @@ def _skim(jpeg: Image.Image) -> None:
 def _load(image: Image.Image) -> None:
     with _not_a_picture():
         image.load()
+    for name in ("icc_profile", "transparency"):
+        if isinstance(image.info.get(name), str):  # a PNG's text of that name
+            del image.info[name]
 
 
 @contextmanager

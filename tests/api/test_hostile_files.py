@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from app.emulator.server import Emulator
 from tests.api.bodies import FIELDS, SIZE, as_form, as_json, body, encoded, opened, path, picture, replaced
@@ -210,6 +210,13 @@ def _with_exif(format: str, orientation: int = 1) -> bytes:
     return encoded(Image.new("RGB", size, "olive"), format, exif=exif)
 
 
+def _with_text(name: str, mode: str = "RGB") -> bytes:
+    """Pillow takes such a text for what it reads from other chunks."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text(name, "secret place")
+    return encoded(Image.new(mode, SIZE), "PNG", pnginfo=texts)
+
+
 GOOD: dict[str, bytes] = {
     "animated GIF": _animated("GIF"),
     "animated PNG": _animated("PNG"),
@@ -225,6 +232,9 @@ GOOD: dict[str, bytes] = {
     "PNG with HTML behind it": picture() + b"<script>alert('secret place')</script>",
     "JPEG with a ZIP behind it": picture(format="JPEG") + b"PK\x03\x04 secret place",
     "JPEG called PNG": picture(format="JPEG"),
+    "PNG with a text called transparency": _with_text("transparency"),
+    "PNG with a text called icc_profile": _with_text("icc_profile"),
+    "16-bit PNG with a text called icc_profile": _with_text("icc_profile", "I;16"),
 }
 PLAIN = Image.new("RGB", SIZE, "olive")
 CLEAN: dict[str, bytes] = {
