@@ -11,6 +11,8 @@ from io import BytesIO
 import pybase64
 from PIL import Image, UnidentifiedImageError
 
+from app.contract.parts import MAX_PARTS, has_too_many_parts
+
 MAX_PICTURE_BYTES = 20 * 1024 * 1024
 """The document's 20 MB for one picture, as bytes of the encoded file."""
 
@@ -27,9 +29,6 @@ _FORMATS = {
     "GIF": "image/gif",
 }
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif"}
-
-_JPEG_SCAN = b"\xff\xda"
-_MAX_SCANS = 100
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 
@@ -71,7 +70,12 @@ Source = Picture | GcsUri
 
 
 def recognise(data: bytes) -> Picture:
-    """Look at the header: format by magic number, size in pixels; nothing is decoded. Raises NotAPicture."""
+    """Look at the header: format by magic number, size in pixels; nothing is decoded.
+
+    Raises NotAPicture, also for a file of too many parts, which is not opened.
+    """
+    if has_too_many_parts(data):
+        raise NotAPicture(f"more than {MAX_PARTS} parts")
     try:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as opened:
             found = Picture(data, _FORMATS[opened.format or ""], opened.size)
@@ -87,8 +91,6 @@ def picture(data: bytes) -> Picture:
     if len(data) > MAX_PICTURE_BYTES:
         raise PictureTooLarge(f"more than {MAX_PICTURE_BYTES} bytes")
     found = recognise(data)
-    if found.mime_type == "image/jpeg" and data.count(_JPEG_SCAN) > _MAX_SCANS:
-        raise NotAPicture("a JPEG of endless scans, which take a core for minutes to decode")
     width, height = found.size
     if width * height > MAX_PIXELS:
         raise PictureTooLarge("too many pixels")

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from app.emulator.server import Emulator
 from tests.api.bodies import FIELDS, SIZE, as_form, as_json, body, encoded, opened, path, picture, replaced
 from tests.api.conftest import Client
+from tests.hostile_files import HOSTILE
 
 NO_PICTURE = "must be a PNG, JPEG, WebP or GIF image"
 TOO_LARGE = "must not be larger than 20 MB or 50 megapixels"
@@ -136,6 +137,32 @@ def test_what_is_no_picture_is_told_by_its_field(
         {"statusCode": 400, "message": [f"{field} {rule}"], "error": "Bad Request"},
     )
     assert time.monotonic() - started < 1
+
+
+@PLACES
+@SPELLINGS
+def test_too_many_parts_are_told_by_their_field(
+    unpaid: Client, send: Send, operation: str, field: str
+) -> None:
+    refusal = {"statusCode": 400, "message": [f"{field} {NO_PICTURE}"], "error": "Bad Request"}
+    for name, (make, fewest) in HOSTILE.items():
+        answer = send(unpaid, operation, field, make(fewest))
+        assert (answer.status_code, answer.json()) == (400, refusal), name
+
+
+@pytest.mark.parametrize("path", ["/gen", "/pro/gen"])
+def test_gen_refuses_too_many_parts(unpaid: Client, path: str) -> None:
+    wish = {"mode": "img2img", "prompt": "a harbour"}
+    refusal = {
+        "status": "error",
+        "error": "Invalid init_image",
+        "details": "The 'init_image' field must be a PNG or JPEG image",
+    }
+    for name, (make, fewest) in HOSTILE.items():
+        as_text = unpaid.post(path, as_json({**wish, "init_image": make(fewest)}))
+        as_file = unpaid.http.post(path, data=wish, files={"init_image": ("picture.png", make(fewest))})
+        for answer in (as_text, as_file):
+            assert (answer.status_code, answer.json()) == (400, refusal), name
 
 
 @PLACES

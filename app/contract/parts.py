@@ -1,0 +1,213 @@
+"""Counting a file's parts, before anything opens it.
+
+A picture is a chain of parts: segments in JPEG, chunks in PNG and WebP, blocks in GIF. Pillow reads them one
+by one in Python: 20 MB of tiny parts take it up to minutes and gigabytes. The counting follows the lengths,
+decodes nothing and stops at the limit. A part that costs more to read than most counts as several.
+`python -m bench.hostile` measures files beyond the limit, and the slowest that are within it.
+
+Up to the first pixels the counting takes Pillow's own steps, mistakes included. Otherwise a file could have
+few parts here and many there.
+"""
+
+import re
+import struct
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from itertools import accumulate
+
+MAX_PARTS = 10_000
+
+_EXIF_BYTES = 128
+"""So many bytes of EXIF count as a part: 1.28 MB is the most. Pillow takes 2 µs for a fraction of 8 bytes."""
+
+
+def has_too_many_parts(data: bytes) -> bool:
+    """Whether a PNG, JPEG, WebP or GIF has more than `MAX_PARTS` parts. Other files have none."""
+    return any(number > MAX_PARTS for number in accumulate(_parts(data)))
+
+
+def _parts(data: bytes) -> Iterator[int]:
+    """Steps through the file. Yields the number of parts of each step."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png_parts(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg_parts(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return _gif_parts(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp_parts(data)
+    return iter(())
+
+
+# ── PNG ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CHUNK_NAME = re.compile(rb"\w{4}")
+_INFLATED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
+_INFLATED = 100
+"""Parts that a compressed text or profile counts as. Pillow unpacks up to 1 MB of each: 5 ms."""
+_EXIF_TEXTS = (b"exif\0", b"Raw profile type exif\0")
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields each chunk's name, start and end (of its checksum), up to IEND or to what is not a chunk."""
+    name, end = b"", 8
+    while name != b"IEND" and end + 8 <= len(data):
+        start = end
+        length, name = struct.unpack_from(">I4s", data, start)
+        if not _CHUNK_NAME.fullmatch(name):
+            return
+        end = start + length + 12
+        yield name, start, end
+
+
+def _png_parts(data: bytes) -> Iterator[int]:
+    """Encoders write IDAT chunks of 8 KiB or more: 20 MB are 2,560 of them."""
+    for name, start, end in png_chunks(data):
+        if name in _INFLATED_CHUNKS:
+            yield _INFLATED
+        elif name == b"eXIf" or (name == b"tEXt" and data.startswith(_EXIF_TEXTS, start + 8)):
+            yield 1 + (end - start) // _EXIF_BYTES
+        else:
+            yield 1
+
+
+# ── JPEG ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""FF is also a fill byte. Compressed pixels hold it escaped (FF 00) or in a restart marker (FF D0 to D7)."""
+
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_TABLES, _EXIF, _PHOTOSHOP = 0xDB, 0xE1, 0xED
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xDE)
+_ARITHMETIC = (0xC9, 0xCA)
+_WITH_LENGTH = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE))
+
+_WINDOW = 256 * 1024
+"""Bytes that are searched in one go. It holds the interpreter for 2 ms at most."""
+
+_FILL = b"\xff" * MAX_PARTS
+"""Among compressed pixels too a run of twice this is too many: libjpeg begins it anew with each 64 KB."""
+
+_LEAST_SCAN = 100
+_SCANNED_PIXELS = 100_000
+_SCANNED_ARITHMETIC_PIXELS = 5_000
+"""So many pixels of a scan count as a part, and a scan as 100 parts at least. The most is 1,000 megapixels in
+all scans together (20 scans of 50), or 100 scans of a small picture. Encoders write 10, for CMYK 18.
+
+The slowest scan refines coefficients that are all zero. For 50 megapixels it has 68 bytes and takes 28 ms,
+and twice that if metadata are cut out. So the slowest accepted file takes 1.8 s. Arithmetic coding, which
+hardly any program writes or reads, took up to ten times as long with data found by a random search.
+"""
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields each segment's marker (its second byte), start and end. Compressed pixels are between segments.
+
+    The last one is the end of the image that follows the pixels: its marker, or the end of the data.
+    """
+    scanned, end = False, 2
+    while found := _next_marker(data, end):
+        start, end = found.span()
+        marker = data[start + 1]
+        if marker in _WITH_LENGTH:
+            end += int.from_bytes(data[end : end + 2])
+        yield marker, start, end
+        if marker == _END_OF_IMAGE and scanned:
+            return
+        scanned = scanned or marker == _START_OF_SCAN
+    yield _END_OF_IMAGE, len(data), len(data)
+
+
+def _next_marker(data: bytes, at: int) -> re.Match[bytes] | None:
+    windows = (_MARKER.search(data, start, start + _WINDOW + 1) for start in range(at, len(data), _WINDOW))
+    return next(filter(None, windows), None)
+
+
+def _jpeg_parts(data: bytes) -> Iterator[int]:
+    """A segment is a part, and so is each byte between two segments, unless it is compressed pixels."""
+    before, end_before, scan = _START_OF_IMAGE, 2, _LEAST_SCAN
+    for marker, start, end in jpeg_segments(data):
+        parts = 1
+        between = range(end_before, start, MAX_PARTS)
+        if before != _START_OF_SCAN or any(data.startswith(_FILL, at, start) for at in between):
+            parts += len(range(end_before, start))
+        if marker in _FRAMES:
+            pixels = int.from_bytes(data[start + 5 : start + 7]) * int.from_bytes(data[start + 7 : start + 9])
+            share = _SCANNED_ARITHMETIC_PIXELS if marker in _ARITHMETIC else _SCANNED_PIXELS
+            scan = max(_LEAST_SCAN, pixels // share)
+            parts += (end - start) // 3  # of three bytes a colour
+        elif marker == _START_OF_SCAN:
+            parts += scan
+        elif marker == _TABLES:
+            parts += (end - start) // 65
+        elif marker == _PHOTOSHOP:
+            parts += data.count(b"8BIM", start, end)
+        elif marker == _EXIF and data.startswith(b"Exif\0\0", start + 4):
+            parts += (end - start) // _EXIF_BYTES
+        yield parts
+        before, end_before = marker, end
+
+
+# ── GIF ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_EXTENSION, _IMAGE, _TRAILER = b"!,;"
+_COMMENT, _APPLICATION = 0xFE, 0xFF
+_TINY = 64
+"""Encoders write pixels in sub-blocks of 254 or 255 bytes, and the rest in a last, shorter one. 20 MB are
+80,000 of them, so an image's sub-block is a part only if it is shorter than this and not the last."""
+
+
+def _gif_parts(data: bytes) -> Iterator[int]:
+    """An extension or an image is a part, and so is each sub-block of it that another one follows.
+
+    Any other byte before the first image is a part too: Pillow steps over it. After an image it is the end.
+    """
+    with suppress(IndexError):  # the file is cut off
+        at, seen_image = 13 + _palette_bytes(data[10]), False
+        while data[at] != _TRAILER:
+            yield 1
+            if data[at] == _IMAGE:
+                seen_image = True
+                at = yield from _sub_blocks(data, at + 11 + _palette_bytes(data[at + 9]), counted_below=_TINY)
+            elif data[at] == _EXTENSION:
+                at = yield from _sub_blocks(data, _after_head(data, at + 1), counted_below=256)
+            elif seen_image:
+                return
+            else:
+                at += 1
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _after_head(data: bytes, at: int) -> int:
+    """Where Pillow begins to look for an extension's last sub-block. It reads one before, or two."""
+    label, at = data[at], at + 1
+    if label == _COMMENT:
+        return at
+    head = 1 + data[at]
+    if label == _APPLICATION and data.startswith(b"NETSCAPE2.0", at + 1, at + head):
+        head += 1 + data[at + head]
+    return at + head
+
+
+def _sub_blocks(data: bytes, at: int, *, counted_below: int) -> Generator[int, None, int]:
+    """Yields 1 for each sub-block of fewer bytes that is not the last. Returns where the last one ends."""
+    while size := data[at]:
+        at += 1 + size
+        if size < counted_below and data[at]:
+            yield 1
+    return at + 1
+
+
+# ── WebP ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _webp_parts(data: bytes) -> Iterator[int]:
+    """A frame (ANMF) is a part, and so is each chunk in it, which follow its head of 16 bytes."""
+    at, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while at + 8 <= end:
+        name, length = struct.unpack_from("<4sI", data, at)
+        yield 1 + (length // _EXIF_BYTES if name == b"EXIF" else 0)
+        at += 8 + (16 if name == b"ANMF" else length + length % 2)
