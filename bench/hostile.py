@@ -18,7 +18,7 @@ from app.contract.pictures import MAX_PICTURE_BYTES, picture
 from app.contract.pixels import normalise
 from bench.run import forget_peak, resident_mb
 from tests.api.bodies import encoded
-from tests.hostile_files import HOSTILE, MEGABYTE, scans, segment
+from tests.hostile_files import HOSTILE, MEGABYTE, disposed_gif, scans, segment
 
 WANTED = "wanted: about a second of CPU, two at most; no more memory than the pixels take\n"
 PATIENCE_SECONDS = 60
@@ -32,6 +32,7 @@ def beyond_the_limit() -> Iterator[tuple[str, Make]]:
         most = (MAX_PICTURE_BYTES - MEGABYTE) * fewest // len(make(fewest))
         number = _MOST_SCANS if "scans" in name else most
         yield name, partial(make, number)
+    yield "GIF of a frame of 4 gigapixels", partial(disposed_gif, 65_535, 65_535)
 
 
 def within_the_limit() -> Iterator[tuple[str, Make]]:
@@ -39,6 +40,7 @@ def within_the_limit() -> Iterator[tuple[str, Make]]:
         yield name, partial(make, fewest * 95 // 100)
     yield "JPEG of scans and a comment", partial(scans, 19, comment=segment(0xFE, b"a"))
     yield "JPEG of scans in CMYK", partial(scans, 19, colours=4)
+    yield "GIF of a frame of 50 megapixels", partial(disposed_gif, 8_000, 6_250)
     for progressive in (False, True):
         name = "JPEG photograph of 50 megapixels" + (", progressive" if progressive else "")
         yield name, partial(photograph, progressive)

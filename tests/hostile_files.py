@@ -247,3 +247,9 @@ OF_WEBP = {
 }
 
 HOSTILE = {**OF_PNG, **OF_JPEG, **OF_GIF, **OF_WEBP}
+
+
+def disposed_gif(width: int, height: int) -> bytes:
+    """A GIF of 8x8 pixels with a larger frame, to be cleared: Pillow fills it when it opens the file."""
+    frame = b"," + struct.pack("<4HB", 0, 0, width, height, 0)
+    return b"GIF89a" + struct.pack("<HH", 8, 8) + bytes(3) + b"!\xf9\4\x08" + bytes(4) + frame + b"\2\0;"

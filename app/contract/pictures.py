@@ -5,6 +5,7 @@ taken on trust from a name, a header or a vendor.
 """
 
 import re
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -19,7 +20,10 @@ MAX_PICTURE_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 """A header that promises more pixels than this is refused before anything is decoded."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn between its limit and twice that; ours is a refusal
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+"""Pillow has to know the limit too: it fills a GIF's frame, of up to 4 GB, when it opens the file. By itself
+it would only warn up to twice the limit."""
 
 _FORMATS = {
     "PNG": "image/png",
@@ -72,13 +76,15 @@ Source = Picture | GcsUri
 def recognise(data: bytes) -> Picture:
     """Look at the header: format by magic number, size in pixels; nothing is decoded.
 
-    Raises NotAPicture, also for a file of too many parts, which is not opened.
+    Raises NotAPicture, also for a file of too many parts, which is not opened; and PictureTooLarge.
     """
     if has_too_many_parts(data):
         raise NotAPicture(f"more than {MAX_PARTS} parts")
     try:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as opened:
             found = Picture(data, _FORMATS[opened.format or ""], opened.size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise PictureTooLarge("too many pixels") from exc
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, KeyError) as exc:
         raise NotAPicture("no PNG, JPEG, WebP or GIF header") from exc
     if not all(found.size):

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from app.emulator.server import Emulator
 from tests.api.bodies import FIELDS, SIZE, as_form, as_json, body, encoded, opened, path, picture, replaced
 from tests.api.conftest import Client
-from tests.hostile_files import HOSTILE
+from tests.hostile_files import HOSTILE, disposed_gif
 
 NO_PICTURE = "must be a PNG, JPEG, WebP or GIF image"
 TOO_LARGE = "must not be larger than 20 MB or 50 megapixels"
@@ -78,6 +78,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "WebP of a huge header": (_webp_bomb(), TOO_LARGE),
     "GIF of a huge header": (_gif((65_535, 65_535)), TOO_LARGE),
+    "GIF of a huge frame to be cleared": (disposed_gif(65_535, 65_535), TOO_LARGE),
+    "GIF of a frame of 50.1 megapixels to be cleared": (disposed_gif(7_080, 7_080), TOO_LARGE),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', NO_PICTURE),
     "HTML": (b"<!doctype html><script>alert(1)</script>", NO_PICTURE),
     "PDF": (b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n%%EOF", NO_PICTURE),

@@ -14,11 +14,11 @@ from PIL import Image, PngImagePlugin
 from app.contract import parts
 from app.contract.errors import UpstreamFailed
 from app.contract.parts import has_too_many_parts
-from app.contract.pictures import NotAPicture, picture, recognise
+from app.contract.pictures import NotAPicture, PictureTooLarge, picture, recognise
 from app.contract.pixels import normalise
 from app.providers.received import picture_of_bytes
 from tests import hostile_files
-from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, segment
+from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
 
 
 @pytest.fixture
@@ -52,6 +52,15 @@ def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) -> Non
 def test_a_tenth_of_them_is_fine(name: str) -> None:
     make, fewest = HOSTILE[name]
     assert not has_too_many_parts(make(fewest // 10))
+
+
+@pytest.mark.parametrize("sides", [(65_535, 65_535), (7_072, 7_072)])
+def test_pillow_does_not_fill_a_frame_beyond_the_limit(sides: tuple[int, int]) -> None:
+    with (
+        mock.patch("PIL.Image.core.fill", side_effect=AssertionError("filled")),
+        pytest.raises(PictureTooLarge),
+    ):
+        recognise(disposed_gif(*sides))
 
 
 # ── ordinary pictures ────────────────────────────────────────────────────────────────────────────────────
@@ -236,6 +245,9 @@ def soups(draw: st.DrawFn) -> bytes:
     return head + b"".join(one * times for one, times in groups)
 
 
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
 @settings(deadline=None, max_examples=400)
 @given(soups())
 def test_pillow_does_not_read_more_parts_than_were_counted(data: bytes) -> None:
@@ -244,6 +256,6 @@ def test_pillow_does_not_read_more_parts_than_were_counted(data: bytes) -> None:
         if has_too_many_parts(data):
             return
     file = Watched(data)
-    with suppress(OSError, SyntaxError, ValueError), Image.open(file) as image:
+    with suppress(OSError, SyntaxError, ValueError, *BOMBS), Image.open(file) as image:
         image.load()
     assert file.reads < 5 * 400
