@@ -2,6 +2,8 @@
 
 import base64
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 
@@ -19,6 +21,7 @@ from app.contract.pictures import (
     picture,
     read_source,
 )
+from tests.hostile_files import PNG, chunk
 
 
 def encoded(format: str, size: tuple[int, int] = (5, 3)) -> bytes:
@@ -60,6 +63,18 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     with pytest.raises(PictureTooLarge):
         picture(bomb + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+
+
+def test_pillow_does_not_write_about_broken_metadata() -> None:
+    """It would warn about each of 500 fields that claim to be longer than the file."""
+    fields = b"".join(struct.pack("<HHII", tag, 5, 2**31, 0) for tag in range(500))
+    data = PNG[:33] + chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<H", 500) + fields) + PNG[33:]
+    program = (
+        "import sys; from app.contract.pixels import normalise; from app.contract.pictures import picture\n"
+        "normalise(picture(sys.stdin.buffer.read()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    assert done.stderr == b""
 
 
 @given(st.binary(max_size=200), st.sampled_from(["standard", "url-safe", "unpadded", "data uri", "lines"]))
