@@ -95,7 +95,7 @@ _SCANNED_ARITHMETIC_PIXELS = 5_000
 all scans together (20 scans of 50), or 100 scans of a small picture. Encoders write 10, for CMYK 18.
 
 The slowest scan refines coefficients that are all zero. For 50 megapixels it has 68 bytes and takes 28 ms,
-and twice that if metadata are cut out. So the slowest accepted file takes 1.8 s. Arithmetic coding, which
+and twice that if metadata are cut out. So the slowest accepted file takes 2 s. Arithmetic coding, which
 hardly any program writes or reads, took up to ten times as long with data found by a random search.
 """
 
