@@ -266,6 +266,8 @@ LIVE = {
     "gcs_bucket": "a-bucket",
     "anthropic_api_key": "sk-ant-none",
 }
+NO_CREDENTIALS = {"vertex_endpoint": "127.0.0.1:1", "storage_emulator_host": "http://127.0.0.1:1"}
+"""With these addresses Google is not called, and its credentials are not looked for."""
 
 
 @pytest.mark.parametrize("word", ["500", "nonsense", "storage-down"])
@@ -293,7 +295,9 @@ def test_the_documentation_shows_the_header_on_the_emulator_only() -> None:
         }
         for settings in (
             Settings(),
-            Settings.model_validate(LIVE | {"jwt_secret": "a secret of thirty-two characters"}),
+            Settings.model_validate(
+                LIVE | NO_CREDENTIALS | {"jwt_secret": "a secret of thirty-two characters"}
+            ),
         )
     ]
     assert shown == [{f"post {route}" for route in ROUTES}, set()]

@@ -105,7 +105,7 @@ CHUNKED = (
 def test_what_is_neither_head_nor_body_is_bounded_too(gateway_url: str, first: bytes, piece: bytes) -> None:
     head = CHUNKED % token().encode()
     with connected(gateway_url) as connection:
-        assert told(connection, iter([head, first, *repeat(piece, 70)])) == b""
+        assert told(connection, iter([head, first, *repeat(piece, 140)])) == b""
 
 
 @pytest.mark.parametrize(
