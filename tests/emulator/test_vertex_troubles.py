@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -275,6 +276,8 @@ def test_dropped_grpc_call_is_paid_and_never_answered(emulator: Emulator) -> Non
         ask_grpc(emulator, IMAGEN, asking(IMAGEN, "a pear #trouble:drop"))
     [call] = emulator.calls.list()
     assert (call.status, call.paid, call.finished, call.cancelled) == (None, 1, True, False)
+    with suppress(ServiceUnavailable):  # gRPC shares connections, and may hand out the broken one once more
+        ask_grpc(emulator, IMAGEN, asking(IMAGEN, "a pear"))
     assert ask_grpc(emulator, IMAGEN, asking(IMAGEN, "a pear")).status == 200
 
 
