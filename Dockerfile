@@ -10,7 +10,7 @@ WORKDIR /srv
 COPY alembic.ini ./
 COPY alembic alembic
 COPY app app
-# The relative paths of .env.example lead to the volume.
+# The relative paths of .env.example (data/…) then lead to the volume /data.
 RUN ln -s /data data
 
 ENV PATH=/venv/bin:$PATH \

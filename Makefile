@@ -8,10 +8,10 @@ ARGS ?=
 .NOTPARALLEL:
 .PHONY: help run test check fix bench lock clean port chromium curl
 
-# Runs a command; what it prints is shown only if it fails.
+# Runs a command and shows its output only if it fails.
 quietly = out=$$({ $(1); } 2>&1) || { printf '%s\n' "$$out" >&2; exit 1; }
 
-help:  ## list what make can do
+help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1:/p' Makefile | while IFS=: read -r name what; do \
 		printf '  make %-6s  %s\n' "$$name" "$$what"; \
 	done
@@ -30,18 +30,18 @@ check: .venv/.dev  ## check formatting, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-fix: .venv/.dev  ## format, and mend what lint can mend
+fix: .venv/.dev  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.dev  ## measure CPU, latency and memory of the gateway beside a bare script
+bench: .venv/.dev  ## compare CPU, latency and memory of the gateway with a bare script
 	$(BIN)/python -m bench.run $(ARGS)
 
-lock: .venv/.dev  ## write the locks anew from pyproject.toml; to raise versions: make lock ARGS=--upgrade
+lock: .venv/.dev  ## write the lock files from pyproject.toml; for newer versions: make lock ARGS=--upgrade
 	$(LOCK) pyproject.toml -o requirements.lock $(ARGS)
 	$(LOCK) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock $(ARGS)
 
-clean:  ## remove what make made; ./data stays
+clean:  ## remove .venv and caches; ./data is kept
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find app bench tests tools -name __pycache__ -prune -exec rm -rf {} +
 
@@ -54,12 +54,12 @@ have_python = command -v $(PYTHON) >/dev/null || \
 	"Python 3.11 or newer is needed, and $(PYTHON) is %d.%d; name another: make run PYTHON=python3.11" \
 	% sys.version_info[:2])'
 
-# Told before anything is installed.
+# Checked before anything is installed.
 port:
 	@$(have_python)
 	@$(PYTHON) tools/port.py '$(PORT)' >/dev/null
 
-# Each stamp is newer than the lock it was installed from.
+# Stamp files: a lock that is newer than its stamp is installed again.
 .venv/.runtime: requirements.lock $(BIN)/python $(BIN)/pip
 	@echo "Installing packages into .venv: a minute or two, once."
 	@$(call quietly,$(BIN)/python -m pip install --quiet --require-hashes -r $<)
@@ -70,12 +70,12 @@ port:
 	@$(call quietly,$(BIN)/python -m pip install --quiet --require-hashes -r $<)
 	@touch $@ .venv/.runtime
 
-# pip comes last: without it the venv was left half-made, and is made anew.
+# venv installs pip last: a .venv without pip is incomplete and is made again.
 $(BIN)/python $(BIN)/pip &:
 	@$(have_python)
 	@$(call quietly,$(PYTHON) -m venv --clear .venv)
 
-# Without them some tests are skipped; where we may install them, we do.
+# Without these programs some tests are skipped. Installs them if we are root and there is apt-get.
 chromium curl:
 	@command -v $@ >/dev/null || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

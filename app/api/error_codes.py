@@ -1,4 +1,4 @@
-"""The closed list of X-Error-Code, which every error carries; `docs/errors.md` shows the same table."""
+"""All values of the header X-Error-Code. `docs/errors.md` shows the same table."""
 
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ Code = Literal[
 
 
 class ErrorCode(NamedTuple):
-    """With which statuses a code comes, what it means, and what the caller should do."""
+    """The statuses of a code, its meaning, and what the caller should do. Both texts are for the caller."""
 
     statuses: tuple[int, ...]
     meaning: str
@@ -33,34 +33,48 @@ class ErrorCode(NamedTuple):
 
 
 ERROR_CODES: dict[Code, ErrorCode] = {
-    "validation": ErrorCode((400,), "The request breaks a rule.", "Correct it as `message` says."),
-    "blocked": ErrorCode((400,), "The vendor's safety filter refused.", "Change the prompt or the picture."),
+    "validation": ErrorCode((400,), "The request breaks a rule.", "Correct what `message` names."),
+    "blocked": ErrorCode(
+        (400,),
+        "The vendor's safety filter refused the prompt or the pictures.",
+        "Change the prompt or the picture.",
+    ),
     "unauthorized": ErrorCode((401,), "There is no valid token.", "Log in again."),
     "budget_exhausted": ErrorCode((402, 429), "Your budget is spent.", "Wait until it resets, or raise it."),
-    "forbidden": ErrorCode((403,), "Your key is not for this.", "Use a key that is."),
-    "not_found": ErrorCode((404,), "There is no such address.", "Check path and method."),
+    "forbidden": ErrorCode((403,), "Your key does not allow this.", "Use a key that does."),
+    "not_found": ErrorCode((404,), "No such path or method.", "Check the path and the method."),
     "key_in_flight": ErrorCode(
         (409,), "The same request is still running.", "Repeat it after `Retry-After`."
     ),
-    "payload_too_large": ErrorCode((413,), "The body or a picture is too large.", "Send a smaller one."),
-    "unsupported_media": ErrorCode((415,), "This encoding is not read.", "Send plain UTF-8."),
+    "payload_too_large": ErrorCode(
+        (413, 431),
+        "413: the body or a picture is too large. 431: the request's headers are.",
+        "Send less.",
+    ),
+    "unsupported_media": ErrorCode(
+        (415,), "The body's encoding is not supported.", "Send uncompressed UTF-8."
+    ),
     "key_reused": ErrorCode((422,), "The Idempotency-Key belongs to another request.", "Use a new key."),
     "too_many_requests": ErrorCode((429,), "You send too many requests.", "Repeat it after `Retry-After`."),
     "vendor_quota": ErrorCode((429,), "The vendor's quota is used up.", "Repeat it after `Retry-After`."),
     "vendor_failed": ErrorCode(
-        (500,), "The vendor failed.", "Try again later: the first try may have been charged."
+        (500,), "The vendor failed.", "Try again later. The failed call may be charged."
     ),
     "internal": ErrorCode((500,), "The gateway failed.", "Tell the operator the `X-Request-Id`."),
-    "vendor_unavailable": ErrorCode((503,), "The vendor is down for now.", "Repeat it after a while."),
-    "busy": ErrorCode((503,), "The gateway has too much to do.", "Repeat it after `Retry-After`."),
+    "vendor_unavailable": ErrorCode(
+        (503,), "The vendor is unavailable for now.", "Repeat it after `Retry-After`."
+    ),
+    "busy": ErrorCode(
+        (503,), "The gateway is overloaded, or its database is down.", "Repeat it after `Retry-After`."
+    ),
     "storage_down": ErrorCode(
         (503,),
         "Pictures cannot be stored now.",
-        "With `pending`: do not repeat it, its URLs will work soon. Without: repeat it after `Retry-After`.",
+        "With `pending`: do not repeat it, its URLs will work later. Without: repeat it after `Retry-After`.",
     ),
     "timeout": ErrorCode(
         (408, 504),
-        "408: the request did not arrive in time. 504: the picture was not ready; it may be charged.",
+        "408: the request did not arrive in time. 504: the picture was not ready in time; it may be charged.",
         "408: repeat it. 504: ask for less, for example fewer pictures.",
     ),
 }

@@ -1,10 +1,10 @@
-"""Draws the pictures of this folder: `.venv/bin/python docs/samples/draw.py`. They are ours, free for any use.
+"""Draws the pictures of this folder: `.venv/bin/python docs/samples/draw.py`. They are free for any use.
 
-person.png     768 x 1024   somebody to dress, or to put into another picture
+person.png     768 x 1024   a person to dress, or to put into another picture
 jacket.png     768 x 768    a garment
 teapot.png     768 x 768    a product
-room.jpg       1024 x 768   a scene; sides that /gen takes for img2img
-room-mask.png  1024 x 768   its mask: white is the empty wall over the sofa, which may be repainted
+room.jpg       1024 x 768   a scene, of a size that /gen accepts for img2img
+room-mask.png  1024 x 768   its mask: white on the empty wall over the sofa
 """
 
 import random
@@ -22,20 +22,20 @@ Colour = str | tuple[int, int, int]
 
 
 class Canvas:
-    """A picture in the coordinates of the finished file."""
+    """A picture. Coordinates are those of the finished file."""
 
     def __init__(self, width: int, height: int, top: Colour, bottom: Colour) -> None:
         self.size = width * SCALE, height * SCALE
         self.image = gradient(self.size, top, bottom)
 
     def shape(self, fill: Colour, *, shade: float = 0.0) -> "Shape":
-        """Something to draw on; `shade` darkens it towards its right side, 0 to 1."""
+        """Returns a shape to draw on. `shade` (0 to 1) darkens its right side."""
         return Shape(self, fill, shade)
 
     def blurred(
         self, box: tuple[float, float, float, float], colour: Colour, opacity: int, radius: float
     ) -> None:
-        """A soft ellipse: a shadow, or light."""
+        """Draw a soft ellipse: a shadow, or light."""
         mask = Image.new("L", self.size)
         ImageDraw.Draw(mask).ellipse([side * SCALE for side in box], fill=opacity)
         mask = mask.filter(ImageFilter.GaussianBlur(radius * SCALE))
@@ -112,7 +112,7 @@ def gradient(size: tuple[int, int], top: Colour, bottom: Colour) -> Image.Image:
 
 
 def grain(image: Image.Image, strength: int) -> Image.Image:
-    """The picture with a photograph's noise, the same in every run."""
+    """Returns the picture with noise like a photograph's. The noise is the same in every run."""
     dice = random.Random(8)  # noqa: S311 - decoration
     pixels = bytes(128 + dice.randint(-strength, strength) for _ in range(image.width * image.height))
     noise = Image.frombytes("L", image.size, pixels).convert("RGB")
@@ -297,7 +297,7 @@ def room() -> Image.Image:
 
 
 def room_mask() -> Image.Image:
-    """White where the wall over the sofa is empty: enough for a painting."""
+    """Returns a mask that is white on the empty wall over the sofa."""
     mask = Image.new("L", (1024, 768))
     ImageDraw.Draw(mask).rectangle((430, 110, 770, 350), fill=255)
     return mask
