@@ -67,7 +67,7 @@ async def _list(users: Users, _options: argparse.Namespace) -> None:
 
 async def _disable(users: Users, options: argparse.Namespace) -> None:
     _known(options, await users.set_disabled(fold(options.username), True))
-    print(f"Disabled {options.username}: tokens stop working within a minute.")
+    print(f"Disabled {options.username}: tokens stop working within 30 seconds.")
 
 
 async def _enable(users: Users, options: argparse.Namespace) -> None:
@@ -77,12 +77,12 @@ async def _enable(users: Users, options: argparse.Namespace) -> None:
 
 async def _passwd(users: Users, options: argparse.Namespace) -> None:
     _known(options, await users.set_password_hash(fold(options.username), await _password_hash(options)))
-    print(f"Changed the password of {options.username}: older tokens stop working within a minute.")
+    print(f"Changed the password of {options.username}: older tokens stop working within 30 seconds.")
 
 
 async def _delete(users: Users, options: argparse.Namespace) -> None:
     _known(options, await users.delete(fold(options.username)))
-    print(f"Deleted {options.username}: tokens stop working within a minute.")
+    print(f"Deleted {options.username}: tokens stop working within 30 seconds.")
 
 
 def _known(options: argparse.Namespace, found: bool) -> None:
@@ -121,10 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     named: dict[str, tuple[str, Command]] = {
         "add": ("add a user", _add),
-        "passwd": ("change a password, and refuse the tokens from before", _passwd),
+        "passwd": ("change a password, which ends the user's older tokens", _passwd),
         "disable": ("refuse a user's logins and tokens", _disable),
         "enable": ("let a disabled user in again", _enable),
-        "delete": ("remove a user for good, and refuse their tokens", _delete),
+        "delete": ("delete a user, which ends the user's tokens", _delete),
     }
     for verb, (summary, command) in named.items():
         one = verbs.add_parser(verb, help=summary)

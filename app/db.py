@@ -18,7 +18,8 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A person who may log in. `username` is folded (`services/users.py`), so that Ann and ann are one.
+    """A person who may log in. `username` is folded (`services/users.py`), so that Ann and ann are the same
+    user.
 
     `password_version` counts the changes of the password. Tokens carry it.
     """

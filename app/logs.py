@@ -1,4 +1,4 @@
-"""Structured logs on stdout, for our own events and all others: JSON, or text for a terminal."""
+"""Structured logs on stdout, also for other libraries' events: JSON, or text for a terminal."""
 
 import logging
 import sys
@@ -13,16 +13,16 @@ _COLOURS = {"debug": 2, "info": 32, "warning": 33, "error": 31, "critical": 31}
 _DIM = 2
 _MAX_CAUSES = 3
 _MAX_CHARACTERS = 300
-"""Of one value on a terminal."""
+"""The longest value that a text line shows."""
 _APP = Path(__file__).parent
 
 _MAX_PLACES = 12
 
 
 def causes(exc: BaseException | None) -> str:
-    """The classes of an exception and of its causes: `UpstreamUnavailable < ServiceUnavailable`.
+    """Returns the classes of an exception and of its causes: `UpstreamUnavailable < ServiceUnavailable`.
 
-    No messages: they may hold a vendor's text, project ids, prompts.
+    Messages are left out: they may hold a vendor's text, project ids, prompts.
     """
     names = []
     while exc is not None:
@@ -32,7 +32,7 @@ def causes(exc: BaseException | None) -> str:
 
 
 def places(exc: BaseException | None) -> list[str]:
-    """Where an exception was raised, the innermost function last: `app/services/gen.py:94 make`."""
+    """Returns the places of the traceback, innermost last: `app/services/gen.py:94 make`."""
     frames = traceback.extract_tb(exc.__traceback__ if exc else None)
     return [_where(frame) for frame in frames[-_MAX_PLACES:]]
 
@@ -70,12 +70,12 @@ def configure(level: str, format: str = "auto") -> None:
 
 
 def _of_the_gateway(record: logging.LogRecord) -> bool:
-    """False for the start and stop of a second uvicorn, which is the emulator's and runs in a thread."""
+    """Returns False for info lines of the emulator's uvicorn, which runs in a thread."""
     return record.levelno > logging.INFO or record.thread == threading.main_thread().ident
 
 
 class _Text:
-    """Renders an event as `time level event key=value`. Exceptions follow, each in a short line."""
+    """Renders an event as `time level event key=value`. Each exception follows in a short line."""
 
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
@@ -98,7 +98,7 @@ class _Text:
 
 
 def _shown(value: object) -> str:
-    """The value in one word, or quoted: nothing in it can end the line or steer a terminal."""
+    """Returns the value as one word, or quoted. It cannot end the line or control the terminal."""
     text = str(value)
     if len(text) > _MAX_CHARACTERS:
         text = text[:_MAX_CHARACTERS] + "…"
@@ -109,13 +109,14 @@ _frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def _stacks(exc_info: ExcInfo) -> list[dict[str, object]]:
-    """The exception and its causes with all their frames. No messages and no local variables."""
+    """Returns the exception and its causes with all their frames, without messages and local variables."""
     kept = ("exc_type", "frames", "is_cause")
     return [{name: stack[name] for name in kept} for stack in _frames(exc_info)]
 
 
 def _places(exc_info: ExcInfo) -> list[str]:
-    """The exception and its causes, and where each was raised. No messages: they may quote anyone."""
+    """Returns the exception and its causes, and where each was raised. Messages are left out: they may quote
+    prompts."""
     causes: list[BaseException] = []
     cause: BaseException | None = exc_info[1]
     while cause is not None and cause not in causes:
@@ -125,7 +126,7 @@ def _places(exc_info: ExcInfo) -> list[str]:
 
 
 def _place(error: BaseException) -> str:
-    """Its type, and the innermost line of this program that it passed; of any program if it passed none."""
+    """Returns its type and its innermost line in this program, or in any library if there is none."""
     name = type(error).__qualname__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:

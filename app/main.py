@@ -48,13 +48,13 @@ _UPLOADS = 16
 _BEDROCK_CALLS = 64
 """Requests of /gen that are worked on at once: each holds a thread, and up to 5 MB."""
 _REWRITES = 64
-"""Prompts that Claude works on at once."""
+"""Prompts that Claude rewrites at the same time."""
 _REWRITE_SHARE = 1 / 6
 """Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
 _BODIES, _BODIES_OF_ONE_USER = 8, 4
-"""Request bodies under way may hold so many times MAX_INFLIGHT_BYTES, and those of one user."""
+"""How many times MAX_INFLIGHT_BYTES all request bodies under way may hold, and those of one user."""
 
 request_head.install()
 
@@ -105,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.cloud == "emulator":
         rehearsal.describe(app)
     app.add_middleware(RequestLog)
-    if settings.allowed_origins:  # around the log, whose answer to a crash browsers may read too
+    if settings.allowed_origins:  # outside RequestLog, so that browsers may read its 500 too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -236,7 +236,8 @@ def _build_auth(settings: Settings, stack: AsyncExitStack) -> Auth:
 
 
 def _google_credentials(settings: Settings) -> "Credentials | None":
-    """None when nothing is called at Google itself. Raises SystemExit with a sentence when there are none."""
+    """Returns None if Google itself is not called. Raises SystemExit with one sentence if credentials are
+    missing."""
     if settings.cloud == "emulator" or (settings.vertex_endpoint and settings.storage_emulator_host):
         return None
     from app.providers.vertex.credentials import NoCredentials, find  # only a live gateway needs it
@@ -328,19 +329,19 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _warn_if_open() -> None:
-    """Warn when other machines can reach the emulator. uvicorn begins to listen a moment after the start."""
+    """Warn if other machines can reach the emulator. uvicorn begins to listen a moment after the start."""
     for attempt in range(8):
         await asyncio.sleep(0.1 * 2**attempt)
         if addresses := process.open_to_others():
             log.warning(
-                "CLOUD=emulator can be reached from other machines: listen on 127.0.0.1, or keep others out",
+                "CLOUD=emulator can be reached from other machines: listen on 127.0.0.1, or protect the port",
                 addresses=addresses,
             )
             return
 
 
 def _greet(settings: Settings, tokens: Tokens, demo: Demo) -> None:
-    """Say where things are, with a login, a token and a command that work as they stand."""
+    """Print the address of the docs, and a login, a token and a curl line that work without changes."""
     base = f"http://localhost:{settings.port}"
     lines = ["", "Image Gateway on its emulator: no cloud account, no costs.", "", f"Docs      {base}/docs"]
     if demo.user is None:
@@ -349,7 +350,7 @@ def _greet(settings: Settings, tokens: Tokens, demo: Demo) -> None:
         token = tokens.mint(demo.user.id, demo.user.username, demo.user.password_version)
         lines += [
             f"Username  {demo.user.username}",
-            f"Password  {demo.password or 'the one that you gave it'}",
+            f"Password  {demo.password or '(the one that you set)'}",
             f"Token     {token}",
             f"          (for {settings.jwt_expires_seconds // 60} minutes; a login gives a new one)",
             "",

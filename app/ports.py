@@ -16,7 +16,7 @@ Request = TypeVar("Request", contravariant=True)
 class Generation:
     """What a provider made: at least one picture, and a Block for each sample that was filtered.
 
-    `mask_applied` is set when a model that knows no masks made an edit.
+    `mask_applied` is set if a model without mask support made an edit.
     """
 
     pictures: tuple[Picture, ...]
@@ -28,7 +28,7 @@ answer_by: ContextVar[float] = ContextVar("answer_by")
 """When (in the event loop's time) providers are to have answered, so that what is ready can be stored."""
 
 rehearsed: ContextVar[str | None] = ContextVar("rehearsed", default=None)
-"""The trouble that a request rehearses ("429=7"): each of its calls carries it. Never set in live."""
+"""The failure that a request rehearses ("429=7"). Each of its calls carries it. Never set in live."""
 
 
 class Provider(Protocol[Request]):
@@ -47,7 +47,7 @@ class Storage(Protocol):
     """Where pictures go."""
 
     def url(self, name: str, /, *, bucket: str) -> str:
-        """The public URL of an object, whether or not it is there yet."""
+        """Returns the public URL of an object. The object need not exist yet."""
 
     async def save(
         self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
@@ -68,7 +68,7 @@ class Spool(Protocol):
         """Keep the picture until the store is back; it will be saved there under the same name."""
 
     async def ready(self) -> None:
-        """Return when a picture could be kept; raise OSError when not."""
+        """Return if a picture can be kept now. Raises OSError if not."""
 
 
 class Part(Protocol):

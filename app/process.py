@@ -1,6 +1,6 @@
-"""The process, set for pictures: turns of the interpreter, garbage collection, the C library's memory.
+"""Settings of the process for pictures: thread switching, garbage collection, the C library's memory.
 
-And where it listens.
+And the addresses on which it listens.
 """
 
 import ctypes
@@ -46,7 +46,7 @@ def freeze() -> None:
 
 
 def open_to_others() -> list[str]:
-    """The TCP addresses, other than loopback, on which this process accepts connections."""
+    """Returns the TCP addresses, other than loopback, on which this process accepts connections."""
     found = []
     for number in os.listdir("/dev/fd"):
         try:
@@ -61,7 +61,7 @@ def open_to_others() -> list[str]:
                 if not _is_loopback(host):
                     found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         finally:
-            one.detach()  # it is somebody else's: not to be closed
+            one.detach()  # the socket has another owner and must stay open
     return found
 
 

@@ -1,4 +1,4 @@
-"""Every knob, read once from the environment. `.env.example` lists the same names."""
+"""All settings, read once from the environment. `.env.example` lists the same names."""
 
 import re
 from collections import Counter
@@ -27,11 +27,11 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?
 
 
 def _with_our_driver(url: str) -> str:
-    """A plain `postgresql://` or `sqlite://` URL means the async driver that we ship."""
+    """Returns the URL with the async driver that we ship, for a plain `postgresql://` or `sqlite://` URL."""
     scheme, _, rest = url.partition("://")
     driver = _DRIVERS.get(scheme, scheme)
     if driver not in _DRIVERS.values():
-        raise ValueError("wants sqlite:///file or postgresql://user:password@host/database")
+        raise ValueError("must be sqlite:///file or postgresql://user:password@host/database")
     return f"{driver}://{rest}"
 
 
@@ -47,18 +47,18 @@ class _FromEnvironment(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _empty_means_unset(cls, given: dict[str, object]) -> dict[str, object]:
-        """Compose files pass unset variables as empty ones. An empty rate limit is a limit that is off."""
+        """Compose files pass unset variables as empty ones. An empty rate limit turns the limit off."""
         return {name: value for name, value in given.items() if value != "" or name.endswith("rate_limit")}
 
 
 class DatabaseSettings(_FromEnvironment):
-    """What the operator's commands on users need: they run where the gateway itself is not configured."""
+    """The settings of the `users` commands, which also run where the gateway itself is not configured."""
 
     database_url: DatabaseUrl = _SQLITE
 
 
 class Settings(_FromEnvironment):
-    """What the gateway needs."""
+    """The settings of the gateway."""
 
     cloud: Literal["emulator", "live"] = "emulator"
     port: int = 3001
@@ -169,8 +169,8 @@ class Settings(_FromEnvironment):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, origins: str) -> str:
-        """`*` may stand alone. It is safe: tokens travel in a header that a page must set, never in cookies,
-        so a page gets no more than any other client without a token."""
+        """A single `*` is allowed. It is safe: tokens are read from a header that a page must set, never from
+        cookies, so a page can do no more than any other client without a token."""
         for origin in _split(origins):
             if origins.strip() != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -182,7 +182,7 @@ class Settings(_FromEnvironment):
     @field_validator("forwarded_allow_ips")
     @classmethod
     def _name_proxies(cls, proxies: str) -> str:
-        """uvicorn would take `*`, and with it any address that a caller claims to have."""
+        """Refuses `*`, which uvicorn accepts: any caller could then claim any address."""
         for proxy in _split(proxies):
             try:
                 named = ip_network(proxy).prefixlen > 0
@@ -190,8 +190,9 @@ class Settings(_FromEnvironment):
                 named = False
             if not named:
                 raise ValueError(
-                    f"{proxy} names no proxy. Write addresses and networks, like 10.0.0.7,10.1.0.0/24: "
-                    "whoever is believed chooses the address that logins are counted for"
+                    f"{proxy} is not the address of a proxy. Write addresses and networks, like "
+                    "10.0.0.7,10.1.0.0/24. Name your proxies only: a trusted address can claim any other "
+                    "address, and so avoid the login limits"
                 )
         return proxies
 
@@ -223,7 +224,7 @@ def _split(names: str) -> list[str]:
 
 
 def _weaknesses(secret: str) -> list[str]:
-    """What a secret lacks. Empty for any that a generator made."""
+    """Returns what the secret lacks; an empty list for a secret that a generator made."""
     secret = secret.strip()
     if len(secret) < 32:
         return ["a JWT_SECRET of 32 characters or more"]
@@ -232,7 +233,7 @@ def _weaknesses(secret: str) -> list[str]:
     period = next(n for n in range(1, len(secret) + 1) if secret[n:] == secret[:-n])
     steps = Counter(ord(b) - ord(a) for a, b in pairwise(secret))  # of abc…, each is 1; of aaa…, 0
     if period <= 16 or max(steps.values()) > len(secret) / 2 or len(set(secret)) < 8:
-        return ["a JWT_SECRET that is hard to guess, no repeated piece and no run: openssl rand -hex 32"]
+        return ["a JWT_SECRET that is hard to guess: openssl rand -hex 32"]
     return []
 
 
@@ -265,22 +266,23 @@ def _read(kind: type[AnySettings]) -> AnySettings:
 
 
 def _misspelt(kind: type[_FromEnvironment]) -> list[str]:
-    """A line for each variable of `.env` that is not a setting, but one or two typing errors away from one.
+    """Returns a line for each variable of `.env` that is one or two typing errors away from a setting.
 
-    Others' variables may stand in the same file, and similar ones in the process's environment: they are
-    left alone.
+    Variables of other programs in the same file are ignored, and so is the process's environment.
     """
     lines = []
     for unknown in DotEnvSettingsSource(kind).env_vars.keys() - Settings.model_fields.keys():
         alike = [name for name in kind.model_fields if abs(len(name) - len(unknown)) <= 2]
         nearest = min(alike, key=lambda name: _typing_errors(unknown, name), default="")
         if _typing_errors(unknown, nearest) <= (2 if len(nearest) > 5 else 1):
-            lines.append(f"{unknown.upper()}: .env has it, but there is no such setting: {nearest.upper()}?")
+            question = f"Did you mean {nearest.upper()}?"
+            lines.append(f"{unknown.upper()}: .env has it, but there is no such setting. {question}")
     return sorted(lines)
 
 
 def _typing_errors(a: str, b: str) -> int:
-    """How many letters to add, drop, change, or swap with their neighbour turn `a` into `b`."""
+    """Returns how many letters must be added, dropped, changed or swapped with a neighbour to turn `a` into
+    `b`."""
     away = {(i, -1): i + 1 for i in range(-1, len(a))} | {(-1, j): j + 1 for j in range(len(b))}
     for i, x in enumerate(a):
         for j, y in enumerate(b):

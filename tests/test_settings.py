@@ -62,7 +62,7 @@ def test_live_refuses_and_names_the_variable(change: dict[str, str | None], name
 
 
 def test_live_takes_the_example_s_names_when_they_are_set() -> None:
-    """Only the secret may not be the example's: what everybody knows signs for everybody."""
+    """Only the example secret is refused: with it everybody could sign tokens."""
     settings = Settings.model_validate(
         LIVE | {"gcs_bucket": "image-gateway", "google_cloud_project": "emulated-project"}
     )
@@ -97,7 +97,7 @@ def test_live_refuses_a_weak_secret_without_telling_it(secret: str, said: str) -
         Settings.model_validate(LIVE | {"jwt_secret": secret})
     assert secret.strip() not in str(refused.value)
     provider = {"jwks_url": "https://id.example.com/keys", "jwt_issuer": "i", "jwt_audience": "a"}
-    if secret != EXAMPLE_SECRET:  # with a provider it signs nothing in live
+    if secret != EXAMPLE_SECRET:  # with a provider, live ignores the example secret
         with pytest.raises(ValidationError, match=said):
             Settings.model_validate({**LIVE, **provider, "jwt_secret": secret})
     assert Settings(jwt_secret=secret).signing_secret == secret
@@ -173,7 +173,7 @@ def test_a_misspelt_variable_in_env_is_named_with_the_right_one(dotenv: Path, wr
         read_settings()
     first, misspelt, bad_value = str(refused.value).splitlines()
     assert first == "The configuration is wrong:"
-    assert misspelt == f"  {wrong.upper()}: .env has it, but there is no such setting: {right}?"
+    assert misspelt == f"  {wrong.upper()}: .env has it, but there is no such setting. Did you mean {right}?"
     assert bad_value.startswith("  PORT: ")
 
 
@@ -263,7 +263,10 @@ def test_a_proxy_is_named_by_its_address(proxy: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(forwarded_allow_ips=f"10.0.0.7,{proxy}")
     (error,) = refused.value.errors()
-    assert (error["loc"], error["msg"].count(f"{proxy} names no proxy.")) == (("forwarded_allow_ips",), 1)
+    assert (error["loc"], error["msg"].count(f"{proxy} is not the address of a proxy.")) == (
+        ("forwarded_allow_ips",),
+        1,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""`port.py [PORT]` prints the port for `make run`, or says in one line why it cannot be had.
+"""`port.py [PORT]` prints the port for `make run`, or fails with one line if that port cannot be used.
 
-The argument is what make knows (its command line or the environment); then PORT in `.env` counts, then 3001.
-Runs before anything is installed, so it reads `.env` without a library, but as the gateway does.
+The argument comes from make's command line or the environment. Without it PORT in `.env` counts, then 3001.
+Runs before anything is installed, so it reads `.env` without a library, in the same way as the gateway.
 """
 
 import re
@@ -17,7 +17,7 @@ _PORT = re.compile(
 
 
 def port_in(file: Path) -> str:
-    """The last PORT of a `.env` file; empty if there is none."""
+    """Returns the last PORT of a `.env` file, or "" if there is none."""
     try:
         lines = file.read_text("utf-8", "replace").splitlines()
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def port_in(file: Path) -> str:
 
 
 def bind(port: int) -> None:
-    """Raises OSError if nobody could listen there."""
+    """Raises OSError if the port cannot be listened on."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))

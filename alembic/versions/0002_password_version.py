@@ -1,4 +1,4 @@
-"""How often a password was changed: tokens carry it."""
+"""users.password_version counts the changes of a password. Tokens carry it."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -58,10 +58,10 @@ def json_response(
 class _Pieces(Response):
     """An answer with pictures in it, sent piece by piece.
 
-    A caller who reads slowly does not keep its pictures in memory: after a second without progress the rest
-    of the answer is moved to a file without a name. The answer is given up when nothing is read for
-    ANSWER_IDLE_SECONDS. That is long, for the kernel asks for more only when a third of its buffer, a
-    megabyte, is read.
+    If the caller reads slowly, the pictures do not stay in memory: after a second without progress the rest
+    of the answer is moved to an unnamed temporary file. The answer is given up after ANSWER_IDLE_SECONDS
+    without progress. That time is long because the kernel asks for more only after a third of its buffer (a
+    megabyte) was read.
     """
 
     def __init__(self, pieces: Iterator[bytes], length: int, status: int, headers: Mapping[str, str]) -> None:
@@ -85,10 +85,10 @@ class _Pieces(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
-            log.info("answer not taken")  # without its end uvicorn closes the connection
+            log.info("answer given up: not read in time")  # it has no end, so uvicorn closes the connection
         finally:
             mover.cancel()
-            self._pieces = iter(())  # whoever still refers to this answer does not hold its pictures
+            self._pieces = iter(())  # references to this answer must not keep its pictures in memory
             if self._file:
                 self._file.close()
 
@@ -107,13 +107,14 @@ class _Pieces(Response):
             try:
                 self._file = await asyncio.to_thread(_moved, self._pieces, self._left, folder)
             except OSError as exc:
-                log.warning("an unread answer stays in memory", cause=causes(exc))
+                log.warning("slow reader: the answer stays in memory", cause=causes(exc))
             else:
-                log.info("an unread answer waits on disk")
+                log.info("slow reader: the answer was moved to disk")
 
 
 def _moved(pieces: Iterator[bytes], length: int, folder: Path) -> BinaryIO:
-    """All pieces in a file that vanishes when it is closed. Raises OSError before it takes the first one."""
+    """Returns a temporary file with all pieces; closing it deletes it. If the disk is full, raises OSError
+    before it reads the first piece."""
     folder.mkdir(parents=True, exist_ok=True)
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by the answer
     try:

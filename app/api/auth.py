@@ -60,5 +60,5 @@ async def login(request: Request, response: Response) -> TokenAnswer:
 
 @router.get("/profile", summary="See whose token you use", responses=failures(401, 500, 503))
 async def profile(caller: CurrentCaller) -> Profile:
-    """Returns the account of the token, and until when the token is valid."""
+    """Returns the account of the token, and the time at which the token expires."""
     return Profile(id=caller.id, username=caller.username, exp=caller.expires)

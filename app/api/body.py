@@ -27,7 +27,7 @@ T = TypeVar("T")
 Raw = Any
 Spelling = Literal["json", "urlencoded", "multipart"]
 Take = Callable[[int], Awaitable[None]]
-"""Returns when so many more bytes of the body may be kept in memory."""
+"""Takes a number of bytes. Returns when that much more of the body may be kept in memory."""
 
 _MAX_JSON_COMMAS = 100_000
 """More values than any request has; a million of them would hold the interpreter for seconds."""
@@ -38,7 +38,7 @@ _OFF_LOOP_BYTES = 1024 * 1024
 
 
 async def _at_once(_size: int) -> None:
-    """Small bodies wait for no room."""
+    """For small bodies: does not wait."""
 
 
 async def read_body(request: Request, take: Take = _at_once, *, contract: type[C]) -> C:

@@ -12,7 +12,7 @@ from app.services.auth import Auth, Caller
 
 
 class Box(SecurityBase):
-    """One way to get a token into the API documentation's Authorize dialog. It reads nothing."""
+    """One entry of the Authorize dialog in the API documentation. It does not read the request."""
 
     def __init__(self, name: str, model: Scheme) -> None:
         self.scheme_name = name
@@ -31,16 +31,14 @@ LOGIN = Box(
 )
 TOKEN = Box(
     "token",
-    HTTPBearer(
-        description="Or paste a token that you have: from /api/v1/auth/login or an identity provider."
-    ),
+    HTTPBearer(description="Or paste a token, from /api/v1/auth/login or from an identity provider."),
 )
 
 
 async def caller(
     request: Request, _login: Annotated[None, Depends(LOGIN)], _token: Annotated[None, Depends(TOKEN)]
 ) -> Caller:
-    """Take the header's first two words, as Nest does. Raises Unauthorized."""
+    """Returns the caller of the Authorization header's first two words, as Nest does. Raises Unauthorized."""
     words = request.headers.get("authorization", "").split(maxsplit=2)
     if len(words) < 2 or words[0].lower() != "bearer":
         raise Unauthorized

@@ -24,11 +24,12 @@ _DESCRIPTION = f"""\
 Makes and edits pictures with Google Vertex AI and Amazon Bedrock, without cloud credentials in your app.
 
 1. Press **Authorize**: log in, or paste a token.
-2. Open a route and press **Try it out**, then **Execute**. Every example works as it stands; forms want your
-   files.
+2. Open a route and press **Try it out**, then **Execute**. Every example works without changes; in forms,
+   choose your files first.
 
-A picture costs money, unless the gateway runs on its emulator. Every answer has a header `X-Request-Id`,
-which finds the request in the gateway's log. Every error has a header `X-Error-Code`.
+A picture costs money, unless the gateway runs on its emulator. Every answer has a header `X-Request-Id`:
+give it to the operator, who finds the request in the gateway's log by it. Every error has a header
+`X-Error-Code`.
 
 <details><summary>The list of error codes</summary>
 
@@ -41,22 +42,22 @@ _TAGS = [
     {"name": "auth", "description": "Log in, and see whose token you use"},
     {"name": "image", "description": "Vertex AI: make, enlarge and edit pictures"},
     {"name": "gen", "description": "Amazon Bedrock: one picture from words or from another picture"},
-    {"name": "models", "description": "Which models there are, and which follows a retired one"},
+    {"name": "models", "description": "The models, and the successors of retired ones"},
     {"name": "health", "description": "For load balancers and operators"},
 ]
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and say what the API is for.
+    """Serve the page, and describe the API in its document.
 
-    Make the app with `docs_url=None, redoc_url=None`, so that FastAPI's own pages stay away.
+    Make the app with `docs_url=None, redoc_url=None`, which turns off FastAPI's own pages.
     """
     app.description = _DESCRIPTION
     app.openapi_tags = _TAGS
     made = app.openapi
 
     def with_headers() -> dict[str, Any]:
-        """The document, and the headers that its responses refer to: FastAPI has no place for them."""
+        """Returns FastAPI's document with `components.headers` added, which FastAPI cannot make."""
         document = made()
         document["components"]["headers"] = HEADERS
         if login := getattr(app.state, "open_login", None):
@@ -73,7 +74,7 @@ def install(app: FastAPI) -> None:
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def root(request: Request) -> RedirectResponse:
-        """Lead people here. A client that does not say that it takes a page gets Nest's 404, as recorded."""
+        """Redirect browsers to /docs. A client that does not accept HTML gets Nest's 404, as recorded."""
         accepted = request.headers.get("accept", "")
         if "text/html" not in accepted and "*/*" not in accepted:
             raise HTTPException(404)

@@ -48,7 +48,7 @@ class ClientGone(Exception):
 
 
 class Crashed(errors.UpstreamFailed):
-    """A failure that nobody foresaw. For the caller it looks like any other 500."""
+    """An unexpected exception. The caller gets the same body as for any other 500."""
 
 
 def status(error: errors.GatewayError) -> int:
@@ -111,7 +111,9 @@ def gen(error: errors.GatewayError) -> Body:
         case errors.UpstreamFailed():
             text = "Internal Server Error"
         case errors.StorageDown(pending=pending) if pending:
-            details = "The picture is made and will be at the URL under 'pending' when the storage is back"
+            details = (
+                "The picture is made; its URL under 'pending' will work when the storage is available again"
+            )
             return {
                 "status": "error",
                 "error": HTTPStatus(code).phrase,
@@ -138,7 +140,7 @@ _GEN_DETAILS = {
 
 
 def respond(request: Request, error: errors.GatewayError) -> Response:
-    """Log the failure and answer it."""
+    """Log the failure. Returns the error response."""
     number, code = _status(error)
     _log(error, number, code)
     body = gen(error) if request.url.path in GEN_PATHS else nest(error)
@@ -151,7 +153,7 @@ def respond(request: Request, error: errors.GatewayError) -> Response:
 
 
 def _log(error: errors.GatewayError, number: int, code: Code) -> None:
-    """Say why, without values: rules that were broken, the vendor's code, the classes of the causes."""
+    """Log the reason, without values: the broken rules, the vendor's code, the classes of the causes."""
     fields: dict[str, object] = {"status": number, "code": code}
     if isinstance(error, errors.InvalidRequest):
         fields["rules"] = [rule[:_MAX_RULE] for rule in (error.sentences or (error.message,))[:_MAX_RULES]]
@@ -165,11 +167,11 @@ def _log(error: errors.GatewayError, number: int, code: Code) -> None:
 
 
 _MAX_RULES, _MAX_RULE = 5, 200
-"""Of one request, in the log: how many broken rules, and how many characters of each."""
+"""How many broken rules of a request are logged, and how many characters of each."""
 
 
 def _vendor_code(error: BaseException | None) -> str | None:
-    """The code of the failure that the vendor told, here or among the causes."""
+    """Returns the vendor's error code, of this error or of one of its causes."""
     while error is not None:
         if isinstance(error, errors.GatewayError) and error.vendor_code:
             return error.vendor_code
@@ -178,7 +180,7 @@ def _vendor_code(error: BaseException | None) -> str | None:
 
 
 def crashed(request: Request, exc: Exception) -> Response:
-    """The answer to a failure that nobody foresaw: the document's 500."""
+    """Returns the document's 500 for an unexpected exception."""
     error = Crashed()
     error.__cause__ = exc
     return respond(request, error)

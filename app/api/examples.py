@@ -133,6 +133,6 @@ GEN_FORM: dict[str, Any] = {
     "similarity_strength": 0.7,
     "auto_resize": True,
 }
-"""A form of /gen: with `auto_resize` any picture will do."""
+"""A form of /gen. With `auto_resize` it accepts a picture of any size."""
 
-LOGIN = {"username": "demo", "password": "the password printed at the first start"}
+LOGIN = {"username": "demo", "password": "the password printed at the start"}

@@ -44,7 +44,8 @@ async def receive_form(
 
 
 def _texts_beside(form: "_Form") -> Iterator[tuple[str, str]]:
-    """The texts of a form without those that a file replaces: any of its name, and empty ones of its list."""
+    """Yields the texts of a form, except those that a file replaces: a text of the same name, and an empty
+    text in the same list."""
     files = {name for name, _ in form.files}
     for name, text in form.texts:
         if name not in files and (text or _LAST_INDEX.sub("", name) not in files):
@@ -131,7 +132,7 @@ class _Form:
         if most is not None and sum(name == self._name for name, _ in self.files) >= most:
             names = ", ".join(name.replace("[]", "[0]") for name in self.uploads)
             raise InvalidRequest(
-                f"Unexpected field - {self._name[:100]}", hint=f"Files are taken in: {names}"
+                f"Unexpected field - {self._name[:100]}", hint=f"Files are accepted in: {names}"
             )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

@@ -94,7 +94,8 @@ def _described() -> dict[str, Any]:
 
 
 def _form(img2img: dict[str, Any]) -> dict[str, Any]:
-    """The fields of img2img as a form has them: a file, no nulls, and examples to start with."""
+    """Returns the form's schema: the fields of img2img with a file for `init_image`, without nulls, with
+    examples."""
     fields = img2img["properties"] | {
         "init_image": {
             "type": "string",

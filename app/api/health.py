@@ -21,17 +21,18 @@ _HOLDS_SECONDS = 2.0
 
 @router.get("/health", summary="Is the process up?")
 async def health() -> dict[str, str]:
-    """Always 200 while the process is up. Needs no token."""
+    """Returns 200 while the process runs. Needs no token."""
     return {"status": "ok"}
 
 
 @router.get(
     "/health/ready",
-    summary="Is everything there that the gateway needs?",
+    summary="Does everything work that the gateway needs?",
     responses={503: {"description": "Something the gateway needs does not answer"}},
 )
 async def ready(request: Request) -> Response:
-    """200 when everything that the gateway needs answers; each part says `ok` or `failed`. Needs no token."""
+    """Returns 200 if everything that the gateway needs works, else 503. Each part is `ok` or `failed`. Needs
+    no token."""
     state = request.app.state
     asked_at, told = getattr(state, "readiness", (-_HOLDS_SECONDS, {}))
     if time.monotonic() - asked_at >= _HOLDS_SECONDS:

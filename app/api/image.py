@@ -94,10 +94,10 @@ async def image_upscale(request: Request, who: CurrentCaller) -> Response:
     "/image-edit", summary="Change a part of a picture", **_described(ImageEdit, "imagen-3.0-capability-001")
 )
 async def image_edit(request: Request, who: CurrentCaller) -> Response:
-    """Repaints what a mask marks: inserts things, removes them, swaps the background, extends the picture.
+    """Repaints the masked area: inserts things, removes them, swaps the background, or extends the picture.
 
     Send two reference images: the picture (`REFERENCE_TYPE_RAW`) and its mask (`REFERENCE_TYPE_MASK`).
-    Outside the mask the picture stays as it is.
+    Outside the mask the picture stays as it is, unless the answer says `maskApplied: "instruction"`.
     """
     return await _answer(request, who, ImageEdit)
 
@@ -108,7 +108,7 @@ async def image_edit(request: Request, who: CurrentCaller) -> Response:
     **_described(ImageCustomize, "imagen-3.0-capability-001"),
 )
 async def image_customize(request: Request, who: CurrentCaller) -> Response:
-    """Makes pictures of a person, an animal or a product that you show, in a style or a pose that you show.
+    """Makes pictures of a person, an animal or a product, in a style or a pose, from reference images.
 
     Each reference image has a number, its `referenceId`; the prompt cites it as `[1]`.
     """
@@ -129,5 +129,5 @@ async def virtual_try_on(request: Request, who: CurrentCaller) -> Response:
     **_described(ProductRecontext, "imagen-product-recontext-preview-06-30"),
 )
 async def product_recontext(request: Request, who: CurrentCaller) -> Response:
-    """Shows the product in the scene that the prompt describes. Up to three views of it may be sent."""
+    """Shows the product in the scene that the prompt describes. Send one to three views of it."""
     return await _answer(request, who, ProductRecontext)

@@ -11,6 +11,6 @@ router = APIRouter(prefix="/api/v1", tags=["models"])
 
 @router.get("/models", summary="List the models", responses=failures(401, 500, 503))
 async def models(request: Request, who: CurrentCaller) -> tuple[Model, ...]:
-    """Returns every model: what it can do, its status and dates, and which model follows it."""
+    """Returns every model: what it can do, its status, its dates and its successor."""
     catalogue: Catalogue = request.app.state.catalogue
     return catalogue.model

@@ -49,9 +49,9 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
         "Too many requests: yours here, or ours at the vendor. `Retry-After` says when to come back",
         {"yours": errors.RateLimited(60), "ours": errors.RateLimited(60, by_vendor=True)},
     ),
-    500: ("The gateway or the vendor broke", {"internal": errors.UpstreamFailed()}),
+    500: ("The gateway or the vendor failed", {"internal": errors.UpstreamFailed()}),
     503: (
-        "Busy, or the vendor or the storage is down for now",
+        "The gateway is overloaded, or the vendor or the storage is down for now",
         {"unavailable": errors.UpstreamUnavailable(), "storage": errors.StorageDown((_PENDING,))},
     ),
     504: ("Not ready within the deadline", {"timeout": errors.UpstreamTimeout()}),
@@ -60,23 +60,23 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
 
 HEADERS: Json = {
     "X-Request-Id": {
-        "description": "The request's id in the gateway's log. A request may bring its own.",
+        "description": "The request's id in the gateway's log. The request may set it in the same header.",
         "schema": {"type": "string"},
     },
     "X-Model-Requested": {
-        "description": "The model that was asked for, if another one made the pictures.",
+        "description": "The model of the request, if another one made the pictures.",
         "schema": {"type": "string"},
     },
     "X-Error-Hint": {
-        "description": "What would be right, where the message does not say it.",
+        "description": "How to correct the request, if the message does not say it.",
         "schema": {"type": "string"},
     },
     "X-Error-Code": {
-        "description": "What went wrong, for programs.",
+        "description": "The kind of the error, for programs.",
         "schema": {"type": "string", "enum": list(ERROR_CODES)},
     },
     "Retry-After": {
-        "description": "How many seconds to wait before the request is repeated.",
+        "description": "How many seconds to wait before you repeat the request.",
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Limit": {
@@ -88,7 +88,7 @@ HEADERS: Json = {
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Reset": {
-        "description": "In how many seconds the next period begins.",
+        "description": "How many seconds until more requests are allowed.",
         "schema": {"type": "integer"},
     },
 }
@@ -98,12 +98,12 @@ _RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
 
 
 def headers(*names: str) -> Json:
-    """The `headers` of a response: references to HEADERS."""
+    """Returns the `headers` of a response: references to HEADERS."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 MADE_HEADERS = headers("X-Request-Id", "X-Model-Requested", *_RATE_LIMIT)
-"""What comes with a picture."""
+"""The headers of an answer with pictures."""
 
 
 def _error_headers(status: int) -> Json:
@@ -213,16 +213,17 @@ def _nullable(node: Json) -> Json:
 
 
 def _or_null(field: Json) -> Json:
-    """What is said about the field stands outside, where documentation looks for it."""
+    """Returns the schema of the field or null. Description and default stay outside `anyOf`, where
+    documentation tools look for them."""
     outside = {name: value for name, value in field.items() if name in ("description", "default")}
     inside = {name: value for name, value in field.items() if name not in outside}
     return {"anyOf": [inside, {"type": "null"}], **outside}
 
 
 def form_schema(contract: type[Contract], example: Json) -> Json:
-    """The same fields as a form has them: bracket names, and files where JSON has base64.
+    """Returns the schema of the same fields in a form: bracket names, and files where JSON has base64.
 
-    The values of the JSON `example` become examples of the fields: Swagger UI fills the form with them.
+    The values of the JSON `example` become the fields' examples, with which Swagger UI fills the form.
     """
     described = schema(contract, "validation")
     fields: Json = {}
@@ -249,7 +250,7 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Names and values of a form with these fields: `{"a": {"b": [1]}}` has one, `a[b][0]`."""
+    """Yields the form names and values of a JSON value: `{"a": {"b": [1]}}` yields `a[b][0]` and 1."""
     if isinstance(value, list):
         value = dict(enumerate(value))
     if isinstance(value, dict):
@@ -270,8 +271,8 @@ def _pictures(fields: Json, upload: str) -> Json:
 def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> None:
     """`{"a": {"b": …}}` becomes `a[b]`; of a list the first two places show; pictures come as files.
 
-    Names go into `required` (None below a field that may be left out). What JSON wants only when a neighbour
-    has a value (`then`) is offered always, and what it wants unless a neighbour has one (`else`) is required.
+    Names of required fields are added to `required`, which is None below an optional field. A field that JSON
+    requires under a condition (`then`) is optional in the form; one under `else` is required.
     """
     if "anyOf" in field:
         value = next(part for part in field["anyOf"] if part.get("type") != "null")

@@ -1,7 +1,7 @@
-"""Believes X-Forwarded-For from proxies that the operator names, and from nobody else.
+"""Accepts X-Forwarded-For only from the proxies in FORWARDED_ALLOW_IPS.
 
-uvicorn believes every process of its own machine unless FORWARDED_ALLOW_IPS or --forwarded-allow-ips says
-otherwise. It reads both before it imports the application, so what it does with them is changed instead.
+By default uvicorn accepts it from 127.0.0.1 and ::1 too. It reads FORWARDED_ALLOW_IPS and
+--forwarded-allow-ips before it imports the application, so this module replaces its middleware class instead.
 """
 
 from typing import TYPE_CHECKING
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 _UNNAMED = "127.0.0.1,::1"
-"""What uvicorn's Config says when nobody was named."""
+"""The value in uvicorn's Config when no proxy was named."""
 
 
 def install(app: FastAPI, named: str) -> None:
-    """`named`: FORWARDED_ALLOW_IPS, addresses and networks; "" is nobody. Also changes uvicorn's default."""
+    """`named` is FORWARDED_ALLOW_IPS: addresses and networks, "" for none. Also changes uvicorn's default."""
     vars(uvicorn.config)["ProxyHeadersMiddleware"] = _named_only
     if named:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=named)
 
 
 def _named_only(app: "ASGI3Application", trusted_hosts: list[str] | str) -> ProxyHeadersMiddleware:
-    """uvicorn's middleware, with another default: nobody."""
+    """Returns uvicorn's middleware. By default it trusts no proxy."""
     return ProxyHeadersMiddleware(app, [] if trusted_hosts == _UNNAMED else trusted_hosts)

@@ -1,4 +1,4 @@
-"""Failures on request, on the emulator: by the header X-Trouble or by `#trouble:…` in a prompt.
+"""Rehearsed failures, on the emulator only: the header X-Trouble, or `#trouble:…` in any text of the request.
 
 `docs/rehearsing.md` lists the words.
 """
@@ -25,16 +25,17 @@ _PARAMETER = {
     "name": "X-Trouble",
     "in": "header",
     "required": False,
-    "description": "Rehearses a failure, on the emulator only: " + ", ".join(WORDS) + ". "
+    "description": "Makes the request fail, on the emulator only: " + ", ".join(WORDS) + ". "
     "429, 503, slow and storage-down take seconds, for example `429=7`.",
     "schema": {"type": "string", "pattern": f"^{_TROUBLE.pattern}$"},
 }
 
 
 def rehearse(request: Request, body: object) -> None:
-    """Remember which trouble this request rehearses, so that its calls carry it. Does nothing in live.
+    """Set `rehearsed` to the failure that this request asks for, so that its calls carry it.
 
-    The header comes before the texts of the body. Raises InvalidRequest for an unknown word.
+    The header takes precedence over the texts of the body. Raises InvalidRequest for an unknown word. Does
+    nothing in live.
     """
     if request.app.state.settings.cloud != "emulator":
         return
@@ -51,7 +52,7 @@ _KNOWN = f"one of {', '.join(WORDS)}, with or without a number: 429=7"
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Everything that a person may have written into the request."""
+    """Yields every text of the request."""
     match value:
         case str():
             yield value
@@ -64,7 +65,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def describe(app: FastAPI) -> None:
-    """Show the header on every paid route of the API documentation."""
+    """Add the header to every paid route of the API documentation."""
     document = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Bounds a request's head, which uvicorn does not: 64 KiB (beyond: 431), within 10 seconds (slower: closed).
+"""Limits a request's head (request line and headers), which uvicorn does not do.
 
-uvicorn chooses its protocol class before it imports the application, so the class itself is changed.
+A head over 64 KiB gets 431. If a head takes longer than 10 seconds, the connection is closed. uvicorn chooses
+its protocol class before it imports the application, so this module changes the class itself.
 """
 
 from asyncio import Transport
@@ -23,7 +24,7 @@ _TOO_LARGE = (
 
 
 class _Head:
-    """What a connection has sent of the next head, and the time that is left for it."""
+    """The size of the head that a connection is sending, and the timer for it."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -31,7 +32,7 @@ class _Head:
         self.bytes = 0
 
     def begin(self) -> None:
-        """Start the clock, unless it runs."""
+        """Start the timer, unless it runs already."""
         if self._timer is None:
             self._timer = self._protocol.loop.call_later(SECONDS, self._late)
 
@@ -43,7 +44,7 @@ class _Head:
             self._timer = None
 
     def refuse(self) -> None:
-        """Answer 431 and close. In the middle of another answer: close only."""
+        """Send 431 and close the connection. In the middle of another answer only close it."""
         if self._idle():
             self._protocol.transport.write(_TOO_LARGE)
         self._protocol.transport.close()
@@ -79,8 +80,10 @@ def install() -> None:
         lost(self, exc)
 
     def data_received(self: Any, data: bytes) -> None:
-        """Feed the parser no more at once than may be head. Trailers and the frames of chunks count as head:
-        all that is not passed on as body."""
+        """Pass the parser at most as many bytes as a head may still have.
+
+        Everything that is not body counts as head: also trailers and the framing of chunks.
+        """
         head: _Head = self.gateway_head
         rest = memoryview(data)
         while rest and not self.transport.is_closing():
@@ -105,7 +108,7 @@ def install() -> None:
         message_complete(self)
 
     def on_response_complete(self: Any) -> None:
-        if self.cycle.more_body:  # answered early: the rest of its body may not drip for ever
+        if self.cycle.more_body:  # answered early: the rest of the body must arrive in time too
             self.gateway_head.begin()
         response_complete(self)
 

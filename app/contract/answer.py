@@ -59,17 +59,17 @@ class Prediction(Answer):
 
 
 MaskApplied = Literal["exact", "instruction"]
-"""How a model that knows no masks was held to one.
+"""How the mask was applied for a model that does not support masks.
 
-exact: its picture was composed with the original, so that no pixel outside the mask has changed.
-instruction: it was told in words.
+exact: the gateway composed the model's picture with the original; no pixel outside the mask has changed.
+instruction: the model was told the area in words; other pixels may have changed.
 """
 
 
 class StoredImages(Answer):
-    """`requested_model` is there when another model than the named one made the pictures.
+    """`requested_model` is set if another model than the named one made the pictures.
 
-    `pending`: pictures that were made and wait for the storage; their URLs will work.
+    `pending`: pictures that are made and not stored yet. Their URLs will work later.
     """
 
     success: Literal[True] = True

@@ -19,7 +19,7 @@ class LoginRequest(Contract):
 
 
 class TokenAnswer(Described):
-    """As RFC 6749 §5.1 has it."""
+    """The answer of RFC 6749 §5.1."""
 
     access_token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - no password
@@ -27,7 +27,7 @@ class TokenAnswer(Described):
 
 
 class Profile(Described):
-    """Whose token this is."""
+    """The account of a token."""
 
     id: str
     username: str | None

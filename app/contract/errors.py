@@ -12,7 +12,7 @@ GatewayError
 ├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
 │   └── ModelGone         ---   the vendor no longer has this model; services go on along the chain
 ├── UpstreamUnavailable   503   the vendor is down for now
-│   ├── Busy              503   the gateway is: a queue is full, or the database does not answer
+│   ├── Busy              503   the gateway is overloaded: a queue is full, or the database does not answer
 │   └── StorageDown       503   pictures cannot be stored for now
 └── UpstreamTimeout       504
 
@@ -27,9 +27,10 @@ from app.contract.safety import Block
 
 
 class GatewayError(Exception):
-    """A failure the caller is told about. `message` is public.
+    """A failure that is reported to the caller. `message` is public.
 
-    `vendor_code` is the vendor's name for its failure. For the log; its text may hold project ids.
+    `vendor_code` is the vendor's error code, for the log. The vendor's text is not kept: it may hold project
+    ids.
     """
 
     vendor_code: str | None = None
@@ -42,7 +43,7 @@ class GatewayError(Exception):
 class InvalidRequest(GatewayError):
     """The request breaks a rule. `sentences` is set when each broken rule has one (a list in the body).
 
-    `hint` says what would be right where the sentence, which clients know by heart, does not.
+    `hint` says what would be right, for sentences that are fixed by older clients and do not say it.
     """
 
     def __init__(self, message: str | Sequence[str], *, hint: str | None = None) -> None:
@@ -117,7 +118,7 @@ class Busy(UpstreamUnavailable):
 
 
 class StorageDown(UpstreamUnavailable):
-    """Nothing could be stored for now. `pending`: pictures that are paid for, and will be at their URLs."""
+    """Pictures cannot be stored for now. `pending`: paid pictures whose URLs will work later."""
 
     def __init__(self, pending: tuple[StoredImage, ...] = (), *, retry_after: int | None = None) -> None:
         super().__init__(retry_after=retry_after)

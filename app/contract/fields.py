@@ -100,7 +100,7 @@ class OnlyWhen:
 
 @dataclass(frozen=True, slots=True)
 class Unless:
-    """Marks a required field that is not looked at when `condition` holds of the raw fields beside it."""
+    """Marks a required field that is ignored if `condition` is true for the raw fields of the same object."""
 
     condition: Callable[[Mapping[str, Raw]], bool]
 
@@ -131,7 +131,7 @@ class AtMost:
 # ── types ────────────────────────────────────────────────────────────────────────────────────────────────
 
 MAX_TEXT_CHARACTERS = 32_000
-"""Of a prompt, and of any other text. No model reads as much."""
+"""The limit for a prompt and for any other text. No model reads that much."""
 
 Text = Annotated[str, Strict(), MaxLen(MAX_TEXT_CHARACTERS)]
 NonEmptyText = Annotated[str, Strict(), MinLen(1), MaxLen(MAX_TEXT_CHARACTERS)]

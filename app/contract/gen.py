@@ -184,7 +184,8 @@ GEN_REQUEST: TypeAdapter[GenRequest] = TypeAdapter(Annotated[GenRequest, Field(d
 
 
 def refusal(request: GenRequest, model: Model) -> InvalidGen | None:
-    """Why this model cannot take the request; None when it can. A long prompt is no reason: it is cut."""
+    """Returns why this model cannot serve the request, or None if it can. A long prompt is not refused but
+    cut."""
     if request.mode not in model.operations:
         return InvalidGen("Invalid mode", f"The model {model.id} does not do {request.mode}")
     limit = model.prompt_characters

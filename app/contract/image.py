@@ -210,7 +210,8 @@ class MaskImageConfig(Contract):
 
 
 AUTOMATIC_MASKS = ("MASK_MODE_BACKGROUND", "MASK_MODE_FOREGROUND", "MASK_MODE_SEMANTIC")
-"""Modes in which the model makes the mask itself: a picture sent with them is ignored, as by Google."""
+"""Modes in which the model makes the mask itself. A mask picture sent with them is ignored, as Google
+does."""
 
 
 def _has_automatic_mask(reference: Mapping[str, Raw]) -> bool:
@@ -277,7 +278,7 @@ class ImageEdit(Referencing):
 
     @property
     def automatic_mask(self) -> MaskImageConfig | None:
-        """The mask that the model is to make itself; None when the mask is a picture."""
+        """The settings of a mask that the model makes itself; None if the mask is a picture."""
         config = self.mask.mask_image_config
         return config if config and config.mask_mode in AUTOMATIC_MASKS else None
 
@@ -342,7 +343,7 @@ class ImageCustomize(Referencing):
         given = {reference.reference_id for reference in self.reference_images}
         for cited in re.findall(r"\[(\d{1,9})\]", self.prompt):
             if int(cited) not in given:
-                raise broken(f"prompt cites [{cited}], which is no referenceId of referenceImages")
+                raise broken(f"prompt cites [{cited}], but no reference image has referenceId {cited}")
         return self
 
 

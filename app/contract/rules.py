@@ -210,7 +210,7 @@ class _Rule:
         return self if used == self.name else replace(self, name=used)
 
     def spelt_twice(self, fields: Mapping[str, Raw]) -> bool:
-        """Whether two spellings have a value, and not the same."""
+        """Whether two spellings of the field have different values."""
         values = [fields[name] for name in self.spellings if fields.get(name) is not None]
         return any(value != values[0] for value in values)
 

@@ -76,7 +76,8 @@ def guess_mask(size: Size, part: Literal["foreground", "background"]) -> Image.I
 
 
 def guess_classes(size: Size, classes: Sequence[int]) -> Image.Image:
-    """The mask the service would compute for semantic classes: here every class has a place of its own."""
+    """Returns a stand-in for the mask that the service computes for semantic classes: a fixed area per
+    class."""
     width, height = size
     mask = Image.new("L", size, 0)
     for each in classes:
@@ -116,7 +117,7 @@ def encode(image: Image.Image, mime_type: str = "image/png", quality: int = 75) 
 
 
 def noise(prompt: str, seed: int) -> bytes:
-    """64 bytes that depend on both."""
+    """Returns 64 bytes that depend on prompt and seed."""
     return hashlib.blake2b(f"{seed} {prompt}".encode(errors="backslashreplace"), digest_size=64).digest()
 
 
@@ -137,7 +138,8 @@ def _mark(picture: Image.Image, prompt: str) -> Image.Image:
 
 
 def write(picture: Image.Image, lines: Sequence[str], corner: Size, letters: int) -> Image.Image:
-    """Write on the picture. `corner` is the text's lower left one, `letters` their height in pixels."""
+    """Write lines on the picture. `corner` is the lower left corner of the text, `letters` their height in
+    pixels."""
     left, bottom = corner
     outline = max(1, letters // 12)
     draw = ImageDraw.Draw(picture)
@@ -149,7 +151,7 @@ def write(picture: Image.Image, lines: Sequence[str], corner: Size, letters: int
 
 
 def text_width(text: str, letters: int) -> float:
-    """Pixels that a line takes when it is written."""
+    """Returns the width of a line in pixels."""
     return _font(letters).getlength(text)
 
 

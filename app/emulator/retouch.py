@@ -1,7 +1,7 @@
-"""Masked edits: what is done to the area of a mask, in four ways that can be told apart at a glance.
+"""Masked edits: four tasks whose results look clearly different.
 
-All functions are pure; pictures are Pillow images in mode RGB, masks in mode L. Made for pictures of a few
-megapixels: a removal takes about 0.2 s per megapixel.
+All functions are pure; pictures are Pillow images in mode RGB, masks in mode L. A removal takes about 0.2 s
+per megapixel.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ _GRAIN = 3
 def edit(task: Task, source: Image.Image, mask: Image.Image, prompt: str, *, seed: int = 0) -> Image.Image:
     """The source with the task done wherever the mask is not black. No pixel outside the mask changes.
 
-    A removal fills the area with the colours around it; an insertion puts a painted object there; a
-    background is replaced by a painted landscape; outpainting continues the colours of the picture and adds
-    shapes. The task and the prompt are written inside the area if there is room.
+    A removal fills the area with the colours around it. An insertion puts a painted object there. A
+    background swap paints a landscape. Outpainting continues the colours of the picture and adds shapes. The
+    task and the prompt are written inside the area if there is room.
     """
     source, area = source.convert("RGB"), solid(mask)
     match task:
@@ -42,8 +42,8 @@ def edit(task: Task, source: Image.Image, mask: Image.Image, prompt: str, *, see
 def _fill(source: Image.Image, area: Image.Image) -> Image.Image:
     """The source with the area filled from its rim.
 
-    The known pixels are averaged at half the size, and again, until no hole is left; on the way back each
-    hole takes the colours of the coarser picture, smoothed.
+    The known pixels are averaged at half the size, again and again, until no hole is left. Then each hole
+    takes the smoothed colours of the next smaller picture.
     """
     known = ImageChops.invert(area)
     if known.getbbox() is None:
@@ -60,7 +60,8 @@ def _fill(source: Image.Image, area: Image.Image) -> Image.Image:
 
 
 def _halve(picture: Image.Image, known: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """Half the size. Only known pixels count; a pixel is known if one of those under it is."""
+    """Returns both at half the size. Only known pixels count. A new pixel is known if one of its old pixels
+    is."""
     size = (picture.width + 1) // 2, (picture.height + 1) // 2
     weighted = picture.copy()
     weighted.putalpha(known)
@@ -69,7 +70,7 @@ def _halve(picture: Image.Image, known: Image.Image) -> tuple[Image.Image, Image
 
 
 def _put_object(scene: Image.Image, area: Image.Image, prompt: str, seed: int) -> Image.Image:
-    """A painted thing with an outline and a shadow, as large as the area allows."""
+    """Paints an object with an outline and a shadow, as large as the area allows."""
     left, top, right, bottom = area.getbbox() or (0, 0, 1, 1)
     inset_x, inset_y, weight = (right - left) // 10, (bottom - top) // 10, max(1, min(scene.size) // 128)
     box = (
@@ -134,7 +135,8 @@ def _grain(picture: Image.Image, seed: int) -> Image.Image:
 
 
 def _caption(picture: Image.Image, area: Image.Image, task: Task, prompt: str) -> None:
-    """Write where the area is wide, as low as possible. What does not fit is left out."""
+    """Write the caption where the area is wide enough, as low as possible. Text that does not fit is left
+    out."""
     left, top, right, bottom = area.getbbox() or (0, 0, 1, 1)
     cells = area.crop((left, top, right, bottom)).resize((_CELLS, _CELLS), Image.Resampling.BOX)
     runs = [_longest_run(cells.crop((0, row, _CELLS, row + 1)).tobytes()) for row in range(_CELLS)]
@@ -155,7 +157,7 @@ def _caption(picture: Image.Image, area: Image.Image, task: Task, prompt: str) -
 
 
 def _longest_run(cells: bytes) -> tuple[int, int]:
-    """Start and length of the longest row of cells that lie in the area as a whole."""
+    """Returns start and length of the longest run of cells that lie completely in the area."""
     best, start = (0, 0), 0
     for at, value in enumerate((*cells, 0)):
         if value < 255:

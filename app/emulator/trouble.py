@@ -1,7 +1,7 @@
-"""Trouble on request: which failure a call rehearses, by its header, its prompt or the control routes.
+"""Rehearsed failures of a call: named by its header, its prompt or the control routes.
 
-The header (over gRPC the metadata) is `X-Trouble: KIND` or `X-Trouble: KIND=ARG`, for example `429=7`.
-Without one, the prompt may say `#trouble:KIND=ARG`.
+The header (in gRPC: metadata) is `X-Trouble: KIND` or `X-Trouble: KIND=ARG`, for example `429=7`. Without it,
+the prompt may contain `#trouble:KIND=ARG`.
 """
 
 import re
@@ -24,7 +24,7 @@ Kind = Literal[
     "hang",  # no answer until the client leaves
     "retired",  # the model is gone
     "drop",  # drawn and paid, then the connection is cut
-    "storage-down",  # the store answers 503; ARG: for so many seconds (default 30; by control: until cleared)
+    "storage-down",  # the store returns 503; ARG: how many seconds (default 30; by control: until cleared)
     "answer",  # control only; ARG: {"status": 200, "body": …}, given once
 ]
 Vendor = Literal["vertex", "gcs", "bedrock", "claude"]
@@ -96,9 +96,9 @@ class Troubles:
             self._kept_out.clear()
 
     def ask(self, vendor: str, model: str, text: str, header: str | None = None) -> Trouble | None:
-        """The trouble this call shall have, if any: what was ordered, or what it says itself.
+        """Returns the failure of this call, or None: one ordered by control, else one that the call names.
 
-        `header` is the call's X-Trouble; without one the `text` is read. For the store, `model` is the
+        `header` is the call's X-Trouble; if it is None, `text` is read. For the store, `model` is the
         object's name.
         """
         with self._lock:
@@ -121,7 +121,8 @@ class Troubles:
         return trouble
 
     def _said(self, text: str) -> Trouble | None:
-        """The store does not see the texts: it is down for everybody when one of them wants it down."""
+        """Returns the failure named in a text. `storage-down` is then for all uploads: the store does not see
+        texts."""
         found = next((match for match in _IN_A_TEXT.finditer(text) if match[1] in _SAYABLE), None)
         if found is None:
             return None
@@ -131,7 +132,7 @@ class Troubles:
         return self._called(text, found[0].removeprefix("#trouble:"))
 
     def _called(self, text: str, header: str) -> Trouble | None:
-        """The trouble of a call to a model."""
+        """Returns the failure of a call to a model."""
         kind, arg = _split(header)
         if kind is None or kind == "storage-down":
             return None
@@ -140,9 +141,9 @@ class Troubles:
         return Trouble(kind, arg, turn)
 
     def _stored(self, name: str, header: str) -> Trouble | None:
-        """The trouble of an upload: its object is kept out from the first try on, and no other one is.
+        """Returns the failure of an upload. It applies to this object only, from the first try on.
 
-        The later requests of a resumable upload have no name, and no trouble.
+        The later requests of a resumable upload have no name, and do not fail.
         """
         kind, arg = _split(header)
         if kind != "storage-down" or not name:
@@ -153,7 +154,7 @@ class Troubles:
 
 
 def _split(header: str) -> tuple[Kind | None, str | None]:
-    """Kind and argument; no kind when it is unknown."""
+    """Returns kind and argument. An unknown kind is None."""
     found = _WORD.fullmatch(header)
     if found is None or found[1] not in _SAYABLE:
         return None, None

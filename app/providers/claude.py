@@ -99,7 +99,7 @@ class Claude:
             return _read(await self._ask(_message(prompt, language, characters), model), characters)
         except GatewayError:
             raise
-        except Exception as exc:  # the SDK does not check what it reads: a message may be anything
+        except Exception as exc:  # the SDK does not validate answers: any exception may come from reading one
             raise translate(exc, model) from exc
 
     async def ready(self) -> None:
@@ -121,7 +121,7 @@ class Claude:
             forbidden = exc.response.headers.get("x-should-retry") == "false"
             if exc.status_code not in _NOT_NOW or forbidden or pause > _LONGEST_PAUSE_SECONDS:
                 raise
-            log.warning("call is made again", model=model.id, vendor_code=_code(exc), seconds=pause)
+            log.warning("retrying a vendor call", model=model.id, vendor_code=_code(exc), seconds=pause)
         await asyncio.sleep(pause)
         return await self._call(client, message, model)
 
@@ -183,14 +183,16 @@ def _read(answer: "Message", characters: int) -> str:
 
 
 def translate(exc: Exception, model: Model) -> GatewayError:
-    """Every failure as one of ours; without credentials it is boto3's or google-auth's own."""
+    """Returns the contract error for any exception. Missing credentials raise boto3's or google-auth's
+    exceptions."""
     error = _meaning(exc, model)
     error.vendor_code = _code(exc)
     return error
 
 
 def _code(exc: Exception) -> str:
-    """Anthropic's name of the failure, as rate_limit_error; the exception's own where it gave none."""
+    """Returns Anthropic's error type, for example rate_limit_error, or the exception's class if there is
+    none."""
     body = getattr(exc, "body", None)
     error = body.get("error") if isinstance(body, dict) else None
     kind = error.get("type") if isinstance(error, dict) else None

@@ -35,11 +35,10 @@ class _Seen:
 class Auth:
     """Logins, and the callers behind tokens.
 
-    A token under our secret whose subject is one of our users' ids is good as long as that user exists, is
-    not disabled and has not changed their password. The database is asked again after `recheck_seconds`: for
-    so long a token may outlive its user. When the database does not answer then, such callers get
-    UpstreamUnavailable. Every other subject (another service's, an identity provider's) stands on
-    its signature alone.
+    A token under our secret with the id of one of our users is valid as long as that user exists, is not
+    disabled and has not changed the password. A lookup in the database counts for `recheck_seconds`, so a
+    token may stay valid for that long after a change. If the database does not answer, such callers get Busy.
+    For every other subject (another service's, an identity provider's) only the signature counts.
     """
 
     def __init__(
@@ -63,14 +62,15 @@ class Auth:
         self._seen: dict[str, _Seen] = {}
 
     async def admit(self, address: str) -> None:
-        """Count a login attempt from this address, before anything of it is read. Raises RateLimited."""
+        """Count a login attempt from this address, before its body is read. Raises RateLimited."""
         await self.address_limit.hit(_network(address))
 
     async def login(self, request: LoginRequest, address: str) -> TokenAnswer:
-        """Raises RateLimited, Unauthorized; UpstreamUnavailable when the database or the queue says so.
+        """Returns a token. Raises RateLimited, Unauthorized, and Busy from the database or the queue of
+        passwords.
 
-        Attempts from one address are refused long before the account's own limit, which only many addresses
-        together reach: a stranger cannot lock out the owner, who is elsewhere.
+        The limit per account and address is much lower than that of the account: one stranger cannot lock out
+        the owner, who has another address.
         """
         name = fold(request.username)
         await self.login_limit.hit(f"{name} {_network(address)}")
@@ -108,7 +108,8 @@ class Auth:
         await self.users.aclose()
 
     async def _look_up(self, token: Token) -> _Seen:
-        """The token's user, as remembered unless that is old, or older than the token's password."""
+        """Returns the token's user: the remembered one, unless it is too old or the token has a newer
+        password version."""
         id = token.subject
         seen = self._seen.get(id)
         if (
@@ -137,5 +138,5 @@ def _network(address: str) -> str:
         return address
     if not isinstance(ip, IPv6Address):
         return address
-    # A socket for both kinds shows IPv4 addresses as ::ffff:192.0.2.1.
+    # A socket for both IP versions shows IPv4 addresses as ::ffff:192.0.2.1.
     return str(ip.ipv4_mapped or IPv6Address(int(ip) >> 64 << 64))

@@ -14,7 +14,7 @@ class Budget:
     """A limit with a queue in front, first come first served.
 
     An SDK delivers an answer whole, so memory is bounded by how many calls may be under way. Callers above
-    the limit wait within their own deadline; beyond `max_waiting` of them Busy is raised.
+    the limit wait within their own deadline; if `max_waiting` callers wait already, Busy is raised.
     """
 
     def __init__(self, limit: int, max_waiting: int) -> None:
@@ -45,7 +45,7 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the turn came in the moment of leaving
+            if not turn.cancelled():  # admitted at the same moment as cancelled
                 self._free += size
             elif (turn, size) in self._waiting:
                 self._waiting.remove((turn, size))
@@ -53,7 +53,7 @@ class Budget:
             raise
 
     def _admit(self) -> None:
-        """Let in those whose turn it is. The turn of a caller who leaves at this moment is cancelled."""
+        """Admit callers in order while there is room. Skip those that were cancelled at this moment."""
         while self._waiting:
             turn, size = self._waiting[0]
             if not turn.cancelled():

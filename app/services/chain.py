@@ -20,9 +20,9 @@ _REMEMBER_SECONDS = 3600
 class Chain:
     """Walks from a model along its successors.
 
-    What is gone is remembered for an hour, so that only the first call pays the extra round trip; what is
-    gone in a rehearsal is not remembered. With `follow` false a retired model is refused, naming its
-    successor.
+    A model that is gone is remembered for an hour, so that only the first call makes the extra round trip. A
+    rehearsed retirement is not remembered. With `follow` false a retired model is refused with an error that
+    names its successor.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Chain:
         self._gone_until: dict[str, float] = {}
 
     def candidates(self, model_id: str) -> tuple[Model, ...]:
-        """The models that may serve a request for this one, in the order in which they are tried."""
+        """Returns the models that may serve a request for this one, in the order in which they are tried."""
         models = tuple(self._catalogue.chain(model_id))
         return models if self._follow else models[:1]
 
@@ -44,7 +44,7 @@ class Chain:
         attempt: Callable[[Model], Awaitable[T]],
         takes: Callable[[Model], bool] = lambda _model: True,
     ) -> tuple[Model, T]:
-        """Try each model that `takes` the request until one is served. Returns that model, and its answer.
+        """Try each model for which `takes` is true until one serves. Returns that model and its answer.
 
         Raises InvalidRequest for a retired model when not following, UpstreamFailed at the chain's end, and
         whatever `attempt` raises but ModelGone.

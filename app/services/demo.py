@@ -1,4 +1,4 @@
-"""The user `demo`, with whom a newcomer logs in to a gateway on its emulator."""
+"""The user `demo`, for a first login on a gateway with CLOUD=emulator."""
 
 import asyncio
 import os
@@ -15,21 +15,22 @@ from app.services.users import ID_PREFIX, UsernameTaken, Users
 
 NAME = "demo"
 DEMO_ID = ID_PREFIX + NAME
-"""Known, so that a live gateway on the same database can do without this user."""
+"""A fixed id, so that a live gateway on the same database can ignore this user."""
 
 
 class Demo(NamedTuple):
-    """The user, or None if it is gone or disabled; its password, or None if it is not the one we chose."""
+    """The user, or None if it is disabled; its password, or None if it is not the one in the file."""
 
     user: User | None
     password: str | None
 
 
 async def demo_user(users: Users, passwords: Passwords, folder: Path) -> Demo:
-    """Return the user `demo`, added if there is none. Several processes may call this at once.
+    """Returns the user `demo`, and adds it if there is none. Several processes may call this at the same
+    time.
 
-    We choose the password once and keep it in `folder`, so that every start can tell it. A user that exists
-    is left as it is: whoever changes the password or disables the user has the last word.
+    The password is made once and kept in `folder`/demo-password, so that every start can print it. An
+    existing user is not changed: a new password or a disabled user stays.
     """
     user = await users.by_name(NAME)
     if user is None:
@@ -57,11 +58,12 @@ def _read(file: Path) -> str | None:
 
 
 def _chosen(file: Path) -> str:
-    """The password in the file. If there is no file, choose one; of several processes one has its way."""
+    """Returns the password in the file. If there is no file, makes one; all processes get the same
+    password."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent) as new:  # readable by its owner only
         new.write("".join(secrets.choice(string.ascii_lowercase) for _ in range(16)))
         new.flush()
         with suppress(FileExistsError):
-            os.link(new.name, file)  # whole or not at all
+            os.link(new.name, file)  # atomic: the file is complete or not there
     return file.read_text("utf-8").strip()

@@ -22,12 +22,12 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _CHECK_SECONDS = 1.0
-"""How long one look at the spool counts."""
+"""How long a check of the spool stays valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One picture in its place; `pending` when it is on its way there. `name` is the object's."""
+    """One stored picture. `pending` if it is not in the bucket yet. `name` is the object's name."""
 
     bucket: str
     name: str
@@ -38,7 +38,7 @@ class Stored:
 
     @property
     def image(self) -> StoredImage:
-        """As the API documents show it."""
+        """The picture as the API documents show it."""
         generated_at = self.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return StoredImage(
             url=self.url,
@@ -51,8 +51,8 @@ class Stored:
 class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
-    A caller waits at most `wait_seconds` for storage. What is not in the bucket then waits on the spool, and
-    will be at its URL. `retry_after` (seconds) is what callers are told when nothing could be stored.
+    A caller waits at most `wait_seconds` for storage. A picture that is not in the bucket by then waits on
+    the spool, and its URL will work later. `retry_after` (seconds) goes into StorageDown.
     """
 
     def __init__(
@@ -67,22 +67,25 @@ class Gallery:
         self._checked = -_CHECK_SECONDS
 
     async def check(self) -> None:
-        """Return when a picture could be kept if storage was down: ask before paying. Raises StorageDown."""
+        """Call this before paying. Raises StorageDown if the spool could not keep a picture."""
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         try:
             await self._spool.ready()
         except OSError as exc:
-            log.warning("the spool takes no pictures: nothing is sold", cause=causes(exc))
+            log.warning(
+                "the spool is full or not writable: requests that store pictures are refused",
+                cause=causes(exc),
+            )
             raise StorageDown(retry_after=self._retry_after) from exc
         self._checked = time.monotonic()
 
     async def store(
         self, pictures: tuple[Picture, ...], operation: Operation, model: Model, uri: str | None = None
     ) -> tuple[Stored, ...]:
-        """Store all pictures at once. They are paid for: once begun, it goes on when the caller has left.
+        """Store all pictures at the same time. They are paid for, so this goes on if the caller leaves.
 
-        Raises StorageDown, which names the URLs that will work, when none could be stored in time.
+        Raises StorageDown with the pending pictures if none could be stored in time.
         """
         stored = await asyncio.shield(self._task(self._store_all(pictures, operation, model, uri)))
         if all(one.pending for one in stored):
@@ -125,20 +128,23 @@ class Gallery:
         return Stored(bucket, name, url, picture.mime_type, now, pending)
 
     async def _keep(self, name: str, picture: Picture, bucket: str, upload: "asyncio.Task[str]") -> None:
-        """Put the picture on the spool. Raises UpstreamFailed if that fails and the upload has failed too."""
+        """Put the picture on the spool. Raises UpstreamFailed if the spool and the upload have both
+        failed."""
         cause = causes(upload.exception()) if upload.done() else "slow"
-        log.warning("a picture goes to the spool", bucket=bucket, object=name, cause=cause)
+        log.warning("picture goes to the spool", bucket=bucket, object=name, cause=cause)
         try:
             await self._spool.keep(name, picture, bucket)
         except UpstreamFailed as exc:
             if upload.done():
                 raise
-            log.error("the spool does not take it: its upload goes on", object=name, cause=causes(exc))
+            log.error(
+                "the spool does not take the picture: its upload goes on", object=name, cause=causes(exc)
+            )
         else:
             upload.cancel()
 
     def _task(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        """Run it to its end, though the caller leaves."""
+        """Run the work to its end, also if the caller leaves."""
         task = asyncio.create_task(work)
         self._storing.add(task)
         task.add_done_callback(self._done)
@@ -147,7 +153,7 @@ class Gallery:
     def _done(self, task: "asyncio.Task[object]") -> None:
         self._storing.discard(task)
         if not task.cancelled():
-            task.exception()  # a caller who has left does not ask for it; the failure is logged already
+            task.exception()  # marks it as seen if the caller has left; the failure is logged already
 
     def _place(self, operation: Operation, uri: str | None) -> tuple[str, str]:
         """Bucket and folder."""

@@ -52,7 +52,7 @@ class Gen:
     """`chain` finds who draws; `rewrite_chain` who rewrites, and follows always, for no caller names Claude.
 
     `budget` counts pictures that are being drawn, `rewrites` prompts that are being rewritten: a slow Claude
-    holds up nobody who did not ask for a rewrite. `rewrite_seconds` is all the time a rewrite may take.
+    does not delay requests without a rewrite. `rewrite_seconds` is the time limit of a rewrite.
     """
 
     provider: Provider[GenRequest]
@@ -93,7 +93,7 @@ class Gen:
         )
 
     def _drawer(self, request: GenRequest, named: str) -> Model:
-        """The first model that can take the request, before anything is paid. Raises InvalidGen."""
+        """Returns the first model that can serve the request. Raises InvalidGen, before anything is paid."""
         problem: InvalidGen | None = None
         for model in self.chain.candidates(named):
             if not (problem := refusal(request, model)):
@@ -138,7 +138,7 @@ class Gen:
         except (GatewayError, TimeoutError) as exc:
             if request.prompt_language == "vi":
                 raise UpstreamFailed from exc
-            log.warning("rewrite failed: the caller's own text is drawn", cause=causes(exc))
+            log.warning("rewrite failed: using the caller's prompt", cause=causes(exc))
             return None
 
 

@@ -48,7 +48,7 @@ class Passwords:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Raises Busy when too many wait already."""
+        """Returns the result of the work. Raises Busy if too many wait already."""
         if self._free <= 0:
             raise Busy(retry_after=1)
         self._free -= 1

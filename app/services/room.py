@@ -1,4 +1,4 @@
-"""Memory for request bodies: who may receive how much, and who waits."""
+"""Memory for request bodies: how much each may receive, and which ones wait."""
 
 import asyncio
 from collections import Counter
@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 _FREE_BYTES = 64 * 1024
-"""The beginning of a body never waits: a request without pictures passes those with many."""
+"""The first bytes of a body never wait: requests without pictures overtake those with many."""
 
 
 @dataclass(eq=False, slots=True)
 class Body:
-    """What one request's body holds, in bytes beyond its beginning.
+    """The state of one request's body. `held` counts bytes after the first 64 KiB.
 
-    `waiting`: its next bytes wait for room. `beyond`: it was let in although it did not fit.
+    `waiting`: its next bytes wait for room. `beyond`: its last bytes were admitted although they did not fit.
     """
 
     user: str
@@ -28,8 +28,8 @@ class Body:
 class Room:
     """Bounds the memory of all bodies together (`limit` bytes) and of one user's (`share` bytes).
 
-    Bytes count as they arrive, not as they are declared, so that a slow body holds little. Bytes that fit
-    pass those that wait. A body counts until its request ends.
+    Bytes count when they arrive, not when they are declared, so that a slow body holds little. Bytes that fit
+    overtake those that wait. A body counts until its request ends.
     """
 
     def __init__(self, limit: int, share: int) -> None:
@@ -41,7 +41,7 @@ class Room:
 
     @asynccontextmanager
     async def enter(self, user: str) -> AsyncIterator[Body]:
-        """Hold what `take` takes for the body until its request ends."""
+        """Register a body. What `take` adds to it is released at the end of the `with` block."""
         body = Body(user)
         self._bodies[body] = None
         try:
@@ -54,7 +54,7 @@ class Room:
             self._changed.set()
 
     async def take(self, body: Body, size: int) -> None:
-        """Return when `size` more bytes of the body may be kept. `body.waiting` stays true if cancelled."""
+        """Return when `size` more bytes of the body may be kept. If cancelled, `body.waiting` stays true."""
         body.received += size
         size = body.received - _FREE_BYTES - body.held
         if size <= 0:
@@ -68,10 +68,10 @@ class Room:
         self._held[body.user] += size
 
     def _fits(self, body: Body, size: int) -> bool:
-        """Whether both limits allow it.
+        """Whether both limits allow `size` more bytes.
 
-        Bodies that all wait for each other would wait for ever. So if no other request is at work, whose end
-        would make room, one body at a time may go beyond a limit.
+        Bodies could all wait for each other. So one body at a time may exceed a limit, if all others that
+        count for the limit are still arriving, since none of them can finish and free its memory.
         """
         full = self._held.total() + size > self._limit
         fits = not full and self._held[body.user] + size <= self._share

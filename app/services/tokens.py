@@ -29,9 +29,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A valid token: whose it is, until when (Unix seconds), and whether our secret signed it.
+    """A valid token: its subject, its expiry (Unix seconds), and whether our secret signed it.
 
-    `password_version` is the user's at the time of the login; 0 without the claim, -1 when it makes no sense.
+    `password_version` is the user's at the time of the login. It is 0 without the claim and -1 if the claim
+    is not an integer.
     """
 
     subject: str
@@ -45,9 +46,9 @@ class Tokens:
     """Each key source has one fixed set of algorithms, chosen by us: a public key never checks an HMAC.
 
     `secret` None: no tokens are minted and only the identity provider's are read. `issuer` and `audience`
-    are asked of the provider's tokens only. Those under our secret may carry any issuer or none, since other
-    services sign with it too, as the NestJS login did. One exception: a gateway in emulator mode (`emulated`)
-    names itself in its tokens, and a live one refuses them, so that a rehearsal opens nothing under the same
+    are required of the provider's tokens only. Tokens under our secret may have any issuer or none, because
+    other services sign with it too, as the NestJS login did. One exception: a gateway in emulator mode
+    (`emulated`) puts its own issuer into its tokens, and a live gateway refuses them, also under the same
     secret.
     """
 
@@ -75,7 +76,7 @@ class Tokens:
         return self._secret is not None
 
     def mint(self, subject: str, username: str, password_version: int = 0) -> str:
-        """A token for one of our users (`password_version` is theirs), or for any other subject."""
+        """Returns a token for one of our users with their `password_version`, or for any other subject."""
         now = int(time.time())
         claims = {
             "iss": EMULATED_ISSUER if self._emulated else ISSUER,
@@ -123,7 +124,7 @@ class Tokens:
         if not ours:
             self._check_provider(claims)
         elif claims.get("iss") == EMULATED_ISSUER and not self._emulated:
-            raise Refused("minted by a gateway in emulator mode")
+            raise Refused("issued by a gateway in emulator mode")
         version = claims.get("pwv", 0)
         version = version if isinstance(version, int) else -1
         return Token(_subject(claims, token), _username(claims), expires, ours, version)

@@ -1,4 +1,4 @@
-"""The users in the database. Every method raises Busy when the database does not answer."""
+"""The users in the database. Every method raises Busy if the database does not answer."""
 
 import unicodedata
 import uuid
@@ -35,9 +35,9 @@ def fold(username: str) -> str | None:
 
 
 class Users:
-    """Queries on the table of users. Names come folded; None is nobody's.
+    """Queries on the table of users. Names must be folded; for the name None there is no user.
 
-    `without`: the id of a user that cannot be found by name or id, as if it did not exist.
+    `without`: the id of a user that is ignored in lookups by name and id.
     """
 
     def __init__(self, engine: AsyncEngine, *, without: str | None = None) -> None:
@@ -57,7 +57,7 @@ class Users:
                 return (await session.scalars(select(User).order_by(User.username))).all()
 
     async def add(self, username: str, password_hash: str, *, id: str | None = None) -> User:
-        """Raises UsernameTaken. Without `id` the user gets one that nobody had."""
+        """Returns the new user. Without `id` it gets a new unique id. Raises UsernameTaken."""
         user = User(
             id=id or ID_PREFIX + uuid.uuid4().hex,
             username=username,
@@ -78,14 +78,14 @@ class Users:
         return await self._change(User.username == username, disabled=disabled)
 
     async def set_password_hash(self, username: str | None, password_hash: str) -> bool:
-        """Change the password, which ends the user's tokens. False when there is no such user."""
+        """Change the password, which ends the user's tokens. Returns False if there is no such user."""
         version = User.password_version + 1
         return await self._change(
             User.username == username, password_hash=password_hash, password_version=version
         )
 
     async def delete(self, username: str | None) -> bool:
-        """False when there is no such user."""
+        """Delete the user. Returns False if there is no such user."""
         with _answering():
             async with self._session.begin() as session:
                 gone = delete(User).where(User.username == username).returning(User.id)

@@ -81,7 +81,7 @@ class Gcs:
                     except UpstreamUnavailable as exc:
                         failure, again = exc, True
                         log.warning(
-                            "upload is tried again",
+                            "retrying an upload",
                             object=name,
                             cause=causes(exc),
                             vendor_code=exc.vendor_code,

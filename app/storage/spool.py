@@ -36,7 +36,8 @@ class Spool:
     """A folder of pictures that still have to be uploaded, under the names their callers were promised.
 
     Several processes may share the folder: files appear whole, and to upload one twice does no harm.
-    Files that are no pictures of ours are left alone. `ready` wants `min_free_bytes` free on its disk.
+    Files that are no pictures of ours are left alone. `ready` requires
+    `min_free_bytes` free bytes on its disk.
     """
 
     def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
@@ -59,7 +60,7 @@ class Spool:
             raise UpstreamFailed("the picture could not be kept") from exc
 
     async def ready(self) -> None:
-        """Return when a picture could be kept; raise OSError when not."""
+        """Return if a picture can be kept now. Raises OSError if not."""
         await asyncio.to_thread(self._try)
 
     async def drain(self, storage: Storage) -> int:

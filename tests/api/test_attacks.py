@@ -104,7 +104,7 @@ def test_an_endless_boundary_is_a_400(client: Client) -> None:
 
 
 def test_bodies_that_drip_hold_nobody_up(client: Client, gateway_url: str, emulator: Emulator) -> None:
-    """Two of them declare more than there is room for; what counts is what has arrived."""
+    """Two bodies declare more than there is room for. Only the bytes that have arrived count."""
     address = urlsplit(gateway_url)
     with socket.socket() as one, socket.socket() as two:
         for dripping in (one, two):
@@ -202,7 +202,7 @@ def logged(words: str) -> Iterator[threading.Event]:
 
 @contextmanager
 def slow_reader(url: str) -> Iterator[socket.socket]:
-    """A caller who asks for a large answer and does not read it."""
+    """Asks for a large answer and does not read it."""
     noise = encoded(Image.effect_noise((1500, 1500), 90))
     wish = json.dumps(as_json({"image": noise}))
     request = post(f"Content-Length: {len(wish)}", body=wish, path=path("image-upscale"))
@@ -216,7 +216,7 @@ def slow_reader(url: str) -> Iterator[socket.socket]:
 
 
 def answer_of(connection: socket.socket) -> tuple[bytes, bytes, int]:
-    """Head, body, and the length that the head declares."""
+    """The head, the body, and the length that the head declares."""
     received = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = received.partition(b"\r\n\r\n")
     return head, body, int(head.lower().partition(b"content-length: ")[2].split()[0])
@@ -224,7 +224,7 @@ def answer_of(connection: socket.socket) -> tuple[bytes, bytes, int]:
 
 def test_an_answer_that_nobody_reads_is_given_up(start: Start) -> None:
     with (
-        logged("answer not taken") as given_up,
+        logged("answer given up: not read in time") as given_up,
         start(answer_idle_seconds=0.5) as url,
         slow_reader(url) as connection,
     ):
@@ -239,11 +239,14 @@ def large_pictures() -> list[Picture]:
 
 
 def test_an_answer_that_is_read_late_waits_on_disk(gateway_url: str) -> None:
-    """Not in memory: no picture of it is left there, and no cycle that holds one."""
+    """No picture of the answer stays in memory, and no reference cycle holds one."""
     gc.collect()
     gc.disable()
     try:
-        with logged("waits on disk") as on_disk, slow_reader(gateway_url) as connection:
+        with (
+            logged("slow reader: the answer was moved to disk") as on_disk,
+            slow_reader(gateway_url) as connection,
+        ):
             assert on_disk.wait(20)
             assert large_pictures() == []
             head, body, declared = answer_of(connection)

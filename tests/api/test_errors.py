@@ -1,4 +1,5 @@
-"""Every error carries a code for machines; the log says why, without values; browsers may read it all."""
+"""Every error has a code for programs. The log gives the reason without values. Browsers may read the
+headers."""
 
 import logging
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_an_unexpected_file_names_the_right_field(client: Client) -> None:
         "error": "Bad Request",
         "statusCode": 400,
     }
-    assert answer.headers["X-Error-Hint"] == "Files are taken in: image"
+    assert answer.headers["X-Error-Hint"] == "Files are accepted in: image"
 
 
 def test_an_unexpected_file_of_gen_names_the_right_field(client: Client) -> None:
@@ -127,7 +128,7 @@ def test_an_unexpected_file_of_gen_names_the_right_field(client: Client) -> None
     assert answer.json() == {
         "status": "error",
         "error": "Unexpected field - image",
-        "details": "Files are taken in: init_image",
+        "details": "Files are accepted in: init_image",
     }
 
 
@@ -161,7 +162,7 @@ def test_browsers_may_read_what_the_answer_says(start: Start) -> None:
 
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The lines about failures, without the fields that every line has."""
+    """Returns the log lines about failures, without the fields that every line has."""
     lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     common = {"event", "request_id", "level", "logger", "timestamp"}
     return [
@@ -205,4 +206,4 @@ def test_retries_and_storage_trouble_are_warnings_with_their_cause(
     assert client.text_to_image("a lighthouse").status_code == 200
     warnings = [record.msg for record in caplog.records if record.levelno == logging.WARNING]
     told = [(line["event"], line["vendor_code"]) for line in warnings if isinstance(line, dict)]
-    assert told == [("call is made again", "UNAVAILABLE"), ("upload is tried again", "503")]
+    assert told == [("retrying a vendor call", "UNAVAILABLE"), ("retrying an upload", "503")]

@@ -162,7 +162,7 @@ def test_a_paid_picture_survives_the_store_s_absence(start: Start, emulator: Emu
     assert (response.status_code, response.headers["X-Error-Code"]) == (503, "storage_down")
     told = failure(
         "Service Unavailable",
-        "The picture is made and will be at the URL under 'pending' when the storage is back",
+        "The picture is made; its URL under 'pending' will work when the storage is available again",
     )
     assert response.json() == {**told, "pending": [pending]}
     assert Image.open(BytesIO(httpx.get(pending["url"]).content)).size == (1024, 1024)

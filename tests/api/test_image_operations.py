@@ -223,7 +223,7 @@ def test_more_than_seventeen_megapixels_are_refused_unpaid(client: Client, emula
             "image-customize",
             "prompt",
             "[1] beside [3]",
-            "prompt cites [3], which is no referenceId of referenceImages",
+            "prompt cites [3], but no reference image has referenceId 3",
             id="unknown citation",
         ),
         pytest.param("image-edit", "baseSteps", 76, "baseSteps must not be greater than 75", id="range"),
@@ -346,7 +346,7 @@ TOLD = {
 
 
 def automatic_edit(config: Json, **mask: Any) -> Json:
-    """An edit whose mask the model is to make."""
+    """An edit whose mask the model makes itself."""
     wish = body("image-edit", sampleCount=1)
     marks = {"referenceType": "REFERENCE_TYPE_MASK", "referenceId": 2, "maskImageConfig": config}
     return {**wish, "referenceImages": [wish["referenceImages"][0], {**marks, **mask}]}

@@ -19,7 +19,7 @@ from tests.auth.conftest import PASSWORD
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
 
-CHANGED = "Changed the password of ann: older tokens stop working within a minute.\n"
+CHANGED = "Changed the password of ann: older tokens stop working within 30 seconds.\n"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_list(run: Run, database_url: str) -> None:
 
 @pytest.mark.usefixtures("ann")
 def test_disable_and_enable(run: Run, database_url: str) -> None:
-    disabled = (0, "Disabled Ann: tokens stop working within a minute.\n", "")
+    disabled = (0, "Disabled Ann: tokens stop working within 30 seconds.\n", "")
     assert run("users", "disable", "Ann") == disabled
     assert stored(database_url).disabled
     assert run("users", "enable", "ann") == (0, "Enabled ann.\n", "")
@@ -84,7 +84,7 @@ def test_disable_and_enable(run: Run, database_url: str) -> None:
 
 @pytest.mark.usefixtures("ann")
 def test_delete(run: Run) -> None:
-    deleted = (0, "Deleted Ann: tokens stop working within a minute.\n", "")
+    deleted = (0, "Deleted Ann: tokens stop working within 30 seconds.\n", "")
     assert run("users", "delete", "Ann") == deleted
     assert run("users", "list") == (0, "", "")
     assert run("users", "delete", "Ann") == (1, "", "There is no user Ann.\n")
@@ -170,7 +170,7 @@ def test_database_down(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tup
 
 @pytest.mark.usefixtures("ann")
 def test_only_the_database_is_needed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users are looked after where no bucket, key or secret is configured, or a wrong one."""
+    """The `users` commands work without a bucket, key or secret, or with wrong ones."""
     for name, value in {"CLOUD": "live", "JWT_SECRET": "short", "GCS_BUCKET": "Bad!", "PORT": "x"}.items():
         monkeypatch.setenv(name, value)
     status, out, err = run("users", "list")

@@ -133,7 +133,7 @@ def refused(contract: type[Contract], raw: dict[str, Any], *, text: bool = False
                     {"referenceType": "REFERENCE_TYPE_SUBJECT", "referenceId": 1, "bytesBase64Encoded": png()}
                 ],
             },
-            ["prompt cites [7], which is no referenceId of referenceImages"],
+            ["prompt cites [7], but no reference image has referenceId 7"],
             id="cited reference",
         ),
         pytest.param(

@@ -222,8 +222,8 @@ def _open_inputs(objects: Objects, parts: Sequence[_Part]) -> list[Image.Image]:
 def _draw(model: Model, request: _Request, sources: Sequence[Image.Image], seed: int) -> Image.Image:
     """A picture of the asked shape; of about the first input's shape when there is one and none is asked.
 
-    With inputs it is the first one painted over as a whole, the others standing in it, unless the words ask
-    for an edit. This family knows no masks: every pixel may change.
+    With inputs, the whole first one is painted over and the others are put into it, unless the words ask for
+    an edit. This family does not support masks: every pixel may change.
     """
     config = request.generation_config.image_config
     sizes = _ratios(model)
@@ -259,7 +259,7 @@ _TASK = re.compile(rf"\bedit\b.*?\b({'|'.join(_TASKS)})\b", re.IGNORECASE | re.D
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """What this model understood: what to do with which picture, where, and what is wished for."""
+    """An edit that the words ask for: the task, the picture, the area, and what to make there."""
 
     task: retouch.Task
     original: Image.Image
@@ -268,9 +268,9 @@ class _Edit:
 
     @classmethod
     def read(cls, parts: Sequence[_Part], sources: Sequence[Image.Image]) -> Self | None:
-        """None unless the last text says "edit" and then names a task.
+        """Returns None unless the last text contains "edit" and then names a task.
 
-        The mask is the picture that the text before it calls so; without one it is guessed.
+        The mask is the picture after a text that contains "mask"; without one it is guessed.
         """
         words, _, wish = next((part.text for part in reversed(parts) if part.text), "").partition("\n\n")
         named = list(zip(_labels(parts), sources, strict=True))
@@ -292,7 +292,7 @@ class _Edit:
 
 
 def _labels(parts: Sequence[_Part]) -> Iterator[str]:
-    """For each picture the text before it."""
+    """Yields for each picture the text before it."""
     label = ""
     for part in parts:
         if part.text is not None:

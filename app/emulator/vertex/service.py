@@ -39,7 +39,7 @@ class Vertex:
     def begin(
         self, method: str, resource: str, body: Json, header: str | None
     ) -> tuple[Call, Trouble | None]:
-        """Record a call, and say which trouble it shall have.
+        """Record a call. Returns it, and the failure that it shall have.
 
         `resource` is projects/…/models/…, `header` the call's X-Trouble.
         """

@@ -118,7 +118,7 @@ class Bedrock:
         loop = asyncio.get_running_loop()
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                # In a copy of the context, so that `_rehearse` finds what is rehearsed.
+                # In a copy of the context, so that `_rehearse` can read `rehearsed`.
                 return await loop.run_in_executor(self._threads, copy_context().run, self._draw, body, model)
             except ClientError as exc:
                 if pause is None or _status(exc) not in (429, 503):
@@ -127,7 +127,7 @@ class Bedrock:
                 if wait > _LONGEST_PAUSE_SECONDS or loop.time() + wait > deadline:
                     raise
                 log.warning(
-                    "call is made again", model=model.id, vendor_code=_code(exc), seconds=round(wait, 1)
+                    "retrying a vendor call", model=model.id, vendor_code=_code(exc), seconds=round(wait, 1)
                 )
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
@@ -144,7 +144,7 @@ class Bedrock:
 
 
 def _rehearse(params: dict[str, Any], **_: object) -> None:
-    """boto3 calls this before it sends. Its methods take no headers."""
+    """Add X-Trouble. boto3 calls this before it sends; its methods have no parameter for headers."""
     if trouble := rehearsed.get():
         params["headers"]["X-Trouble"] = trouble
 
@@ -172,7 +172,8 @@ def translate(exc: "BotoCoreError | ClientError", model: Model) -> GatewayError:
 
 
 def _code(exc: "BotoCoreError | ClientError") -> str:
-    """AWS's name of the failure, as ThrottlingException; the exception's own where AWS gave none."""
+    """Returns AWS's error code, for example ThrottlingException, or the exception's class if there is
+    none."""
     from botocore.exceptions import ClientError
 
     code = exc.response.get("Error", {}).get("Code") if isinstance(exc, ClientError) else None

@@ -63,7 +63,7 @@ def _task(request: GenRequest) -> dict[str, Any]:
 def _source(picture: Picture) -> Picture:
     """Neither side over 1408 pixels, the file not over 5 MB, and nothing transparent."""
     small = limit(picture, _SOURCE_SIDE)
-    if small.mime_type == "image/png" and small.data[25] in (4, 6):  # the header's colour type: with alpha
+    if small.mime_type == "image/png" and small.data[25] in (4, 6):  # the PNG's colour type: with alpha
         small = transcode(small, "image/jpeg", 95)
     return lighten(small, _SOURCE_BYTES, keep_size=True)
 

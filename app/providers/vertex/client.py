@@ -183,7 +183,7 @@ class Vertex:
                 if attempt == _RETRIES or late or not may_be_repeated(exc):
                     raise translate(exc, model) from exc
                 _log.warning(
-                    "call is made again", model=model.id, vendor_code=code(exc), seconds=round(wait, 1)
+                    "retrying a vendor call", model=model.id, vendor_code=code(exc), seconds=round(wait, 1)
                 )
             attempt += 1
             await asyncio.sleep(wait)

@@ -1,4 +1,4 @@
-"""Google's credentials: found once, before the gateway starts."""
+"""Google's credentials, looked up once before the gateway starts."""
 
 import warnings
 from pathlib import Path
@@ -13,16 +13,19 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
 class NoCredentials(Exception):
-    """The text is for the operator: one sentence, which never shows what is in a key file."""
+    """The text is one sentence for the operator. It never shows the content of a key file."""
 
 
 def find(file: Path | None) -> Credentials:
-    """Read the key file or, without one, look where Google's libraries look. Blocks. Raises NoCredentials."""
+    """Returns the credentials of the key file or, if it is None, Google's default credentials.
+
+    Blocks. Raises NoCredentials.
+    """
     if file is None:
         return _machines()
     try:
         with warnings.catch_warnings():
-            # It warns of files from strangers; this one is the operator's.
+            # It warns about files from untrusted sources; this file is the operator's.
             warnings.simplefilter("ignore", DeprecationWarning)
             found = google.auth.load_credentials_from_file(str(file), scopes=_SCOPES)  # type: ignore[no-untyped-call]
     except DefaultCredentialsError as exc:

@@ -9,9 +9,9 @@ from app.providers.vertex.mask_classes import MASK_CLASSES
 
 
 def check(request: ImageEdit, model: Model) -> None:
-    """Raise InvalidRequest, before anything is paid, for an edit that could not be finished.
+    """Raise InvalidRequest, before anything is paid, for an edit that this model could not finish.
 
-    An automatic mask is told in words (gemini.py): its classes have names, and nothing is composed.
+    An automatic mask is described in words (gemini.py), so each of its classes must have a name.
     """
     if automatic := request.automatic_mask:
         if not all(0 <= number < len(MASK_CLASSES) for number in automatic.mask_classes or ()):

@@ -41,7 +41,8 @@ def translate(exc: Exception, model: Model) -> GatewayError:
 
 
 def code(exc: Exception) -> str:
-    """Google's name of the failure, as RESOURCE_EXHAUSTED; the exception's own where Google gave none."""
+    """Returns Google's error code, for example RESOURCE_EXHAUSTED, or the exception's class if there is
+    none."""
     status = getattr(exc, "grpc_status_code", None)
     return status.name if isinstance(status, grpc.StatusCode) else type(exc).__name__
 

@@ -141,9 +141,9 @@ def _avoiding(prompt: str, negative: str | None) -> str:
 
 
 def _edit(request: ImageEdit) -> Iterator[str | Source]:
-    """The original, its mask if that is a picture, and the task.
+    """Yields the original, its mask if that is a picture, and the task.
 
-    The gateway puts the answer under such a mask afterwards. What the model is to find is told in words.
+    The gateway applies such a mask to the answer afterwards. An automatic mask is described in words.
     """
     for reference in request.reference_images:
         if source := reference.bytes_base64_encoded:

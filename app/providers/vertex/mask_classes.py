@@ -1,4 +1,4 @@
-"""What the numbers of `maskClasses` stand for, where a model has to be told in words."""
+"""The names of the `maskClasses` numbers, for models that are told the mask in words."""
 
 _NAMES = """
 backpack; umbrella; bag; tie; suitcase; case; bird; cat; dog; horse; sheep; cow; elephant; bear;
@@ -23,4 +23,4 @@ waterfall; wall; window; window blind
 """
 
 MASK_CLASSES = tuple(" ".join(name.split()) for name in _NAMES.split(";"))
-"""By class id, as Google's page about editing with Imagen lists them (imagen-api-edit)."""
+"""Indexed by class id, as on Google's page about editing with Imagen (imagen-api-edit)."""
