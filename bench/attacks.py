@@ -1,7 +1,8 @@
-"""`python -m bench.attacks`: what callers can do to each other and to the process, measured.
+"""`python -m bench.attacks` measures how much hostile callers disturb other callers and the process.
 
-Each row has a fresh gateway in front of the emulator. Memory is the growth of its resident set at its
-highest; /health is asked every 10 ms meanwhile. Hostile pictures have a bench of their own (`bench.hostile`).
+Each attack runs against a new gateway in front of the emulator. A row shows the highest growth of its
+resident memory, the slowest of the /health requests that are sent every 10 ms, and the result.
+`bench.hostile` measures hostile picture files.
 """
 
 import base64
@@ -40,7 +41,7 @@ def connected(gateway: Started) -> Iterator[socket.socket]:
 
 
 def another(gateway: Started) -> str:
-    """How an ordinary request of another caller fares."""
+    """Returns status and time of an ordinary request of another caller."""
     started = time.perf_counter()
     headers = {"Authorization": f"Bearer {gateway.token}"}
     answer = httpx.post(gateway.url + TEXT_TO_IMAGE, json=WISH, headers=headers, timeout=150)
@@ -48,7 +49,7 @@ def another(gateway: Started) -> str:
 
 
 def hang_ups(gateway: Started) -> str:
-    """Send a request and leave, a thousand times."""
+    """Send a request and hang up, a thousand times."""
     body = json.dumps(WISH).encode()
     for _ in range(HANG_UPS):
         with connected(gateway) as connection:
@@ -94,7 +95,8 @@ def endless_prompt(gateway: Started) -> str:
 
 
 def unread_answers(gateway: Started) -> str:
-    """Upscaled pictures of 12 MB that nobody reads; and what is left when the callers have gone."""
+    """34 answers with upscaled pictures of 12 MB that are not read, and the memory after the callers hung
+    up."""
     noise = encoded(Image.effect_noise((1000, 1000), 90).convert("RGB"))
     body = json.dumps({"image": base64.b64encode(noise).decode()}).encode()
     before = resident_mb(gateway.pid)

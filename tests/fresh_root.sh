@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs README.md line by line in a new Debian: tests/fresh_root.sh [PORT]
-# A check by hand, for root only. It needs debootstrap, some minutes, and 2 GB in TMPDIR. The new root has no git
-# configuration, no pip cache, and of this repository what is committed. It takes from this machine, at run time and
-# by environment only: apt's mirror, and how pip reaches its index.
+# Run it by hand, as root. It needs debootstrap, some minutes, and 2 GB in TMPDIR. The new Debian has no git
+# configuration, no pip cache, and only the committed files of this repository. From this machine it uses apt's mirror and
+# pip's settings, which are read when it runs and passed as environment variables.
 set -euo pipefail
 port=${1:-3001}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,8 +18,8 @@ rm -f "$root.log"
 cp /etc/hosts /etc/resolv.conf "$root/etc/"
 git clone --quiet --no-hardlinks "$here" "$root/root/image-gateway"
 
-# pip's settings become variables: global.extra-index-url is PIP_EXTRA_INDEX_URL. Its certificates are copied to where
-# no package puts its own.
+# pip's settings become variables: global.extra-index-url becomes PIP_EXTRA_INDEX_URL. Its certificates are copied to a
+# path that no package writes to.
 surroundings=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive)
 while IFS='=' read -r name value; do
     name=${name##*.} value=${value#\'} value=${value%\'}

@@ -1,4 +1,4 @@
-"""Commands that serve, as processes of their own."""
+"""Runs servers as separate processes."""
 
 import os
 import socket
@@ -18,13 +18,13 @@ _START_SECONDS = 60
 
 
 class Serving(NamedTuple):
-    """A process that serves; `log` has what it wrote so far."""
+    """A running server. `log` is the file with its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def says(self, *words: str) -> bool:
-        """Wait for a line with all these words. False when none comes."""
+        """Wait for a line with all these words. Returns False if none comes."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             lines = self.log.read_text("utf-8").splitlines()
@@ -35,7 +35,7 @@ class Serving(NamedTuple):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens at this moment."""
+    """Returns a port that is free at this moment."""
     with socket.create_server((host, 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -44,9 +44,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 def serving(
     command: Sequence[str], url: str, *, environment: Mapping[str, str], folder: Path, cwd: Path | None = None
 ) -> Iterator[Serving]:
-    """Run the command with exactly this environment until it answers at `url`; stop it in the end.
+    """Run the command with exactly this environment, and wait until `url` answers. Stops it at the end.
 
-    `folder` takes its log, and is its working folder unless `cwd` is given.
+    Its log goes to `folder`, which is also its working folder unless `cwd` is given.
     """
     log = folder / f"{len(list(folder.glob('*.log')))}.log"
     with log.open("wb") as output:
@@ -74,7 +74,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def bare(folder: Path) -> dict[str, str]:
-    """An environment in which Google's libraries find nothing, and neither does a shell but our Python."""
+    """Returns an environment without Google credentials, whose PATH has only our Python and the system."""
     return {
         "HOME": str(folder),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),

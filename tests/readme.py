@@ -1,9 +1,9 @@
 """Runs the commands of README.md one by one, as a newcomer would: `python3 tests/readme.py`.
 
-A command is a line of a ```console block that begins with `$ `, with its continuation lines. What follows is
-the output that the README promises; there `…` stands for anything. Every curl must get a 2xx, or the status
-of the comment behind it (`# 400: …`). Every picture, stored or written to a file, must open. Needs Python's
-standard library only, so that it works where nothing is installed (tests/fresh_root.sh).
+A command is a line of a ```console block that begins with `$ `, with its continuation lines. The lines after
+it are the expected output, in which `…` matches any text. Every curl must get a 2xx, or the status in the
+comment after it (`# 400: …`). Every picture, stored or written to a file, must be a complete PNG or JPEG.
+Needs only Python's standard library, so that it works where nothing is installed (tests/fresh_root.sh).
 """
 
 import argparse
@@ -25,7 +25,7 @@ PORT = 3001
 _DONE = "@@done "
 _STATUS = "@@status "
 _UP = "Uvicorn running on"
-_PRICKLY = [  # what differs from run to run
+_PRICKLY = [  # texts that differ from run to run
     (re.compile(r"localhost:\d+"), "localhost:PORT"),
     (re.compile(r"\d{8}_\d{6}"), "DAY_TIME"),
     (re.compile(r"[0-9a-f]{24}"), "RANDOM"),
@@ -36,12 +36,12 @@ _PRICKLY = [  # what differs from run to run
 class Command(NamedTuple):
     text: str
     promised: str
-    """Its output as the README shows it; empty if it shows none."""
+    """The expected output; empty if the README shows none."""
     line: int
 
     @property
     def status(self) -> str:
-        """The HTTP status that its curl gets, as a regular expression."""
+        """The expected HTTP status of its curl, as a regular expression."""
         said = re.search(r"\s# (\d{3})\b[^\n]*$", self.text)
         return said[1] if said else "2.."
 
@@ -64,7 +64,7 @@ class Output(NamedTuple):
 
 
 class Shell:
-    """One `sh` for all commands, so that variables last. `curl` tells each status on standard error."""
+    """One `sh` for all commands, so that variables are kept. `curl` prints each status on standard error."""
 
     def __init__(self, argv: Sequence[str], folder: str) -> None:
         self._err = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
@@ -142,7 +142,7 @@ class Gateway:
 
 
 class Walk:
-    """A walk through the README. `problems` holds a text for everything that was not as promised."""
+    """Runs the README. `problems` has a text for each result that differs from the README."""
 
     def __init__(self, *, argv: Sequence[str], folder: str, seen_at: Path, port: int, install: bool) -> None:
         self.problems: list[str] = []
@@ -152,7 +152,7 @@ class Walk:
         self._shell = Shell(argv, folder)
 
     def through(self, commands: Iterable[Command]) -> Iterator[str]:
-        """Run the commands and yield what each printed. Ends early if the gateway does not start."""
+        """Run the commands and yield the output of each. Ends early if the gateway does not start."""
         for command in commands:
             yield self._step(command)
             if self.gateway and not self.gateway.up():
@@ -213,7 +213,7 @@ class Walk:
 
 
 def same(promised: str, printed: str) -> bool:
-    """Whether the output is the promised one, but for times, random names and what `…` stands for."""
+    """Whether the output is the expected one. Times and random names may differ, and `…` matches any text."""
     for pattern, name in _PRICKLY:
         promised, printed = pattern.sub(name, promised), pattern.sub(name, printed)
     return bool(re.fullmatch(".*".join(map(re.escape, promised.split("…"))), printed, re.DOTALL))
@@ -227,8 +227,10 @@ def main() -> int:
     parser.add_argument(
         "--install", action="store_true", help="run the sudo lines too, without sudo: be root"
     )
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where the shell's / is seen from here")
-    parser.add_argument("--folder", default=str(README.parent), help="the clone, as the shell sees it")
+    parser.add_argument(
+        "--root", type=Path, default=Path("/"), help="the folder here that is / for the shell"
+    )
+    parser.add_argument("--folder", default=str(README.parent), help="the path of the clone for the shell")
     parser.add_argument("shell", nargs="*", default=["sh"], help="the command that starts a shell")
     options = parser.parse_args()
     seen_at = options.root / options.folder.lstrip("/")

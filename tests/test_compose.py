@@ -1,6 +1,7 @@
-"""docker-compose.yml and the Dockerfile: our services start with exactly the environment they have there.
+"""docker-compose.yml and the Dockerfile: our services start with exactly the environment of these files.
 
-Without docker: the image's command runs as a process; containers' addresses and folders are mapped to ours.
+Docker is not used: the image's command runs as a process, and the containers' addresses and folders are
+mapped to local ones.
 """
 
 import json
@@ -75,7 +76,7 @@ OURS = [name for name, service in AS_WRITTEN.services.items() if service.build]
 
 
 def service(name: str, **variables: str) -> Service:
-    """A service as docker reads it, with these variables in `.env` or the shell."""
+    """Returns a service as docker reads it, with these variables in `.env` or the shell."""
     one = AS_WRITTEN.services[name]
     pattern = re.compile(r"\$\{(\w+):-(.*?)\}")
     environment = {
@@ -87,7 +88,7 @@ def service(name: str, **variables: str) -> Service:
 
 
 class Image(NamedTuple):
-    """What the Dockerfile's last stage sets."""
+    """The settings of the Dockerfile's last stage."""
 
     environment: dict[str, str]
     command: list[str]
@@ -107,7 +108,7 @@ def image() -> Image:
 
 
 class Container(NamedTuple):
-    """A service of ours as a process: its working folder, its environment, and what `here` replaces."""
+    """One of our services as a process. `here` maps the container's addresses and folders to local ones."""
 
     folder: Path
     environment: dict[str, str]
@@ -129,7 +130,7 @@ class Container(NamedTuple):
 
     @contextmanager
     def up(self, of: Service, url: str) -> Iterator[None]:
-        """Start the service, and see that docker would call it healthy."""
+        """Start the service, and check that its health check succeeds."""
         command = self.mapped(of.command or image().command)
         with serving(command, url, environment=self.environment, folder=self.folder):
             check = of.healthcheck.test[1:] if of.healthcheck else image().healthcheck
@@ -138,7 +139,8 @@ class Container(NamedTuple):
 
 
 def container(folder: Path, of: Service, here: Mapping[str, str], env_file: Mapping[str, str]) -> Container:
-    """What the Dockerfile lays out, in `folder`; its volume is `folder`/volume."""
+    """Returns a container whose files are laid out in `folder` as in the Dockerfile. Its volume is
+    `folder`/volume."""
     volume = folder / "volume"
     volume.mkdir(parents=True)
     here = {
@@ -160,13 +162,13 @@ def container(folder: Path, of: Service, here: Mapping[str, str], env_file: Mapp
 
 
 def _mapped(text: str, here: Mapping[str, str]) -> str:
-    """In one pass, so that nothing is replaced in what was put there."""
+    """Replaces all names in one pass, so that no replacement is replaced again."""
     pattern = "|".join(rf"(?<!\w){re.escape(name)}\b" for name in here)
     return re.sub(pattern, lambda found: here[found[0]], text)
 
 
 def add_user(one: Container, name: str) -> None:
-    """By the command that the file's head documents."""
+    """Adds a user with the command from the head of docker-compose.yml."""
     documented = re.search(rf"docker compose exec {name} (python -m app\.cli users add) ann", TEXT)
     assert documented
     done = one.run([*documented[1].split(), LOGIN["username"], "--password-stdin"], LOGIN["password"])
@@ -174,7 +176,7 @@ def add_user(one: Container, name: str) -> None:
 
 
 def picture(url: str) -> str:
-    """Log in and have a picture made. Returns its URL."""
+    """Log in and make a picture. Returns its URL."""
     with httpx.Client(base_url=url, timeout=60) as client:
         assert client.get("/health/ready").json()["status"] == "ok"
         token = client.post("/api/v1/auth/login", json=LOGIN).json()["access_token"]
@@ -193,7 +195,7 @@ def test_our_services_are_those_that_are_started_here() -> None:
 
 @pytest.mark.parametrize("copied", [False, True], ids=["no .env", "the example as .env"])
 def test_the_gateway_starts_and_takes_users(tmp_path: Path, copied: bool) -> None:
-    """Everything it keeps is on the volume."""
+    """All its files are on the volume."""
     gateway = service("gateway")
     assert gateway.env_file == [EnvFile(path=".env", required=False)]
     example = re.findall(r"^(\w+)=(.*)$", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
@@ -244,7 +246,7 @@ def test_a_replica_and_its_emulator_start(tmp_path: Path, postgres: str, redis: 
         replica.up(services["replica"], f"{url}/health"),
     ):
         add_user(replica, "replica")
-        # The proxy sends what is below the bucket's name to the emulator.
+        # The proxy forwards paths under the bucket's name to the emulator.
         made = picture(url)
         assert made.startswith("http://localhost:3080/image-gateway/")
         assert "handle /image-gateway/*" in (ROOT / "docker/Caddyfile").read_text("utf-8")
@@ -281,7 +283,7 @@ def test_every_service_comes_back_and_is_open_to_this_machine_alone(name: str) -
 
 
 def test_replicas_believe_the_proxy_and_nobody_else() -> None:
-    """Its address is one that docker gives to nobody."""
+    """Docker does not give the proxy's address to another container."""
     (pool,) = AS_WRITTEN.networks["default"].ipam.config
     proxy = AS_WRITTEN.services["proxy"].networks["default"]["ipv4_address"]
     assert AS_WRITTEN.services["replica"].environment["FORWARDED_ALLOW_IPS"] == proxy

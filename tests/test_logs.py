@@ -1,4 +1,4 @@
-"""Log lines as people and machines see them: in a process of their own, on a terminal and piped."""
+"""Log lines of a separate process, on a terminal and piped."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def on_a_terminal(format: str) -> list[str]:
         try:
             while piece := terminal.read(65536):
                 written += piece
-        except OSError:  # Linux's way to say that nobody holds the other end
+        except OSError:  # Linux: the other end is closed
             pass
         assert done.wait() == 0
     return written.decode().splitlines()

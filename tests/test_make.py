@@ -1,4 +1,4 @@
-"""What make says and does before the gateway starts, in a folder of its own with nothing to install."""
+"""The output and the effects of make before the gateway starts, in a temporary folder without packages."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ class Made(NamedTuple):
 
     @property
     def said(self) -> list[str]:
-        """Standard error without make's own last word."""
+        """Standard error without make's own last line."""
         return [line for line in self.err.splitlines() if not line.startswith("make: *** ")]
 
 
@@ -34,7 +34,7 @@ class Folder(NamedTuple):
     path: Path
 
     def make(self, *arguments: str, **environment: str) -> Made:
-        """Run make with nothing of this process's environment: not what `make test` was given either."""
+        """Run make without this process's environment, and so without the variables of `make test`."""
         plain = {"PATH": f"{Path(PYTHON3).parent}:/usr/bin:/bin", "HOME": str(self.path), **environment}
         done = subprocess.run([*MAKE, *arguments], cwd=self.path, env=plain, capture_output=True, text=True)
         return Made(done.returncode, done.stdout, done.stderr)
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -150,7 +150,7 @@ def test_with_an_old_python(folder: Folder) -> None:
 
 
 def test_a_venv_that_was_left_half_made_is_made_anew(folder: Folder) -> None:
-    """Debian's python3 without python3-venv leaves a Python without pip, and says what to install."""
+    """Debian's python3 without python3-venv makes a .venv without pip, and prints what to install."""
     debian = folder.script(
         "debian",
         'if [ "$2" = venv ]; then mkdir -p .venv/bin && ln -s "$(command -v python3)" .venv/bin/python\n'
@@ -169,7 +169,7 @@ def test_a_venv_that_was_left_half_made_is_made_anew(folder: Folder) -> None:
 
 
 def test_pip_is_quiet_unless_it_fails(folder: Folder) -> None:
-    """A venv stands there; its pip is played by a script that complains, as pip does about its settings."""
+    """There is a .venv whose pip is a script that prints warnings, as pip does about its settings."""
     (folder.path / ".venv/bin").mkdir(parents=True)
     python = folder.script(".venv/bin/python", 'echo "WARNING: ignored"; echo "Collecting"; exit $(cat ends)')
     shutil.copy(folder.path / python, folder.path / ".venv/bin/pip")

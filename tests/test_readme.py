@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands, run one by one beside `make run` in a clone of its own."""
+"""The commands of the README work: they run one by one beside `make run`, in a copy of the repository."""
 
 import os
 import shutil
@@ -17,9 +17,9 @@ COMMANDS = list(commands(README.read_text("utf-8")))
 
 
 def clone(folder: Path) -> Path:
-    """What `make run` needs, as in a clone where it ran before: the packages are those of this suite.
+    """Lay out what `make run` needs, as in a clone where it ran before, with the packages of this test run.
 
-    The locks are older than what was installed from them, or make would install again.
+    The locks get an old date, so that make does not install again.
     """
     for name in ("Makefile", "alembic", "alembic.ini", "app", "docs", "tools", ".venv"):
         (folder / name).symlink_to(ROOT / name)
@@ -88,7 +88,7 @@ def test_what_counts_as_the_promised_output(promised: str, printed: str, kept: b
 
 @needs_curl
 def test_a_promise_that_is_not_kept_is_found(tmp_path: Path) -> None:
-    """Of a page with one good command and several that are not."""
+    """A page with one good command and several bad ones."""
     page = """# Page
 ```console
 $ echo \\

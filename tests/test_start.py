@@ -29,7 +29,7 @@ SERVICE_ACCOUNT = {
 
 
 def refusal(folder: Path, environment: dict[str, str]) -> str:
-    """What the gateway says as it refuses to start with this environment."""
+    """Returns the error text of a gateway that does not start with this environment."""
     done = subprocess.run(
         UVICORN, env=bare(folder) | environment, cwd=folder, text=True, capture_output=True, check=False
     )
@@ -46,7 +46,7 @@ def test_missing_google_credentials_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_key_file_that_only_env_names_is_found(tmp_path: Path) -> None:
-    """For storage too, whose client looks in the process's environment and nowhere else."""
+    """Also for storage, whose client by itself looks only in the process's environment."""
     user = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
     (tmp_path / "key.json").write_text(json.dumps(user), "utf-8")
     variables = LIVE | {"GOOGLE_APPLICATION_CREDENTIALS": "key.json"}
@@ -129,7 +129,7 @@ def test_a_login_on_the_emulator_opens_nothing_in_live(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same users under the same secret."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")  # or boto3 asks the network for some
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")  # without them boto3 asks the network
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
     nowhere = "http://127.0.0.1:1"
     settings = {name.lower(): value for name, value in LIVE.items()} | {

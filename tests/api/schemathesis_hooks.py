@@ -55,7 +55,7 @@ schemathesis.openapi.format("gs-uri", st.from_regex(r"gs://image-gateway/[a-z]{1
 
 @schemathesis.hook
 def before_process_path(context: HookContext, path: str, methods: dict[str, Any]) -> None:
-    """Leave X-Trouble out: the failures that it orders are no findings (test_rehearsing.py orders them)."""
+    """Leave out X-Trouble: the failures that it causes are not findings (test_rehearsing.py tests them)."""
     for operation in methods.values():
         if "parameters" in operation:
             operation["parameters"] = [one for one in operation["parameters"] if one["name"] != "X-Trouble"]

@@ -228,7 +228,7 @@ def test_what_is_not_stored_in_time_is_pending(
 def test_nothing_is_sold_that_could_not_be_kept(
     start: Start, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """With a spool that takes no file any more, as on a full or read-only disk."""
+    """Starts a gateway whose spool accepts no files, as on a full or read-only disk."""
     spool = tmp_path_factory.mktemp("gone") / "spool"
     with start(spool_dir=spool) as url:
         spool.rmdir()

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says in words: fields, headers, error codes."""
+"""The texts of the OpenAPI document: descriptions of fields, headers and error codes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +24,9 @@ def document() -> Json:
 
 
 def fields(node: Any, place: str = "") -> Iterator[Field]:
-    """Place, name and schema of every property in the document, and of every parameter.
+    """Yields place, name and schema of every property and every parameter in the document.
 
-    Where `then` or `else` only narrows a property of the same object, the words stand at the property.
+    If `then` or `else` only narrows a property of the same object, the description is at the property.
     """
     if isinstance(node, list):
         for index, one in enumerate(node):
@@ -101,7 +101,7 @@ def test_every_header_is_described_once(document: Json) -> None:
 
 
 def test_every_error_carries_a_code_of_the_closed_list(document: Json) -> None:
-    """But for /health/ready, whose 503 is an answer."""
+    """Except /health/ready, whose 503 is an ordinary answer."""
     codes = document["components"]["headers"]["X-Error-Code"]["schema"]["enum"]
     assert codes == list(error_codes.ERROR_CODES)
     assert set(codes) == set(get_args(error_codes.Code))
@@ -142,7 +142,7 @@ def test_a_password_and_a_token_are_alternatives(document: Json) -> None:
 
 
 def test_a_form_has_the_fields_of_the_json_example(document: Json) -> None:
-    """Brackets for what nests, files for pictures, and the example's values to start with."""
+    """Nested fields have bracket names, pictures are files, and the fields have the example's values."""
     edit = document["paths"]["/api/v1/image/image-edit"]["post"]["requestBody"]["content"]
     form = edit["multipart/form-data"]["schema"]
     told = {name: field["examples"][0] for name, field in form["properties"].items() if "examples" in field}

@@ -1,4 +1,4 @@
-"""What callers see of the four edit modes: by an Imagen model, and by the Gemini model that follows it."""
+"""The pictures of the four edit modes, by an Imagen model and by the Gemini model that succeeds it."""
 
 from collections.abc import Iterator
 from itertools import combinations

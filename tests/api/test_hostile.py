@@ -206,9 +206,7 @@ def test_requests_above_the_rate_are_nest_s_429(start: Start) -> None:
 
 def test_logs_hold_no_token_and_no_prompt(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.text_to_image("", negativePrompt="a very private wish")
-    client.http.get(
-        "/health"
-    )  # on the same connection: when it is answered, the line of the first is written
+    client.http.get("/health")  # on the same connection: its answer comes after the first request's log line
     logged = caplog.text
     assert "'path': '/api/v1/image/text-to-image', 'status': 400" in logged
     assert "private wish" not in logged

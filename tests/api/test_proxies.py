@@ -1,4 +1,4 @@
-"""Whose word on a caller's address counts: `python -m uvicorn app.main:app`, over real sockets."""
+"""Whose X-Forwarded-For is believed: `python -m uvicorn app.main:app`, over real sockets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ def gateway(folder: Path, *options: str, **environment: str) -> Iterator[str]:
 
 
 def statuses(url: str, *forwarded: str, by: str = "127.0.0.1") -> list[int]:
-    """Fail to log in once for each X-Forwarded-For, from the address `by`."""
+    """Send one failing login for each X-Forwarded-For, from the address `by`."""
     with httpx.Client(transport=httpx.HTTPTransport(local_address=by), base_url=url) as client:
         return [
             client.post(
@@ -46,7 +46,7 @@ CALLERS = ("198.51.100.1", "198.51.100.2", "198.51.100.3")
 
 
 def test_nobody_is_believed_unless_named(tmp_path: Path) -> None:
-    """Not even this machine, whose word uvicorn would take."""
+    """Not even 127.0.0.1, which uvicorn believes by default."""
     with gateway(tmp_path) as url:
         assert statuses(url, *CALLERS) == [401, 401, 429]
 
@@ -56,7 +56,7 @@ def test_a_named_proxy_is_believed_and_no_other(tmp_path: Path, named: str) -> N
     with gateway(tmp_path, FORWARDED_ALLOW_IPS=named) as url:
         assert statuses(url, *CALLERS) == [401, 401, 401]
         assert statuses(url, *CALLERS, by="127.0.0.2") == [401, 401, 429]
-        # What a caller claims stands before what the proxy adds.
+        # The caller's own claim comes before the address that the proxy adds.
         claims = [f"203.0.113.{n}, 198.51.100.9" for n in range(3)]
         assert statuses(url, *claims) == [401, 401, 429]
 

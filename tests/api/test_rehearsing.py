@@ -1,4 +1,4 @@
-"""Failures on request: by the header X-Trouble and by words in a prompt, on every paid route."""
+"""Rehearsed failures on every paid route, by the header X-Trouble and by words in a prompt."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,7 +119,8 @@ def test_the_header_comes_before_the_words(rehearsing: Client) -> None:
 
 @BOTH
 def test_a_rewrite_meets_the_trouble_too(rehearsing: Client, emulator: Emulator, ask: Ask) -> None:
-    """In English the picture is drawn from the caller's words then, and meets it as well."""
+    """The rewrite of an English prompt fails; then the picture is made from the caller's prompt and fails
+    too."""
     assert ask(rehearsing, "/gen", GEN | {"regen_prompt": True}, "500").status_code == 500
     assert [call.vendor for call in emulator.calls.list()] == ["claude", "bedrock"]
 
@@ -237,7 +238,7 @@ def kept_or_gone(calls: Any) -> list[int]:
 def test_storage_is_down_for_this_request_alone(
     start: Start, emulator: Emulator, ask: Ask, route: str
 ) -> None:
-    """503 now, and the spool delivers the picture; meanwhile others are served."""
+    """The request gets 503, and the spool uploads its picture later. Other requests are served meanwhile."""
     url_wanted = {"response_format": "url"} if route == "/gen" else {"responseFormat": "url"}
     body = ROUTES[route] | url_wanted | ({} if route == "/gen" else {"sampleCount": 1})
     with start(upload_seconds=0.5, spool_seconds=3) as url:

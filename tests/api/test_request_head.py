@@ -1,4 +1,4 @@
-"""A request's head is bounded in size and time, by whatever command the gateway is started."""
+"""A request's head is limited in size and time, however the gateway is started."""
 
 import socket
 import subprocess
@@ -23,7 +23,7 @@ REFUSAL = (
     b'{"statusCode":431,"message":"Request Header Fields Too Large"}'
 )
 MANY = 65 * 1024 * 1024 // 1024
-"""Pieces of a kilobyte that make 65 MB."""
+"""Pieces of one kilobyte, 65 MB together."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def connected(url: str) -> Iterator[socket.socket]:
 
 
 def told(connection: socket.socket, pieces: Iterator[bytes]) -> bytes:
-    """Send until the gateway closes. Returns what it said."""
+    """Send until the gateway closes the connection. Returns what was received."""
     try:
         for piece in pieces:
             connection.sendall(piece)
@@ -61,7 +61,7 @@ def told(connection: socket.socket, pieces: Iterator[bytes]) -> bytes:
 def test_a_head_over_64_kib_is_refused(gateway_url: str, pieces: list[bytes]) -> None:
     with connected(gateway_url) as connection:
         said = told(connection, iter(pieces))
-    assert said in (REFUSAL, b"")  # nothing: the kernel drops what was said when more arrives
+    assert said in (REFUSAL, b"")  # b"": the kernel drops the answer if more bytes arrive
 
 
 def test_a_head_of_64_kib_is_read(gateway_url: str) -> None:
@@ -85,7 +85,7 @@ def test_a_head_of_65_mb_is_cut_off(gateway_url: str) -> None:
 
     with connected(gateway_url) as connection:
         told(connection, pieces())
-    assert sent < 10 * 1024 * 1024  # what stands in the kernel's buffers; the gateway read 64 KiB of it
+    assert sent < 10 * 1024 * 1024  # the rest is in the kernel's buffers; the gateway read 64 KiB
 
 
 CHUNKED = (

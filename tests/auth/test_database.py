@@ -45,7 +45,7 @@ def test_migrations_go_back(url: str) -> None:
 
 
 def test_users_of_before_keep_their_tokens(url: str) -> None:
-    """A row that the first schema made is one whose password was never changed."""
+    """A row of the first schema counts as a user whose password was never changed."""
     config = Config(ROOT / "alembic.ini")
     config.attributes["url"] = url
     command.upgrade(config, "0001")

@@ -160,7 +160,7 @@ class TestChangedPassword:
     async def test_ends_the_tokens_from_before_and_no_others(
         self, auth: Auth, users: Users, ann: User, password_hash: str
     ) -> None:
-        """Also a token of the very second of the change."""
+        """Also a token that was issued in the same second."""
         bob = await users.add("bob", password_hash)
         old = [
             await token_of(auth, "ann"),
@@ -178,7 +178,7 @@ class TestChangedPassword:
     async def test_is_noticed_at_once_by_who_logs_in_anew(
         self, users: Users, passwords: Passwords, ann: User, password_hash: str
     ) -> None:
-        """A gateway that has looked ann up takes her new token, and from then on refuses the old one."""
+        """A gateway that remembers ann accepts her new token, and from then on refuses the old one."""
         here, there = (auth_with(users, passwords, recheck_seconds=3600) for _ in range(2))
         old = await token_of(here, "ann")
         await here.authenticate(old)
@@ -196,7 +196,7 @@ class TestChangedPassword:
         old = await token_of(auth, "ann")
         await users.set_password_hash("ann", password_hash)
         await auth.authenticate(await token_of(auth, "ann"))
-        auth.users = None  # type: ignore[assignment]  # whoever looks up now, fails
+        auth.users = None  # type: ignore[assignment]  # any further lookup fails
         with pytest.raises(Unauthorized):
             await auth.authenticate(old)
 
@@ -243,7 +243,7 @@ async def test_user_is_looked_up_once_in_a_while(users: Users, passwords: Passwo
     auth = auth_with(users, passwords, recheck_seconds=3600)
     token = auth.tokens.mint(ann.id, ann.username)
     await auth.authenticate(token)
-    auth.users = None  # type: ignore[assignment]  # whoever looks up now, fails
+    auth.users = None  # type: ignore[assignment]  # any further lookup fails
     assert (await auth.authenticate(token)).id == ann.id
 
 
@@ -370,14 +370,15 @@ async def test_without_a_secret_there_is_no_login(client: httpx.AsyncClient, aut
 
 
 class TestAttempts:
-    """Per hour, so that no test straddles the edge of a window."""
+    """Limits per hour, so that no test runs over the end of a window."""
 
     @pytest.fixture
     def login_limits(self) -> dict[str, str]:
         return {"login_limit": "3/hour", "account_limit": "5/hour", "address_limit": "7/hour"}
 
     async def test_are_limited_per_account_and_address(self, auth: Auth, ann: User) -> None:
-        """Whether or not the account exists. Elsewhere its owner still gets in, and so do others here."""
+        """Whether or not the account exists. Its owner can log in from elsewhere, and other users from
+        here."""
         for name, address in (("ann", "10.0.0.1"), ("nobody", "10.0.0.2")):
             tries = [await self._attempt(auth, name, address) for _ in range(4)]
             assert tries == ["Unauthorized"] * 3 + ["RateLimited"]

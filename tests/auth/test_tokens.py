@@ -156,7 +156,7 @@ async def test_signature_over_another_payload_is_refused(client: httpx.AsyncClie
 
 
 async def test_live_refuses_the_tokens_of_an_emulator_s_gateway() -> None:
-    """Under the same secret, too. Nobody else's issuer matters, in either mode."""
+    """Also under the same secret. All other issuers are accepted in both modes."""
     live, emulated = Tokens(secret=SECRET), Tokens(secret=SECRET, emulated=True)
     theirs = [
         compact(HS256, {**CLAIMS, **claims}, hs())

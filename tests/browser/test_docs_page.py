@@ -1,4 +1,4 @@
-"""The `/docs` page in a browser that reaches nothing but the gateway: what it shows works as it stands."""
+"""The `/docs` page in a browser that can reach only the gateway: its examples work without changes."""
 
 import json
 import re
@@ -95,7 +95,7 @@ class Operation(NamedTuple):
         return block
 
     def variants(self) -> Iterator[tuple[str | None, str | None]]:
-        """Each content type of the request, with each of its named examples."""
+        """Yields each content type of the request with each of its named examples."""
         content = self.described.get("requestBody", {}).get("content", {})
         for media, body in content.items():
             for example in body.get("examples", [None]):
@@ -104,7 +104,7 @@ class Operation(NamedTuple):
             yield None, None
 
     def example(self, media: str, name: str | None) -> Any:
-        """The body that the document shows."""
+        """Returns the body that the document shows."""
         body = self.described["requestBody"]["content"][media]
         return body["examples"][name]["value"] if name else body["example"]
 
@@ -135,7 +135,7 @@ def choose_files(block: Locator) -> None:
 
 
 def test_every_example_and_every_form_works_as_it_stands(docs: Page, live_gateway: LiveGateway) -> None:
-    """Everything is executed as the page shows it; forms get files where they require them."""
+    """Every example is executed as the page shows it. Forms get the files that they require."""
     paste_token(docs, live_gateway.token)
     statuses: dict[str, int] = {}
     for operation in operations(live_gateway):
@@ -201,7 +201,7 @@ def test_the_error_codes_can_be_looked_up(docs: Page) -> None:
 
 
 def test_a_telephone_scrolls_down_only(docs: Page, live_gateway: LiveGateway) -> None:
-    """At 390 pixels nothing makes the page wider, and every button is in sight."""
+    """At 390 pixels the page does not become wider, and every button is visible."""
     docs.set_viewport_size({"width": 390, "height": 844})
     docs.get_by_text("The list of error codes").click()
     wide = {"top": width(docs)}
@@ -234,12 +234,12 @@ def test_schemas_and_answers_fit_a_telephone(docs: Page, live_gateway: LiveGatew
 
 
 def width(page: Page) -> int:
-    """What the page takes, scrolled or not."""
+    """Returns the width of the page, with the part that scrolls."""
     return int(page.evaluate("document.documentElement.scrollWidth"))
 
 
 def out_of_sight(buttons: Locator) -> Any:
-    """Texts of the buttons that stand out on the left or on the right."""
+    """Returns the texts of buttons that go beyond the left or the right edge."""
     return buttons.evaluate_all(
         "all => all.filter(one => one.getBoundingClientRect().left < 0 "
         "|| one.getBoundingClientRect().right > innerWidth).map(one => one.innerText)"

@@ -307,7 +307,7 @@ def test_a_failure_on_request_is_awss(
 
 
 def test_a_call_may_carry_its_trouble(bedrock: httpx.Client) -> None:
-    """The words of the prompt do not count then."""
+    """With the header, the words of the prompt are ignored."""
     url, headers = f"/model/{TITAN}/invoke", {"X-Trouble": "503=3"}
     answer = bedrock.post(url, json=titan_text("a cat #trouble:500"), headers=headers)
 

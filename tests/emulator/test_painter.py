@@ -100,7 +100,7 @@ def test_source_is_left_as_it_was() -> None:
 
 
 def test_an_upscaled_picture_says_how_often() -> None:
-    """Two ways to the same red picture: they differ where the factor stands, and nowhere else."""
+    """Two upscaled red pictures of the same size differ only where the factor is written."""
     twice, threefold = upscale(RED.resize((120, 120)), 2), upscale(RED.resize((80, 80)), 3)
     changed = ImageChops.difference(twice, threefold).getbbox()
     assert changed is not None

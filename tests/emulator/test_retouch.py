@@ -1,4 +1,4 @@
-"""Masked edits: true to the mask, the same for the same prompt and seed, and different from one another."""
+"""Masked edits keep to the mask, depend on prompt and seed only, and look different from one another."""
 
 from itertools import combinations
 from typing import get_args
@@ -17,7 +17,7 @@ GRAIN = 3
 
 
 def street(size: tuple[int, int]) -> Image.Image:
-    """A slope of grey, and something red in its middle."""
+    """A grey gradient with a red object in the middle."""
     picture = Image.linear_gradient("L").resize(size).convert("RGB")
     width, height = size
     ImageDraw.Draw(picture).rectangle(
@@ -66,7 +66,7 @@ def test_the_tasks_differ() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 97)])
 def test_a_removal_has_the_colours_around_it(size: tuple[int, int]) -> None:
-    """Nothing red is left, and no grey that the rim does not have. (The caption has no room here.)"""
+    """No red is left, and no grey that is not at the rim. (The caption does not fit here.)"""
     left, top, right, bottom = box(middle(size))
     made = edit("removal", street(size), middle(size), "the red thing")
     rim = street(size).convert("L").crop((left - 1, top - 1, left, bottom + 1)).tobytes()

@@ -213,7 +213,7 @@ TASKS = {
 
 
 def test_gemini_does_what_its_words_ask_for(emulator: Emulator) -> None:
-    """As a whole: also outside the mask the picture is not the original any more."""
+    """The whole picture changes, also outside the mask."""
     pictures = ("original", picture((256, 256))), ("mask", halves((256, 256), "white", "black"))
     made = {
         task: generated(emulator, "gemini-3-pro-image", *told(text, *pictures))

@@ -63,7 +63,7 @@ def test_failure_is_told_with_its_status(
 @pytest.mark.parametrize("ask", ASK)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_call_may_carry_its_trouble(model: str, ask: Callable[..., Reply], emulator: Emulator) -> None:
-    """The words of the prompt do not count then."""
+    """With the header, the words of the prompt are ignored."""
     told = ask(emulator, model, asking(model, "a pear #trouble:500"), trouble="503=3")
     assert told == failure(503, "UNAVAILABLE", OVERLOAD, retry_info("3s"))
 

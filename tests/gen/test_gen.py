@@ -240,7 +240,7 @@ LONG = "x" * 600
 
 
 async def test_who_takes_the_negative_prompt_draws(emulator: Emulator, bedrock: Bedrock) -> None:
-    """Titan takes 512 characters of it. Whether Titan is still served makes no difference."""
+    """Titan accepts 512 characters of it. It makes no difference whether Titan is still served."""
     wish: dict[str, Any] = {"mode": "img2img", "init_image": init_image(), "negative_prompt": LONG}
 
     answers = [await generate(emulator, bedrock, **wish)]
@@ -354,7 +354,7 @@ async def test_a_hanging_claude_holds_up_nobody_else(emulator: Emulator, bedrock
     await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) > 0)
 
     plain = await gen.make(read_gen(wish, text=False))
-    unimproved = await gen.make(rewriting)  # there is no place left at Claude's
+    unimproved = await gen.make(rewriting)  # all places for rewrites are taken
 
     assert not hanging.done()
     assert [one.enhanced_prompt for one in (plain, unimproved, await hanging)] == ["a cat"] * 3

@@ -299,7 +299,7 @@ async def test_a_large_noisy_init_image_is_made_to_fit(
 
 
 async def test_a_heavy_jpeg_is_made_lighter_for_titan(bedrock: Bedrock, emulator: Emulator) -> None:
-    """Its sides are legal, its 6 MB are not."""
+    """Its sides are within the limit, its 6 MB are not."""
     out = BytesIO()
     noise = Image.frombytes("RGB", (1408, 1408), random.Random(1).randbytes(1408 * 1408 * 3))
     noise.save(out, "JPEG", quality=100, subsampling=0)

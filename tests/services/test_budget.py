@@ -151,7 +151,7 @@ async def test_the_limit_holds_whatever_happens(steps: list[tuple[str, int, bool
                 holder._go.set()
             else:
                 holder.task.cancel()
-        if pause:  # without one, several things happen in one turn of the loop
+        if pause:  # without a pause, several steps happen in one turn of the loop
             await settle()
         assert sum(sizes[h] for h in holders if h.inside and not h.task.done()) <= 10
     for holder in holders:

@@ -1,4 +1,4 @@
-"""The demo user: added once, its password kept, and none of it in live."""
+"""The demo user is added once, keeps its password, and cannot log in to a live gateway."""
 
 import asyncio
 import re
@@ -149,7 +149,7 @@ def test_a_live_gateway_does_without_demo(
         "aws_endpoint_url_bedrock_runtime": emulator.http_url,
         "anthropic_base_url": emulator.http_url,
     }
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # or boto3 asks the network for them
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # without them boto3 asks the network
         monkeypatch.setenv(name, "none")
     live = {
         "cloud": "live",

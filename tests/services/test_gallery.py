@@ -16,7 +16,7 @@ PICTURE = Picture(b"png", "image/png", (1, 1))
 
 
 class Store:
-    """Saves once it is let go, or fails with `failure`. `slow`: how many pictures are never done."""
+    """Saves after it is released, or fails with `failure`. `slow`: how many pictures are never saved."""
 
     def __init__(self, failure: Exception | None = None, *, slow: int = 0) -> None:
         self.failure = failure
@@ -44,7 +44,7 @@ class Store:
 
 
 class Shelf:
-    """A spool. `failure`: why it takes nothing."""
+    """A spool. If `failure` is set, it accepts no picture."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure

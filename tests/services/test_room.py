@@ -1,4 +1,4 @@
-"""Memory for bodies stays within its limits, what fits passes what waits, and nobody waits for ever."""
+"""Bodies stay within the memory limits, bytes that fit overtake those that wait, and none waits for ever."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Sender:
-    """A request that receives its body in pieces, then works until it is let go."""
+    """A request that receives its body in pieces, then works until it is released."""
 
     def __init__(self, room: Room, user: str = "ann") -> None:
         self.body = Body(user)
