@@ -110,7 +110,9 @@ def gen(error: errors.GatewayError) -> Body:
             details = details or rest
         case errors.UpstreamFailed():
             text = "Internal Server Error"
-        case errors.StorageDown(pending=pending) if pending:
+        case errors.StorageDown(pending=()):
+            text, details = HTTPStatus(code).phrase, "Pictures cannot be stored now: wait and try again"
+        case errors.StorageDown(pending=pending):
             details = (
                 "The picture is made; its URL under 'pending' will work when the storage is available again"
             )

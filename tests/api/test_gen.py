@@ -173,6 +173,8 @@ def test_nothing_is_sold_that_could_not_be_kept(start: Start, emulator: Emulator
     with client_of_one(start, spool_min_free_bytes=10**18) as client:
         stored = client.post("/gen", text2img(response_format="url"))
         assert (stored.status_code, stored.headers["X-Error-Code"]) == (503, "storage_down")
+        told = failure("Service Unavailable", "Pictures cannot be stored now: wait and try again")
+        assert stored.json() == told
         assert (stored.headers["Retry-After"], emulator.calls.paid) == ("15", 0)
         assert client.post("/gen", text2img()).status_code == 200
 
