@@ -24,6 +24,7 @@ from app.emulator.vertex.wire import (
     decode_base64,
     encode_base64,
     fetch,
+    filled,
     invalid,
     open_picture,
     read,
@@ -323,11 +324,11 @@ def _show(model: Model, request: _Request, picture: Image.Image, objects: Object
 def _answer(model: Model, request: _Request, parts: list[Json] | None, **candidate: str) -> Json:
     """One candidate; without content when `parts` is None."""
     candidate = {"finishReason": "STOP", **candidate}
-    content = {} if parts is None else {"content": {"role": "model", "parts": parts}}
+    content = {} if parts is None else {"content": filled(role="model", parts=parts)}
     return {"candidates": [{**candidate, **content}], **_usage(model, request, 1290 if parts else 0)}
 
 
 def _usage(model: Model, request: _Request, drawn: int) -> Json:
     asked = len(request.prompt.split())
-    counts = {"promptTokenCount": asked, "candidatesTokenCount": drawn, "totalTokenCount": asked + drawn}
+    counts = filled(promptTokenCount=asked, candidatesTokenCount=drawn, totalTokenCount=asked + drawn)
     return {"usageMetadata": counts, "modelVersion": model.id}

@@ -10,14 +10,8 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 import grpc
-from google.cloud.aiplatform_v1.types import (
-    Candidate,
-    GenerateContentRequest,
-    GenerateContentResponse,
-    PredictRequest,
-    PredictResponse,
-)
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.cloud.aiplatform_v1.types import Candidate, GenerateContentResponse, PredictResponse
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as _details  # noqa: F401 - for ParseDict
 from google.rpc.code_pb2 import Code
@@ -25,6 +19,7 @@ from google.rpc.status_pb2 import Status
 
 from app.emulator.calls import Calls, Json
 from app.emulator.vertex.canned import Canned
+from app.emulator.vertex.messages import REQUESTS, normalised
 from app.emulator.vertex.service import Answer, Vertex
 
 _SERVICE = "google.cloud.aiplatform.v1.PredictionService"
@@ -52,12 +47,10 @@ def server(vertex: Vertex, calls: Calls, address: str, *, canned: bool) -> tuple
         endpoints = {"Predict": ready.predict, "GenerateContent": ready.generate_content}
     else:
         endpoints = {
-            "Predict": _endpoint(vertex, calls, "predict", "endpoint", PredictResponse.pb()),
-            "GenerateContent": _endpoint(
-                vertex, calls, "generateContent", "model", GenerateContentResponse.pb()
-            ),
+            "Predict": _endpoint(vertex, calls, "predict", PredictResponse.pb()),
+            "GenerateContent": _endpoint(vertex, calls, "generateContent", GenerateContentResponse.pb()),
         }
-    requests = {"Predict": PredictRequest.pb(), "GenerateContent": GenerateContentRequest.pb()}
+    requests = {"Predict": REQUESTS["predict"], "GenerateContent": REQUESTS["generateContent"]}
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(endpoint, request_deserializer=requests[name].FromString)
         for name, endpoint in endpoints.items()
@@ -72,12 +65,9 @@ def server(vertex: Vertex, calls: Calls, address: str, *, canned: bool) -> tuple
     return serving, serving.add_insecure_port(address)
 
 
-def _endpoint(
-    vertex: Vertex, calls: Calls, method: str, resource_field: str, answer_type: type[Message]
-) -> Endpoint:
+def _endpoint(vertex: Vertex, calls: Calls, method: str, answer_type: type[Message]) -> Endpoint:
     def serve(request: Message, context: grpc.ServicerContext) -> bytes:
-        body = MessageToDict(request)
-        resource = body.pop(resource_field, "")
+        resource, body = normalised(method, request)
         carried = context.invocation_metadata()
         header = next((str(value) for key, value in carried if key == "x-trouble"), None)
         call, trouble = vertex.begin(method, resource, body, header)

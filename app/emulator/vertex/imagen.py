@@ -39,6 +39,7 @@ from app.emulator.vertex.wire import (
     detail,
     encode_base64,
     fetch,
+    filled,
     invalid,
     open_picture,
     read,
@@ -90,7 +91,7 @@ def predict(
     predictions, paid = _predictions(job, objects, seed, trouble)
     if job.parameters.include_safety_attributes:
         predictions.append({"contentType": "Positive Prompt", "safetyAttributes": _HARMLESS})
-    return {"predictions": predictions, "deployedModelId": "0", "modelDisplayName": model.id}, paid
+    return filled(predictions=predictions, deployedModelId="0", modelDisplayName=model.id), paid
 
 
 def _predictions(job: _Job, objects: Objects, seed: int, trouble: Trouble | None) -> tuple[list[Json], int]:

@@ -6,23 +6,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.emulator.calls import Calls
+from app.emulator.calls import Calls, Json
 from app.emulator.exchange import exchange
+from app.emulator.vertex.messages import REQUESTS, judged
 from app.emulator.vertex.service import Answer, Vertex
-from app.emulator.vertex.wire import invalid
+from app.emulator.vertex.wire import Refusal, invalid
 
 
 def routes(vertex: Vertex, calls: Calls) -> list[Route]:
     async def serve(request: Request) -> Response:
         project, location, model, method = request.path_params.values()
+        if method not in REQUESTS:
+            return Response(status_code=404)
         resource = f"projects/{project}/locations/{location}/publishers/google/models/{model}"
         try:
-            body = await run_in_threadpool(orjson.loads, await request.body())
-        except orjson.JSONDecodeError:
-            return _response(Answer(400, invalid("Invalid JSON payload received. Parse error.").as_json()))
-        if not isinstance(body, dict):
-            message = "Invalid JSON payload received. Root element must be a message."
-            return _response(Answer(400, invalid(message).as_json()))
+            sent = await run_in_threadpool(_parse, await request.body())
+        except Refusal as refusal:
+            return _response(Answer(400, refusal.as_json()))
+        try:
+            body = await run_in_threadpool(judged, method, sent)
+        except Refusal as refusal:
+            call = await run_in_threadpool(calls.record, "vertex", method, model, sent)
+            refused = _response(Answer(400, refusal.as_json()))
+            return await exchange(request, calls, call, None, lambda: refused)
         header = request.headers.get("x-trouble")
         call, trouble = await run_in_threadpool(vertex.begin, method, resource, body, header)
         return await exchange(
@@ -37,8 +43,21 @@ def routes(vertex: Vertex, calls: Calls) -> list[Route]:
     return [Route(f"/{version}{path}:{{method}}", serve, methods=["POST"]) for version in ("v1", "v1beta1")]
 
 
+def _parse(raw: bytes) -> Json:
+    """Raises Refusal."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise invalid("Invalid JSON payload received. Parse error.") from None
+    if not isinstance(body, dict):
+        raise invalid("Invalid JSON payload received. Root element must be a message.")
+    return body
+
+
 def _response(answer: Answer) -> Response:
     headers = {} if answer.retry_after is None else {"Retry-After": str(answer.retry_after)}
     text = isinstance(answer.body, str)
     content = answer.body.encode() if text else orjson.dumps(answer.body)
-    return Response(content, answer.status, headers, "text/html" if text else "application/json")
+    return Response(
+        content, answer.status, headers, "text/html" if text else "application/json; charset=UTF-8"
+    )

@@ -104,6 +104,11 @@ def _path(location: Sequence[str | int]) -> str:
     return "".join(parts).removeprefix(".")
 
 
+def filled(**fields: Any) -> Json:
+    """The fields that proto-JSON writes: an empty list and a zero are left out."""
+    return {name: value for name, value in fields.items() if value not in ([], 0)}
+
+
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────
 
 
