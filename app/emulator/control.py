@@ -1,24 +1,37 @@
-"""The control routes: what was called and paid, and which trouble to rehearse next."""
+"""The control routes: what was called and paid, and which trouble to rehearse next.
 
-from typing import Any
+An order is JSON, for example `{"kind": "429", "arg": 7, "vendor": "bedrock", "times": 2}` or
+`{"travel": {"gzip": true, "cut": 1000}, "model": "gemini-3-pro-image"}`. The words are those of
+`trouble.Kind` and of `travel.Travel`; without `times` it lasts until DELETE.
+"""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.emulator.calls import Calls
+from app.emulator.travel import Travel
 from app.emulator.trouble import Kind, Troubles, Vendor
 
 
 class _Order(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    kind: Kind
+    kind: Kind | None = None
+    travel: Travel | None = None
     vendor: Vendor | None = None
     times: int | None = None
     arg: Any = None
     model: str | None = None
+
+    @model_validator(mode="after")
+    def _orders_something(self) -> Self:
+        if self.kind is None and self.travel is None:
+            raise ValueError("an order needs kind, travel, or both")
+        return self
 
 
 def routes(calls: Calls, troubles: Troubles) -> list[Route]:
@@ -36,7 +49,7 @@ def routes(calls: Calls, troubles: Troubles) -> list[Route]:
             wanted = _Order.model_validate_json(await request.body())
         except ValidationError as exc:
             return JSONResponse({"errors": exc.errors(include_url=False, include_context=False)}, 400)
-        troubles.set(wanted.kind, **wanted.model_dump(exclude={"kind"}))
+        troubles.set(**dict(wanted))
         return Response(status_code=204)
 
     async def calm(_: Request) -> Response:

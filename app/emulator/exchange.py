@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.emulator.calls import Call, Calls
+from app.emulator.travel import TRANSPORT, Travelling
 from app.emulator.trouble import Trouble
 
-_CUT = "emulator.cut"
 _GONE = Response(status_code=499)  # returned to a client that is no longer there
 
 
@@ -23,7 +23,7 @@ async def exchange(
     """Wait as `slow` and `hang` ask, run `work` in a thread, finish the call with its status.
 
     The request's body must have been read. `work` books what it draws with `calls.pay`; it sees to every
-    trouble but slow, hang and drop.
+    trouble but slow, hang, drop and how the answer travels.
     """
     leaving = asyncio.ensure_future(_left(request))
     answering = asyncio.ensure_future(_answer(trouble, work))
@@ -35,10 +35,13 @@ async def exchange(
         response = answering.result()
         if trouble and trouble.kind == "drop":
             calls.finish(call, None)
-            request.scope[_CUT]()
+            request.scope[TRANSPORT].abort()
             await leaving
             return _GONE
-        calls.finish(call, response.status_code)
+        if trouble and trouble.travel:
+            response = await asyncio.to_thread(Travelling, response, trouble.travel)
+        unseen = trouble and trouble.travel and trouble.travel.cut == "before"
+        calls.finish(call, None if unseen else response.status_code)
         return response
     finally:
         leaving.cancel()
@@ -59,11 +62,11 @@ async def _left(request: Request) -> None:
 
 
 class Cuttable:
-    """Lets `exchange` cut the connection: uvicorn's `send` is a method of the transport's owner."""
+    """Lets answers end their connection: uvicorn's `send` is a method of the transport's owner."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_CUT] = lambda: send.__self__.transport.abort()  # type: ignore[attr-defined]
+        scope[TRANSPORT] = send.__self__.transport  # type: ignore[attr-defined]
         await self._app(scope, receive, send)

@@ -1,15 +1,18 @@
 """Rehearsed failures of a call: named by its header, its prompt or the control routes.
 
 The header (in gRPC: metadata) is `X-Trouble: KIND` or `X-Trouble: KIND=ARG`, for example `429=7`. Without it,
-the prompt may contain `#trouble:KIND=ARG`.
+the prompt may contain `#trouble:KIND=ARG`. How an answer travels (`travel.Travel`) is ordered by the control
+routes only.
 """
 
 import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
+
+from app.emulator.travel import Travel
 
 Kind = Literal[
     "blocked-prompt",  # the safety filter refuses the prompt
@@ -37,11 +40,15 @@ _SAYABLE = frozenset(get_args(Kind)) - {"answer"}
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A failure to rehearse. `turn` counts from 0 how often this one was met before, for "every second"."""
+    """A failure to rehearse. `turn` counts from 0 how often this one was met before, for "every second".
 
-    kind: Kind
+    Without a `kind` only the journey is troubled.
+    """
+
+    kind: Kind | None
     arg: Any = None
     turn: int = 0
+    travel: Travel | None = None
 
     def seconds(self, default: float) -> float:
         """The argument of slow, 429 and 503."""
@@ -50,12 +57,13 @@ class Trouble:
 
 @dataclass(slots=True)
 class _Order:
-    kind: Kind
+    kind: Kind | None
     vendor: Vendor | None
     model: str | None
     arg: Any
     times: int | None
     ends: float | None
+    travel: Travel | None = None
     turn: int = 0
 
     def meets(self, vendor: str, model: str) -> bool:
@@ -73,21 +81,25 @@ class Troubles:
 
     def set(
         self,
-        kind: Kind,
+        kind: Kind | None = None,
         *,
+        travel: Travel | None = None,
         vendor: Vendor | None = None,
         times: int | None = None,
         arg: Any = None,
         model: str | None = None,
     ) -> None:
-        """Order a trouble for the next `times` calls (None: until cleared), of a vendor or model if given."""
+        """Order a trouble for the next `times` calls (None: until cleared), of a vendor or model if given.
+
+        Of two orders for the same call the older one holds; one of a kind and one of travel both do.
+        """
         ends = None
         if kind == "storage-down":
             vendor, ends = "gcs", None if arg is None else time.monotonic() + float(arg)
         if kind == "answer":
             times = times or 1
         with self._lock:
-            self._orders.append(_Order(kind, vendor, model, arg, times, ends))
+            self._orders.append(_Order(kind, vendor, model, arg, times, ends, travel))
 
     def clear(self) -> None:
         with self._lock:
@@ -102,23 +114,28 @@ class Troubles:
         object's name.
         """
         with self._lock:
-            if ordered := self._ordered(vendor, model):
-                return ordered
-            if header is None:
-                return self._said(text)
-            return self._stored(model, header) if vendor == "gcs" else self._called(text, header)
+            ordered, travel = self._ordered(vendor, model)
+            trouble = ordered or self._carried(vendor, model, text, header)
+        return trouble if travel is None else replace(trouble or Trouble(None), travel=travel)
 
-    def _ordered(self, vendor: str, model: str) -> Trouble | None:
+    def _ordered(self, vendor: str, model: str) -> tuple[Trouble | None, Travel | None]:
         now = time.monotonic()
         self._orders = [order for order in self._orders if order.ends is None or order.ends > now]
-        order = next((order for order in self._orders if order.meets(vendor, model)), None)
-        if order is None:
-            return None
-        trouble = Trouble(order.kind, order.arg, order.turn)
-        order.turn += 1
-        if order.turn == order.times:
-            self._orders.remove(order)
-        return trouble
+        met = [order for order in self._orders if order.meets(vendor, model)]
+        saying = next((order for order in met if order.kind), None)
+        shaping = next((order for order in met if order.travel), None)
+        trouble = Trouble(saying.kind, saying.arg, saying.turn) if saying else None
+        for order in met:
+            if order is saying or order is shaping:
+                order.turn += 1
+                if order.turn == order.times:
+                    self._orders.remove(order)
+        return trouble, shaping.travel if shaping else None
+
+    def _carried(self, vendor: str, model: str, text: str, header: str | None) -> Trouble | None:
+        if header is None:
+            return self._said(text)
+        return self._stored(model, header) if vendor == "gcs" else self._called(text, header)
 
     def _said(self, text: str) -> Trouble | None:
         """Returns the failure named in a text. `storage-down` is then for all uploads: the store does not see

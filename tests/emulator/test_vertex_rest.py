@@ -55,7 +55,7 @@ NO_LIST = "Proto field is not repeating, cannot start list."
 SEED = "generation_config.seed", "TYPE_INT32"
 MODALITY = f"type.googleapis.com/{V1}.GenerationConfig.Modality"
 PART = "contents[0].parts[1]"
-REFUSED = [
+REFUSED: list[tuple[Any, ...]] = [
     (GEMINI, said(x=1), unknown("x")),
     (GEMINI, said(x=1, y={}), unknown("x"), unknown("y")),
     (GEMINI, said({"fileUri": "gs://a/b"}), unknown("fileUri", PART)),

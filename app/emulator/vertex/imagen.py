@@ -97,7 +97,7 @@ def predict(
 def _predictions(job: _Job, objects: Objects, seed: int, trouble: Trouble | None) -> tuple[list[Json], int]:
     """One element per sample, and how many are pictures. Without reasons, filtered ones are missing."""
     never = job.samples + 1
-    every = {"blocked-output": 1, "half-blocked": 2}.get(trouble.kind if trouble else "", never)
+    every = {"blocked-output": 1, "half-blocked": 2}.get((trouble and trouble.kind) or "", never)
     filtered = [(number + 1) % every == 0 for number in range(job.samples)]
     pictures = _deliver(job, objects, [seed * 4 + number for number, gone in enumerate(filtered) if not gone])
     if not job.parameters.include_rai_reason:

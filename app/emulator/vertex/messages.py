@@ -5,7 +5,7 @@ yet (`_NEWER`) are the only exception: google-genai sends them over REST, and gR
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from google.cloud.aiplatform_v1.types import GenerateContentRequest, PredictRequest
@@ -45,7 +45,7 @@ def judged(method: str, body: Json) -> Json:
     """A REST body as `normalised` would give it. Raises Refusal (400) in the words of Google's front end."""
     newer = [(path, value) for path in _NEWER[method] if (value := _take(body, path)) is not None]
     kind = REQUESTS[method]
-    if violations := list(_violations(body, kind.DESCRIPTOR, "")):
+    if violations := list(_violations(body, cast(Descriptor, kind.DESCRIPTOR), "")):
         raise _refused(violations)
     try:
         _, known = normalised(method, ParseDict(body, kind()))
@@ -108,7 +108,7 @@ def _is_leaf(field: FieldDescriptor) -> bool:
 
 def _message_violations(value: Any, field: FieldDescriptor, where: str) -> Iterator[dict[str, str]]:
     if isinstance(value, dict):
-        yield from _violations(value, field.message_type, where)
+        yield from _violations(value, cast(Descriptor, field.message_type), where)
     else:
         yield _invalid(value, field, where)
 
@@ -119,7 +119,8 @@ def _leaf_violations(value: Any, field: FieldDescriptor, where: str) -> Iterator
         try:
             if field.type == FieldDescriptor.TYPE_BYTES and isinstance(item, str):
                 decode_base64(item, where)  # json_format skips what is not of the alphabet
-            ParseDict({field.name: [item] if listed else item}, GetMessageClass(field.containing_type)())
+            alone = GetMessageClass(cast(Descriptor, field.containing_type))()
+            ParseDict({field.name: [item] if listed else item}, alone)
         except (ParseError, Refusal):
             yield _invalid(item, field, f"{where}[{at}]" if listed else where)
 
@@ -134,9 +135,10 @@ def _unknown(name: str, path: str, why: str) -> dict[str, str]:
 
 def _invalid(value: Any, field: FieldDescriptor, where: str) -> dict[str, str]:
     named = field.message_type or field.enum_type
-    kind = FieldDescriptorProto.Type.Name(field.type)
     if named is not None:
         kind = f"type.googleapis.com/{named.full_name}"
+    else:
+        kind = FieldDescriptorProto.Type.Name(cast(FieldDescriptorProto.Type.ValueType, field.type))
     shown = orjson.dumps(value).decode()
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
     if field.type == FieldDescriptor.TYPE_BYTES:
