@@ -1,6 +1,7 @@
 """`python -m app.emulator` runs the emulated vendors alone, for other clients and for load tests."""
 
 import argparse
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -17,8 +18,11 @@ def main() -> None:
     parser.add_argument("--http-port", type=int, default=9091, help="the others, and Vertex AI over REST")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where stored objects are kept")
     parser.add_argument("--models-file", type=Path, help="the catalogue, if not the built-in one")
-    parser.add_argument("--canned", action="store_true", help="precomputed pictures, for load tests")
+    parser.add_argument("--canned", action="store_true", help="pictures made beforehand, for load tests")
+    parser.add_argument("--seconds", type=_seconds, default=0, help="how long every model takes")
     options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a call under way costs a descriptor
 
     emulator = Emulator(
         catalogue=load_catalogue(options.models_file),
@@ -27,6 +31,7 @@ def main() -> None:
         grpc_port=options.grpc_port,
         http_port=options.http_port,
         canned=options.canned,
+        seconds=options.seconds,
     )
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -38,6 +43,13 @@ def main() -> None:
     print(f"ANTHROPIC_BASE_URL={emulator.http_url}", flush=True)
     stopped.wait()
     emulator.stop()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 3600:
+        raise ValueError
+    return seconds
 
 
 if __name__ == "__main__":

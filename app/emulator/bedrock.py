@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.contract.models import Catalogue, Model
-from app.emulator import claude, sdxl, stability2, titan
+from app.emulator import canned, claude, sdxl, stability2, titan
 from app.emulator.bedrock_wire import MAX_BODY_BYTES, Refusal, exactly, invalid
 from app.emulator.calls import Call, Calls, Json
 from app.emulator.exchange import exchange
@@ -25,23 +25,38 @@ _SIGNED_FOR = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z0-9-]+)/
 _TEXTS = ("text", "prompt", "negativeText", "negative_prompt")
 
 
-def routes(*, calls: Calls, troubles: Troubles, catalogue: Catalogue) -> list[Route]:
-    """POST /model/{id}/invoke, the id's colon percent-encoded or not. Claude's ids are Claude's to answer."""
+def routes(*, calls: Calls, troubles: Troubles, catalogue: Catalogue, ready: bool = False) -> list[Route]:
+    """POST /model/{id}/invoke, the id's colon percent-encoded or not. Claude's ids are Claude's to answer.
+
+    `ready`: with answers made beforehand, to whatever a model is asked.
+    """
+    if ready:
+        canned.make_bedrock_answers()
 
     async def invoke(request: Request) -> Response:
         id = request.path_params["model"]
         if "anthropic." in id:
             return await claude.answer(request, id, "bedrock", calls, troubles, catalogue)
         raw = await request.body()
+        header = request.headers.get("x-trouble")
+        model = next((each for each in catalogue.model if each.vendor == "aws" and each.id == id), None)
+        if ready and model:
+            call = calls.record("bedrock", "InvokeModel", id, {})
+            trouble = troubles.ask("bedrock", id, "", header)
+            give = partial(_give, model, calls, call)
+            return await exchange(request, calls, call, trouble, give, in_thread=False)
         body = _parse(raw)
         call = calls.record("bedrock", "InvokeModel", id, body)
-        header = request.headers.get("x-trouble")
         trouble = troubles.ask("bedrock", id, " ".join(_words(body)), header)
-        model = next((each for each in catalogue.model if each.vendor == "aws" and each.id == id), None)
         work = partial(_work, request, model, len(raw), body, calls, call, trouble)
         return await exchange(request, calls, call, trouble, work)
 
     return [Route("/model/{model}/invoke", invoke, methods=["POST"])]
+
+
+def _give(model: Model, calls: Calls, call: Call) -> Response:
+    calls.pay(call, 1)
+    return Response(canned.bedrock_answer(model.family), media_type="application/json")
 
 
 def _work(

@@ -18,15 +18,21 @@ _GONE = Response(status_code=499)  # returned to a client that is no longer ther
 
 
 async def exchange(
-    request: Request, calls: Calls, call: Call, trouble: Trouble | None, work: Callable[[], Response]
+    request: Request,
+    calls: Calls,
+    call: Call,
+    trouble: Trouble | None,
+    work: Callable[[], Response],
+    *,
+    in_thread: bool = True,
 ) -> Response:
-    """Wait as `slow` and `hang` ask, run `work` in a thread, finish the call with its status.
+    """Wait as the model's pause, `slow` and `hang` ask, run `work`, finish the call with its status.
 
     The request's body must have been read. `work` books what it draws with `calls.pay`; it sees to every
-    trouble but slow, hang, drop and how the answer travels.
+    trouble but slow, hang, drop and how the answer travels. A call that waits holds no thread.
     """
     leaving = asyncio.ensure_future(_left(request))
-    answering = asyncio.ensure_future(_answer(trouble, work))
+    answering = asyncio.ensure_future(_answer(trouble, work, in_thread))
     try:
         await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
@@ -48,12 +54,12 @@ async def exchange(
         answering.cancel()
 
 
-async def _answer(trouble: Trouble | None, work: Callable[[], Response]) -> Response:
+async def _answer(trouble: Trouble | None, work: Callable[[], Response], in_thread: bool) -> Response:
     if trouble and trouble.kind == "hang":
         await asyncio.Event().wait()
-    if trouble and trouble.kind == "slow":
-        await asyncio.sleep(trouble.seconds(5))
-    return await asyncio.to_thread(work)
+    if trouble and trouble.waits:
+        await asyncio.sleep(trouble.waits)
+    return await asyncio.to_thread(work) if in_thread else work()
 
 
 async def _left(request: Request) -> None:

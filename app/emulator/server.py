@@ -15,15 +15,17 @@ from app.emulator.exchange import Cuttable
 from app.emulator.objects import Objects
 from app.emulator.trouble import Troubles
 from app.emulator.vertex import grpc_front, rest_front
+from app.emulator.vertex.canned import Canned
 from app.emulator.vertex.service import Vertex
 
 
 class Emulator:
     """Vertex AI, Cloud Storage, Bedrock and Anthropic, rehearsed.
 
-    `data_dir` keeps the stored objects. `canned` answers Vertex's gRPC calls with precomputed pictures, for
-    load tests. Ports of 0 are chosen by the system; the addresses are known after `start`. `objects` is an
-    ASGI app, the public read of the stored objects.
+    `data_dir` keeps the stored objects. `canned` answers Vertex's and Bedrock's calls with pictures made
+    beforehand, for load tests. Every model takes `seconds` before it does its work. Ports of 0 are chosen by
+    the system; the addresses are known after `start`. `objects` is an ASGI app, the public read of the stored
+    objects.
     """
 
     vertex_endpoint: str
@@ -38,21 +40,23 @@ class Emulator:
         grpc_port: int = 0,
         http_port: int = 0,
         canned: bool = False,
+        seconds: float = 0,
     ) -> None:
         self.calls = Calls()
-        self.troubles = Troubles()
+        self.troubles = Troubles(seconds)
         stored = Objects(data_dir)
         self.objects = gcs.public(stored)
         self._host = host
         self._http_port = http_port
         self._grpc_address = f"{host}:{grpc_port}"
-        self._canned = canned
+        self._canned = Canned(self.calls, self.troubles, seconds) if canned else None
         self._vertex = Vertex(catalogue, stored, self.calls, self.troubles)
+        rest = self._canned.rest if self._canned else rest_front.endpoint(self._vertex, self.calls)
         routes: list[BaseRoute] = [
             *control.routes(self.calls, self.troubles),
-            *rest_front.routes(self._vertex, self.calls),
+            *rest_front.routes(rest),
             *gcs.routes(stored, self.troubles, self.calls),
-            *bedrock.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue),
+            *bedrock.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue, ready=canned),
             *claude.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue),
             Mount("/", self.objects),
         ]

@@ -42,13 +42,20 @@ _SAYABLE = frozenset(get_args(Kind)) - {"answer"}
 class Trouble:
     """A failure to rehearse. `turn` counts from 0 how often this one was met before, for "every second".
 
-    Without a `kind` only the journey is troubled.
+    Without a `kind` there is only how the answer travels, or the model's pause.
     """
 
     kind: Kind | None
     arg: Any = None
     turn: int = 0
     travel: Travel | None = None
+    pause: float = 0
+    """Seconds that the model takes without any trouble."""
+
+    @property
+    def waits(self) -> float:
+        """Seconds before the work begins."""
+        return self.pause + (self.seconds(5) if self.kind == "slow" else 0)
 
     def seconds(self, default: float) -> float:
         """The argument of slow, 429 and 503."""
@@ -71,9 +78,10 @@ class _Order:
 
 
 class Troubles:
-    """What is ordered at the moment. Thread-safe."""
+    """What is ordered at the moment. Thread-safe. Every model takes `seconds`; the store takes none."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0) -> None:
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._orders: list[_Order] = []
         self._turns: Counter[str] = Counter()
@@ -116,7 +124,10 @@ class Troubles:
         with self._lock:
             ordered, travel = self._ordered(vendor, model)
             trouble = ordered or self._carried(vendor, model, text, header)
-        return trouble if travel is None else replace(trouble or Trouble(None), travel=travel)
+        pause = 0 if vendor == "gcs" else self._seconds
+        if travel is None and not pause:
+            return trouble
+        return replace(trouble or Trouble(None), travel=travel, pause=pause)
 
     def _ordered(self, vendor: str, model: str) -> tuple[Trouble | None, Travel | None]:
         now = time.monotonic()

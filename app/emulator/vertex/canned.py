@@ -1,6 +1,7 @@
-"""Answers made beforehand, for load tests: pictures of 1.5 MB, nothing read but the number of samples."""
+"""Vertex with answers made beforehand: nothing is read but the number of samples, or judged, or kept."""
 
-import hashlib
+import re
+import time
 from functools import cache
 from typing import Any
 
@@ -8,55 +9,79 @@ import grpc
 from google.cloud.aiplatform_v1.types import GenerateContentResponse, PredictResponse
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
-from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
 
-from app.emulator import painter
-from app.emulator.calls import Calls, Json
-from app.emulator.vertex.wire import encode_base64
+from app.emulator import canned
+from app.emulator.calls import Call, Calls, Json
+from app.emulator.exchange import exchange
+from app.emulator.trouble import Troubles
+from app.emulator.vertex.messages import REQUESTS
 
-_SIZE = 1024, 1024
+_SAMPLES = re.compile(rb'"sample(?:Count|_count)"\s*:\s*([1-4])')
 
 
 class Canned:
-    """The two gRPC endpoints. Calls are recorded without their bodies."""
+    """The two gRPC endpoints, and the REST one. Calls are recorded without their bodies.
 
-    def __init__(self, calls: Calls) -> None:
+    Of the troubles only those are played that concern the exchange, and over REST: slow, hang, drop, and how
+    the answer travels. A model that takes `seconds` costs a socket over REST, and a thread over gRPC.
+    """
+
+    def __init__(self, calls: Calls, troubles: Troubles, seconds: float) -> None:
         self._calls = calls
+        self._troubles = troubles
+        self._seconds = seconds
+        canned.make_vertex_answers()
+
+    async def rest(self, request: Request) -> Response:
+        """Serve `…/models/{model}:{method}`."""
+        model, method = request.path_params["model"], request.path_params["method"]
+        if method not in REQUESTS:
+            return Response(status_code=404)
+        told = _SAMPLES.search(await request.body()) if method == "predict" else None
+        samples = _pictures(method, model, int(told[1]) if told else 0)
+        call = self._calls.record("vertex", method, model, {})
+
+        def work() -> Response:
+            self._calls.pay(call, samples)
+            return Response(canned.rest_answer(method, model, samples), media_type="application/json")
+
+        trouble = self._troubles.ask("vertex", model, "", request.headers.get("x-trouble"))
+        return await exchange(request, self._calls, call, trouble, work, in_thread=False)
 
     def predict(self, request: Any, _: grpc.ServicerContext) -> bytes:
-        samples = int(request.parameters.struct_value.fields["sampleCount"].number_value) or 4
-        self._book("predict", request.endpoint, samples)
-        return _predictions(samples)
+        told = int(request.parameters.struct_value.fields["sampleCount"].number_value)
+        samples = _pictures("predict", request.endpoint, told)
+        self._finish(self._record("predict", request.endpoint), samples)
+        return _predict_response("upscale" if "upscale" in request.endpoint else "", samples)
 
     def generate_content(self, request: Any, _: grpc.ServicerContext) -> bytes:
-        self._book("generateContent", request.model, 1)
-        return _content()
+        self._finish(self._record("generateContent", request.model), 1)
+        return _generate_content_response()
 
-    def _book(self, method: str, resource: str, samples: int) -> None:
-        call = self._calls.record("vertex", method, resource.rpartition("/")[2], {})
+    def _record(self, method: str, resource: str) -> Call:
+        return self._calls.record("vertex", method, resource.rpartition("/")[2], {})
+
+    def _finish(self, call: Call, samples: int) -> None:
+        time.sleep(self._seconds)
         self._calls.finish(call, 200, paid=samples)
 
 
-@cache
-def _predictions(samples: int) -> bytes:
-    predictions = [{"mimeType": "image/png", "bytesBase64Encoded": _picture(n)} for n in range(samples)]
-    return _serialize({"predictions": predictions}, PredictResponse.pb())
+def _pictures(method: str, model: str, told: int) -> int:
+    """How many pictures a call makes that asks for `told` (0: does not say)."""
+    return 1 if method == "generateContent" or "upscale" in model else told or canned.MOST_SAMPLES
 
 
 @cache
-def _content() -> bytes:
-    parts = [{"inlineData": {"mimeType": "image/png", "data": _picture(0)}}]
-    candidate = {"finishReason": "STOP", "content": {"role": "model", "parts": parts}}
-    return _serialize({"candidates": [candidate]}, GenerateContentResponse.pb())
+def _predict_response(model: str, samples: int) -> bytes:
+    return _serialize(canned.predict_answer(model, samples), PredictResponse.pb())
+
+
+@cache
+def _generate_content_response() -> bytes:
+    return _serialize(canned.content_answer(), GenerateContentResponse.pb())
 
 
 def _serialize(answer: Json, message: type[Message]) -> bytes:
     return ParseDict(answer, message()).SerializeToString()
-
-
-@cache
-def _picture(seed: int) -> str:
-    """A painted picture whose red channel is noise, so that its file is as large as a photograph's."""
-    _, green, blue = painter.paint("canned", _SIZE, seed=seed).split()
-    noise = Image.frombytes("L", _SIZE, hashlib.shake_128(bytes([seed])).digest(_SIZE[0] * _SIZE[1]))
-    return encode_base64(painter.encode(Image.merge("RGB", (noise, green, blue))))

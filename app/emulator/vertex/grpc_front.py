@@ -39,12 +39,11 @@ _UNKNOWN_REASON = 999
 Endpoint = Callable[[Any, grpc.ServicerContext], bytes]
 
 
-def server(vertex: Vertex, calls: Calls, address: str, *, canned: bool) -> tuple[grpc.Server, int]:
+def server(vertex: Vertex, calls: Calls, address: str, *, canned: Canned | None) -> tuple[grpc.Server, int]:
     """A server bound to `address` (host:port) but not started, and its port. RuntimeError: it is taken."""
     endpoints: dict[str, Endpoint]
     if canned:
-        ready = Canned(calls)
-        endpoints = {"Predict": ready.predict, "GenerateContent": ready.generate_content}
+        endpoints = {"Predict": canned.predict, "GenerateContent": canned.generate_content}
     else:
         endpoints = {
             "Predict": _endpoint(vertex, calls, "predict", PredictResponse.pb()),
@@ -81,8 +80,8 @@ def _endpoint(vertex: Vertex, calls: Calls, method: str, answer_type: type[Messa
             leave()
         if trouble and trouble.kind == "hang":
             left.wait()
-        if trouble and trouble.kind == "slow":
-            left.wait(trouble.seconds(5))
+        if trouble and trouble.waits:
+            left.wait(trouble.waits)
         if left.is_set():
             return b""
         answer = vertex.answer(call, resource, body, trouble)

@@ -1,5 +1,7 @@
 """Vertex over REST: `/v1/…` and `/v1beta1/…:predict` and `:generateContent`."""
 
+from collections.abc import Awaitable, Callable
+
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,8 +14,16 @@ from app.emulator.vertex.messages import REQUESTS, judged
 from app.emulator.vertex.service import Answer, Vertex
 from app.emulator.vertex.wire import Refusal, invalid
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-def routes(vertex: Vertex, calls: Calls) -> list[Route]:
+
+def routes(serve: Endpoint) -> list[Route]:
+    """The path has project, location, model and method."""
+    path = "/projects/{project}/locations/{location}/publishers/google/models/{model}"
+    return [Route(f"/{version}{path}:{{method}}", serve, methods=["POST"]) for version in ("v1", "v1beta1")]
+
+
+def endpoint(vertex: Vertex, calls: Calls) -> Endpoint:
     async def serve(request: Request) -> Response:
         project, location, model, method = request.path_params.values()
         if method not in REQUESTS:
@@ -39,8 +49,7 @@ def routes(vertex: Vertex, calls: Calls) -> list[Route]:
             lambda: _response(vertex.answer(call, resource, body, trouble)),
         )
 
-    path = "/projects/{project}/locations/{location}/publishers/google/models/{model}"
-    return [Route(f"/{version}{path}:{{method}}", serve, methods=["POST"]) for version in ("v1", "v1beta1")]
+    return serve
 
 
 def _parse(raw: bytes) -> Json:
