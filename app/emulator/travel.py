@@ -93,7 +93,8 @@ class Travelling(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         travel, transport = self._travel, scope[TRANSPORT]
-        await asyncio.sleep(travel.delay)
+        if travel.delay and await _leaves(receive, travel.delay):
+            return None
         if travel.cut == "before":
             return await _end(transport, receive, reset=travel.reset)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -103,7 +104,10 @@ class Travelling(Response):
             if transport.is_closing():
                 return None
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(len(piece) / travel.drip if travel.drip else 0)
+            if travel.drip:
+                await _leaves(receive, len(piece) / travel.drip)
+            else:
+                await asyncio.sleep(0)  # a write of its own
         if not isinstance(travel.cut, int) and travel.length <= 0:
             await send({"type": "http.response.body"})
         if travel.cut is not None or travel.length:
@@ -168,8 +172,21 @@ async def _end(transport: asyncio.Transport, receive: Receive, *, reset: bool) -
         transport.abort()
     else:
         transport.close()
+    await _left(receive)
+
+
+async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _leaves(receive: Receive, seconds: float) -> bool:
+    """Wait so long. True, and at once, if the client leaves meanwhile."""
+    try:
+        await asyncio.wait_for(_left(receive), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _unsent(connection: socket.socket) -> int:
