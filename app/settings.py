@@ -268,13 +268,18 @@ def _read(kind: type[AnySettings]) -> AnySettings:
 def _misspelt(kind: type[_FromEnvironment]) -> list[str]:
     """Returns a line for each variable of `.env` that is one or two typing errors away from a setting.
 
-    Variables of other programs in the same file are ignored, and so is the process's environment.
+    Variables of other programs in the same file are ignored, and so is the process's environment. A name that
+    begins with another letter belongs to another program: AWS_BUCKET.
     """
     lines = []
     for unknown in DotEnvSettingsSource(kind).env_vars.keys() - Settings.model_fields.keys():
-        alike = [name for name in kind.model_fields if abs(len(name) - len(unknown)) <= 2]
-        nearest = min(alike, key=lambda name: _typing_errors(unknown, name), default="")
-        if _typing_errors(unknown, nearest) <= (2 if len(nearest) > 5 else 1):
+        alike = [
+            name
+            for name in kind.model_fields
+            if name[0] == unknown[:1] and abs(len(name) - len(unknown)) <= 2
+        ]
+        nearest = min(alike, key=lambda name: _typing_errors(unknown, name), default=None)
+        if nearest and _typing_errors(unknown, nearest) <= (2 if len(nearest) > 5 else 1):
             question = f"Did you mean {nearest.upper()}?"
             lines.append(f"{unknown.upper()}: .env has it, but there is no such setting. {question}")
     return sorted(lines)
