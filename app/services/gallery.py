@@ -140,8 +140,21 @@ class Gallery:
             log.error(
                 "the spool does not take the picture: its upload goes on", object=name, cause=causes(exc)
             )
+            self._task(self._keep_after(upload, name, picture, bucket))
         else:
             upload.cancel()
+
+    async def _keep_after(
+        self, upload: "asyncio.Task[str]", name: str, picture: Picture, bucket: str
+    ) -> None:
+        """The caller has the picture's URL: when its upload fails after all, ask the spool once more."""
+        await asyncio.wait((upload,))
+        if not upload.exception():
+            return
+        try:
+            await self._spool.keep(name, picture, bucket)
+        except UpstreamFailed:
+            log.error("a paid picture is lost", object=name, cause=causes(upload.exception()))
 
     def _task(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
         """Run the work to its end, also if the caller leaves."""

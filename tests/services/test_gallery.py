@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.contract.errors import StorageDown, UpstreamFailed, UpstreamUnavailable
 from app.contract.models import load_catalogue
@@ -93,6 +94,30 @@ async def test_without_a_spool_a_slow_upload_goes_on() -> None:
     store.go.set()
     await gallery.aclose()
     assert [name.endswith(down.value.pending[0].filename) for name in store.saved] == [True]
+
+
+async def test_a_slow_upload_that_fails_in_the_end_is_kept() -> None:
+    """Its caller was told the URL when the spool was full; meanwhile there is room again."""
+    store, shelf = Store(UpstreamUnavailable()), Shelf(UpstreamFailed("full"))
+    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+    with pytest.raises(StorageDown) as down:
+        await gallery.store((PICTURE,), "text-to-image", MODEL)
+    shelf.failure = None
+    store.go.set()
+    await gallery.aclose()
+    assert [name.endswith(down.value.pending[0].filename) for _, name in shelf.kept] == [True]
+
+
+async def test_a_slow_upload_that_nobody_could_save_is_told_in_the_log() -> None:
+    store, shelf = Store(UpstreamUnavailable()), Shelf(UpstreamFailed("full"))
+    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+    with capture_logs() as said:
+        with pytest.raises(StorageDown) as down:
+            await gallery.store((PICTURE,), "text-to-image", MODEL)
+        store.go.set()
+        await gallery.aclose()
+    assert said[-1]["event"] == "a paid picture is lost"
+    assert said[-1]["object"].endswith(down.value.pending[0].filename)
 
 
 async def test_nothing_is_sold_that_could_not_be_kept() -> None:
