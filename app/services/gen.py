@@ -75,6 +75,8 @@ class Gen:
             request = await _settle(request)
         rewritten = await self._rewrite(request, drawer) if request.regen_prompt else None
         async with self.budget.hold(1):
+            if request.response_format == "url":
+                await self.gallery.check()  # again: there may be minutes between
             drawing = await self._draw(request, rewritten or request.prompt, named)
         image_url = await self._store(request, drawing) if request.response_format == "url" else None
         width, height = drawing.picture.size

@@ -47,9 +47,9 @@ class Images:
         self._check_uris(request)
         named = self._named(request)
         to_store = request.response_format == "url" or request.storage_uri is not None
-        if to_store:
-            await self.gallery.check()
         async with self.budget.hold(_weight(request)):
+            if to_store:
+                await self.gallery.check()  # not before the queue: there may be minutes between
             model, generation = await self.chain.run(named, lambda model: self.provider.run(request, model))
         requested = None if model.id == named else named
         filtered = tuple(Filtered.of(block) for block in generation.filtered) or None

@@ -6,13 +6,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.contract.errors import StorageDown, UpstreamFailed, UpstreamUnavailable
-from app.contract.models import load_catalogue
+from app.contract.gen import GenRequest, read_gen
+from app.contract.image import ImageRequest, TextToImage
+from app.contract.models import Model, load_catalogue
 from app.contract.pictures import Picture
+from app.ports import Generation
+from app.services.budget import Budget
+from app.services.chain import Chain
 from app.services.gallery import Gallery
+from app.services.gen import Gen
+from app.services.image import Images
 
 pytestmark = pytest.mark.anyio
 
-MODEL = load_catalogue()["imagen-3.0-generate-001"]
+CATALOGUE = load_catalogue()
+MODEL = CATALOGUE["imagen-3.0-generate-001"]
 PICTURE = Picture(b"png", "image/png", (1, 1))
 
 
@@ -128,6 +136,53 @@ async def test_nothing_is_sold_that_could_not_be_kept() -> None:
     assert (down.value.pending, down.value.retry_after) == ((), 7)
     shelf.failure = None
     await gallery.check()
+
+
+class Seller:
+    """A vendor whose pictures cost money."""
+
+    sold = 0
+
+    async def run(self, _request: ImageRequest | GenRequest, _model: Model, /) -> Generation:
+        self.sold += 1
+        return Generation((PICTURE,))
+
+    async def aclose(self) -> None: ...
+
+
+class Silent:
+    """A Claude whom nobody asks."""
+
+    async def rewrite(self, prompt: str, model: Model, /, *, language: str | None, characters: int) -> str:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("route", ["image", "gen"])
+async def test_who_waited_for_a_turn_is_sold_nothing_that_could_not_be_kept(
+    monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    monkeypatch.setattr("app.services.gallery._CHECK_SECONDS", 0)
+    seller, shelf, budget, chain = Seller(), Shelf(), Budget(1, 1), Chain(CATALOGUE)
+    gallery = Gallery(Store(), shelf, "ours")
+    images = Images(seller, gallery, chain, budget, CATALOGUE, ())
+    gen = Gen(seller, Silent(), gallery, chain, chain, budget, budget, CATALOGUE)
+    wish = {"mode": "text2img", "prompt": "a cat", "response_format": "url"}
+
+    async def call() -> None:
+        if route == "image":
+            await images.make(TextToImage(prompt="a cat"))
+        else:
+            await gen.make(read_gen(wish, text=False))
+
+    async with budget.hold(1):
+        caller = asyncio.create_task(call())
+        for _ in range(10):
+            await asyncio.sleep(0)  # until it waits for its turn
+        assert budget._waiting
+        shelf.failure = UpstreamFailed("full")
+    with pytest.raises(StorageDown):
+        await caller
+    assert seller.sold == 0
 
 
 async def test_storing_goes_on_when_the_caller_has_left() -> None:
