@@ -34,9 +34,16 @@ class Chain:
         self._gone_until: dict[str, float] = {}
 
     def candidates(self, model_id: str) -> tuple[Model, ...]:
-        """Returns the models that may serve a request for this one, in the order in which they are tried."""
+        """Returns the models that may serve a request for this one, in the order in which they are tried.
+
+        Raises InvalidRequest for a model that is known to be retired when not following.
+        """
         models = tuple(self._catalogue.chain(model_id))
-        return models if self._follow else models[:1]
+        if self._follow:
+            return models
+        if self._is_gone(models[0]):
+            raise _retired(models[0])
+        return models[:1]
 
     async def run(
         self,
@@ -51,17 +58,24 @@ class Chain:
         """
         gone: ModelGone | None = None
         for model in self.candidates(model_id):
-            if takes(model) and self._gone_until.get(model.id, 0) <= self._clock():
+            if takes(model) and not self._is_gone(model):
                 try:
                     return model, await attempt(model)
                 except ModelGone as exc:
                     gone = exc
                     self._gone(model)
             if not self._follow and model.successor:
-                raise InvalidRequest(f"{model.id} is retired, use {model.successor}") from gone
+                raise _retired(model) from gone
         raise UpstreamFailed from gone
+
+    def _is_gone(self, model: Model) -> bool:
+        return self._gone_until.get(model.id, 0) > self._clock()
 
     def _gone(self, model: Model) -> None:
         log.warning("model is gone", model=model.id, successor=model.successor)
         if model.successor and not (rehearsed.get() or "").startswith("retired"):
             self._gone_until[model.id] = self._clock() + _REMEMBER_SECONDS
+
+
+def _retired(model: Model) -> InvalidRequest:
+    return InvalidRequest(f"{model.id} is retired, use {model.successor}")

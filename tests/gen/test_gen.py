@@ -184,6 +184,21 @@ async def test_a_retired_model_is_refused_where_successors_are_not_followed(
         await generate(emulator, bedrock, chain=Chain(CATALOGUE, follow=False))
 
 
+async def test_nobody_is_paid_to_rewrite_for_a_model_that_is_known_to_be_retired(
+    emulator: Emulator, bedrock: Bedrock
+) -> None:
+    emulator.troubles.set("retired", model=SDXL)
+    chain = Chain(CATALOGUE, follow=False)
+    with pytest.raises(InvalidRequest, match=CORE):
+        await generate(emulator, bedrock, chain=chain)
+    emulator.calls.clear()
+
+    with pytest.raises(InvalidRequest, match=CORE):
+        await generate(emulator, bedrock, chain=chain, regen_prompt=True)
+
+    assert emulator.calls.list() == ()
+
+
 async def test_no_model_left_is_a_failure(emulator: Emulator, bedrock: Bedrock) -> None:
     emulator.troubles.set("retired", vendor="bedrock")
 
