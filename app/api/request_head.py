@@ -98,6 +98,12 @@ def install() -> None:
     def on_headers_complete(self: Any) -> None:
         self.gateway_head.end()
         headers_complete(self)
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser reads nothing that follows
+
+    def _should_upgrade(_self: Any) -> bool:
+        """There is no WebSocket here, and uvicorn's would wait for ever for the rest of a POST."""
+        return False
 
     def on_body(self: Any, data: bytes) -> None:
         self.gateway_head.bytes = 0
@@ -120,6 +126,7 @@ def install() -> None:
         on_body,
         on_message_complete,
         on_response_complete,
+        _should_upgrade,
     )
     for method in changed:
         setattr(protocol, method.__name__, method)

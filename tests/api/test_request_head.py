@@ -126,6 +126,17 @@ def test_a_slow_head_is_closed(gateway_url: str, monkeypatch: pytest.MonkeyPatch
         assert told(connection, iter([])).count(b"HTTP/1.1 ") == first.count(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_an_upgrade_is_declined_and_keeps_no_connection(gateway_url: str, method: str, protocol: str) -> None:
+    head = f"{method} /health HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n"
+    with connected(gateway_url) as connection:
+        connection.sendall(head.encode() + b"Content-Length: 5\r\n\r\n")
+        said = told(connection, iter([]))
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n" if method == "GET" else b"HTTP/1.1 404 Not Found\r\n")
+    assert b"connection: close\r\n" in said
+
+
 def test_a_stray_line_end_does_not_end_a_call_under_way(
     gateway_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
