@@ -120,7 +120,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(
     settings: Settings, catalogue: Catalogue, credentials: "Credentials | None", app: FastAPI
-) -> AsyncIterator[None]:
+) -> AsyncIterator[dict[str, float]]:
+    """Yields what `request_head` wants to know."""
     process.tune()
     async with AsyncExitStack() as stack:
         if settings.embeds_emulator:
@@ -186,7 +187,7 @@ async def _lifespan(
                 app.state.open_login = {"username": demo.user.username, "password": demo.password}
             if multiprocessing.parent_process() is None:
                 _greet(settings, auth.tokens, demo)
-        yield
+        yield {"answer_idle_seconds": settings.answer_idle_seconds}
 
 
 async def _start_emulator(

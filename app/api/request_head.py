@@ -1,9 +1,12 @@
-"""Limits a request's head (request line and headers), which uvicorn does not do.
+"""Limits a request's head (request line and headers) and unread answers, which uvicorn does not do.
 
-A head over 64 KiB gets 431. If a head takes longer than 10 seconds, the connection is closed. uvicorn chooses
-its protocol class before it imports the application, so this module changes the class itself.
+
+A head over 64 KiB gets 431. If a head takes longer than 10 seconds, the connection is closed. If a caller takes
+nothing of an answer, the connection is ended. uvicorn chooses its protocol class before it imports the
+application, so this module changes the class itself.
 """
 
+import socket
 from asyncio import Transport
 from asyncio.events import TimerHandle
 from typing import Any
@@ -12,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_BYTES = 64 * 1024
 SECONDS = 10.0
+_UNREAD_SECONDS = 60.0
 
 _BODY = b'{"statusCode":431,"message":"Request Header Fields Too Large"}'
 _TOO_LARGE = (
@@ -60,6 +64,16 @@ class _Head:
         return cycle is None or cycle.response_complete
 
 
+def _end_when_unread(transport: Transport, seconds: float) -> None:
+    """Have the kernel end the connection when the caller takes nothing that is sent for so long.
+
+    uvicorn would wait for ever, also to stop: what is not sent yet keeps a closed connection open.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
 def install() -> None:
     """Change uvicorn's protocol class. Does nothing the second time."""
     protocol: Any = HttpToolsProtocol
@@ -74,6 +88,7 @@ def install() -> None:
         made(self, transport)
         self.gateway_head = _Head(self)
         self.gateway_head.begin()
+        _end_when_unread(transport, 2 * self.app_state.get("answer_idle_seconds", _UNREAD_SECONDS))
 
     def connection_lost(self: Any, exc: Exception | None) -> None:
         self.gateway_head.end()

@@ -1,17 +1,20 @@
 """A request's head is limited in size and time, however the gateway is started."""
 
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from app.api import request_head
 from tests.api.conftest import token
+from tests.processes import UVICORN, bare, free_port, serving
 
 LINE = b"GET /health HTTP/1.1\r\nHost: gateway\r\n"
 REFUSAL = (
@@ -146,6 +149,23 @@ def test_a_stray_line_end_does_not_end_a_call_under_way(
     with connected(gateway_url) as connection:
         connection.sendall(head % (len(body), token().encode()) + body + b"\r\n")
         assert told(connection, iter([])).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_caller_who_reads_nothing_does_not_keep_the_gateway_from_stopping(tmp_path: Path) -> None:
+    """What stands in front of a reader who has stopped is never sent; uvicorn waits for it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    environment = bare(tmp_path) | {"ANSWER_IDLE_SECONDS": "0.5"}
+    command = [*UVICORN, f"--port={urlsplit(url).port}"]
+    with (
+        serving(command, f"{url}/health", environment=environment, folder=tmp_path) as gateway,
+        socket.socket() as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", urlsplit(url).port))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: gateway\r\n\r\n" * 40)
+        assert gateway.says("/openapi.json")
+        gateway.process.terminate()
+        assert gateway.process.wait(30) == -signal.SIGTERM
 
 
 def test_it_holds_for_plain_uvicorn() -> None:
