@@ -65,6 +65,7 @@ def configure(level: str, format: str = "auto") -> None:
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.error").addFilter(_of_the_gateway)
+    logging.getLogger("asyncio").addFilter(_first_line)
     logging.getLogger("uvicorn.access").disabled = True  # RequestLog writes a line for each request
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -72,6 +73,12 @@ def configure(level: str, format: str = "auto") -> None:
 def _of_the_gateway(record: logging.LogRecord) -> bool:
     """Returns False for info lines of the emulator's uvicorn, which runs in a thread."""
     return record.levelno > logging.INFO or record.thread == threading.main_thread().ident
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Leave out what asyncio says below "Task exception was never retrieved": the exception's message too."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], None
+    return True
 
 
 class _Text:

@@ -129,3 +129,30 @@ def test_a_pipe_holds_json(format: str) -> None:
 
 def test_a_terminal_may_hold_json() -> None:
     assert all(json.loads(line)["level"] for line in on_a_terminal("json"))
+
+
+def test_a_failure_that_nobody_asked_for_is_logged_without_its_message() -> None:
+    program = """
+import asyncio
+from app import logs
+
+logs.configure("info", "json")
+
+async def fail():
+    raise ValueError("secret words")
+
+async def main():
+    task = asyncio.create_task(fail())
+    await asyncio.wait((task,))
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    line = json.loads(done.stdout)
+    assert (line["event"], line["exception"][0]["exc_type"]) == (
+        "Task exception was never retrieved",
+        "ValueError",
+    )
+    assert "secret words" not in done.stdout + done.stderr
