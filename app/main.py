@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, process
 from app.api import auth as auth_routes
-from app.api import docs, errors, gen, health, image, models, proxies, rehearsal, request_head
+from app.api import connections, docs, errors, gen, health, image, models, proxies, rehearsal
 from app.api.middleware import RequestLog
 from app.contract.models import Catalogue, load_catalogue
 from app.db import migrate, open_database
@@ -56,7 +56,7 @@ _EMULATED_KEY = "emulated"
 _BODIES, _BODIES_OF_ONE_USER = 8, 4
 """How many times MAX_INFLIGHT_BYTES all request bodies under way may hold, and those of one user."""
 
-request_head.install()
+connections.install()
 
 _EXPOSED = [
     "Idempotency-Replayed",
@@ -121,7 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(
     settings: Settings, catalogue: Catalogue, credentials: "Credentials | None", app: FastAPI
 ) -> AsyncIterator[dict[str, float]]:
-    """Yields what `request_head` wants to know."""
+    """Yields what `connections` wants to know."""
     process.tune()
     async with AsyncExitStack() as stack:
         if settings.embeds_emulator:

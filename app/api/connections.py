@@ -1,9 +1,9 @@
-"""Limits a request's head (request line and headers) and unread answers, which uvicorn does not do.
+"""Limits on connections that uvicorn does not have: for a request's head, upgrades and unread answers.
 
+A head (request line and headers) over 64 KiB gets 431. If it takes longer than 10 seconds, the connection is
+closed. If a caller takes nothing of an answer, the connection is ended. Upgrades are declined.
 
-A head over 64 KiB gets 431. If a head takes longer than 10 seconds, the connection is closed. If a caller takes
-nothing of an answer, the connection is ended. uvicorn chooses its protocol class before it imports the
-application, so this module changes the class itself.
+uvicorn chooses its protocol class before it imports the application, so this module changes the class itself.
 """
 
 import socket

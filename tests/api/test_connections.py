@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.api import request_head
+from app.api import connections
 from tests.api.conftest import token
 from tests.processes import UVICORN, bare, free_port, serving
 
@@ -123,7 +123,7 @@ def test_what_is_neither_head_nor_body_is_bounded_too(gateway_url: str, first: b
     ],
 )
 def test_a_slow_head_is_closed(gateway_url: str, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
-    monkeypatch.setattr(request_head, "SECONDS", 0.2)
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
     with connected(gateway_url) as connection:
         connection.sendall(first)
         assert told(connection, iter([])).count(b"HTTP/1.1 ") == first.count(b"\r\n\r\n")
@@ -143,7 +143,7 @@ def test_an_upgrade_is_declined_and_keeps_no_connection(gateway_url: str, method
 def test_a_stray_line_end_does_not_end_a_call_under_way(
     gateway_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_head, "SECONDS", 0.1)
+    monkeypatch.setattr(connections, "SECONDS", 0.1)
     body = b'{"prompt": "a lighthouse #trouble:slow=1"}'
     head = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Connection: close\r\nContent-Length: %d")
     with connected(gateway_url) as connection:
@@ -175,4 +175,4 @@ def test_it_holds_for_plain_uvicorn() -> None:
         "made = config.http_protocol_class.connection_made; print(made.__module__)"
     )
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert run.stdout.split() == ["app.api.request_head"]
+    assert run.stdout.split() == ["app.api.connections"]
