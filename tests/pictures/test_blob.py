@@ -1,0 +1,192 @@
+import base64
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from app.pictures.blob import Blob, NoRoom
+from app.pictures.work_folder import WorkFolder
+
+LENGTHS = [0, 1, 2, 3, 99, 100, 101, 48 * 1024, 48 * 1024 + 1, 64 * 1024, 200_000]
+
+
+def some(length: int) -> bytes:
+    return (bytes(range(251)) * (length // 251 + 1))[:length]
+
+
+def written(folder: WorkFolder, data: bytes, step: int = 1000, **digests: bool) -> Blob:
+    blob = folder.blob(**digests)
+    for start in range(0, len(data), step):
+        blob.write(data[start : start + step])
+    blob.seal()
+    return blob
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["digests while written", "digests on demand"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_what_is_written_is_read(folder: WorkFolder, length: int, at_once: bool) -> None:
+    data = some(length)
+    with written(folder, data, sha256=at_once, crc32c=at_once) as blob:
+        assert blob.in_memory == (length <= 100)
+        assert (blob.length, blob.head(10)) == (length, data[:10])
+        assert blob.sha256() == hashlib.sha256(data).digest()
+        assert blob.crc32c() == google_crc32c.Checksum(data).digest()
+        for _ in range(2):
+            assert b"".join(blob.pieces()) == data
+            assert b"".join(blob.base64_pieces()) == base64.b64encode(data)
+        assert blob.base64_length == len(base64.b64encode(data))
+        assert all(len(piece) <= 64 * 1024 for piece in (*blob.pieces(), *blob.base64_pieces()))
+        with blob.open() as file:
+            assert file.read(5) == data[:5]
+            file.seek(0)
+            assert file.read() == data
+        assert blob.path().read_bytes() == data
+        assert not blob.in_memory
+        assert (folder.memory_used, folder.disk_used) == (0, length)
+        assert blob.head(10) == data[:10]
+
+
+def test_only_the_owner_reads_the_files(folder: WorkFolder) -> None:
+    with written(folder, some(200)) as blob:
+        assert blob.path().stat().st_mode & 0o777 == 0o600
+        assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_blob_is_written_then_sealed_then_closed(folder: WorkFolder) -> None:
+    for length in (50, 200):
+        with folder.blob() as blob:
+            blob.write(some(length))
+            for read in (blob.open, blob.path, lambda: list(blob.pieces()), blob.sha256):
+                with pytest.raises(ValueError, match="not sealed"):
+                    read()
+            blob.seal()
+            blob.seal()
+            with pytest.raises(ValueError, match="sealed or closed"):
+                blob.write(b"?")
+        blob.close()
+        with pytest.raises(ValueError, match="closed"):
+            blob.open()
+        with pytest.raises(ValueError, match="closed"):
+            blob.path()
+
+
+def test_a_blob_does_not_show_its_bytes(folder: WorkFolder) -> None:
+    with written(folder, b"secret") as blob:
+        assert repr(blob) == "<Blob of 6 bytes, in memory>"
+        blob.path()
+        assert repr(blob) == "<Blob of 6 bytes, on disk>"
+    assert repr(blob) == "<Blob of 6 bytes, closed>"
+
+
+def test_memory_is_shared_by_all_blobs(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path, memory_bytes=1000) as folder:
+        blobs = [written(folder, some(400)) for _ in range(3)]
+        assert [blob.in_memory for blob in blobs] == [True, True, False]
+        blobs[0].close()
+        with written(folder, some(400)) as another:
+            assert another.in_memory
+        for blob in blobs:
+            blob.close()
+        assert (folder.memory_used, folder.disk_used) == (0, 0)
+
+
+def test_files_are_bounded(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path, memory_bytes=0, max_bytes=1000) as folder:
+        with written(folder, some(600)), folder.blob() as second:
+            second.write(some(400))
+            with pytest.raises(NoRoom, match="1000 bytes"):
+                second.write(b"?")
+        with written(folder, some(1000)):
+            pass
+
+
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path, memory_bytes=0) as folder:
+        (folder.path / ".lock").unlink()
+        folder.path.rmdir()
+        with folder.blob() as blob, pytest.raises(NoRoom, match="No such file"):
+            blob.write(b"?")
+        assert folder.disk_used == 0
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from app.pictures.blob import NoRoom
+from app.pictures.work_folder import WorkFolder
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+with WorkFolder(Path(sys.argv[1]), memory_bytes=0) as folder:
+    for step in (100_000, 1000):
+        with folder.blob() as blob:
+            try:
+                for _ in range(0, 100_000, step):
+                    blob.write(bytes(step))
+                blob.seal()
+            except NoRoom as exc:
+                print(exc)
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+        assert folder.disk_used == 0
+"""
+
+
+def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("File too large\n" * 2, "")
+
+
+def test_a_picture_may_be_moved_away(folder: WorkFolder, tmp_path: Path) -> None:
+    with written(folder, some(200)) as blob:
+        blob.path().rename(tmp_path / "kept.png")
+    assert (tmp_path / "kept.png").read_bytes() == some(200)
+
+
+@pytest.mark.parametrize("length", [50, 200])
+def test_a_forgotten_blob_is_deleted_and_complained_about(folder: WorkFolder, length: int) -> None:
+    with pytest.warns(ResourceWarning, match=f"a blob of {length} bytes"):
+        written(folder, some(length))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from app.pictures.work_folder import WorkFolder
+
+folder = WorkFolder(Path(sys.argv[1]), memory_bytes=0)
+blob = folder.blob()
+blob.write(b"left behind")
+blob.seal()
+print(blob.path(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_folders_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        left = Path(process.stdout.readline().strip())
+        try:
+            with WorkFolder(tmp_path) as folder:
+                assert folder.clean() == 0
+                assert left.read_bytes() == b"left behind"
+                process.kill()
+                process.wait(10)
+                (tmp_path / "work-of-nobody").mkdir()  # killed before it had a lock
+                (tmp_path / "elsewhere").mkdir()
+                (tmp_path / "work-link").symlink_to(tmp_path / "elsewhere")
+                assert folder.clean() == 2
+                assert not left.parent.exists()
+                assert folder.path.exists()
+                assert (tmp_path / "elsewhere").exists()
+            left.parent.mkdir()
+            with WorkFolder(tmp_path):
+                assert not left.parent.exists()
+        finally:
+            process.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "elsewhere", "work-link"]
