@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.pictures.work_folder import WorkFolder
+from tests.pictures.reading import assert_empty
 
 
 @pytest.fixture
@@ -12,9 +13,3 @@ def folder(tmp_path: Path) -> Iterator[WorkFolder]:
     with WorkFolder(tmp_path, blob_memory_bytes=100) as made:
         yield made
         assert_empty(made)
-
-
-def assert_empty(folder: WorkFolder) -> None:
-    """No blob is open: nothing is reserved, and no file is left."""
-    assert (folder.memory_used, folder.disk_used) == (0, 0)
-    assert not [path for path in folder.path.iterdir() if path.name != ".lock"]

@@ -1,0 +1,154 @@
+"""A long string in JSON: base64, decoded into a blob while it arrives, or a text."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+import pybase64
+
+from app.pictures.blob import Blob
+from app.pictures.json_limits import JsonTooLarge, Limits
+
+_DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
+_LONGEST_DATA_URI = 256
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+_SPELLED = [
+    (f"\\u00{digits}".encode(), character)
+    for hexadecimal, character in (("2b", b"+"), ("2f", b"/"), ("3d", b"="), ("2d", b"-"), ("5f", b"_"))
+    for digits in {hexadecimal, hexadecimal.upper()}
+]
+
+
+class NotBase64(ValueError):
+    """The string is a text."""
+
+
+class Base64Decoder:
+    """Decodes one string: standard or URL-safe alphabet, padded or not, with line breaks, as a `data:` URI.
+
+    The string comes as its JSON source, cut anywhere but behind an odd number of backslashes. Any escape of a
+    letter or a digit makes it a text: nobody writes base64 so. The blob is there as soon as a byte is.
+    """
+
+    def __init__(self, new_blob: Callable[[], Blob]) -> None:
+        self.blob: Blob | None = None
+        self._new_blob = new_blob
+        self._left = b""  # not decoded yet: a part of a group of four, of an escape, of a data: prefix
+        self._begun = False
+        self._padded = False
+
+    def write(self, source: bytes) -> None:
+        """Raises NotBase64, and NoRoom as the blob does."""
+        text, cut_escape = _unescape(self._left + source)
+        if not self._begun and len(text) >= _LONGEST_DATA_URI:
+            text = self._begin(text)
+        whole = len(text) // 4 * 4 if self._begun else 0
+        self._decode(text[:whole])
+        self._left = text[whole:] + cut_escape
+
+    def end(self) -> Blob:
+        """Returns the blob, sealed. Raises NotBase64 if the last group is not whole, or nothing came."""
+        text = self._left if self._begun else self._begin(self._left)
+        missing = -len(text) % 4
+        if missing and b"=" in text:
+            raise NotBase64
+        self._decode(text + b"=" * missing)
+        if self.blob is None:
+            raise NotBase64
+        self.blob.seal()
+        return self.blob
+
+    def _begin(self, text: bytes) -> bytes:
+        self._begun = True
+        match = _DATA_URI.match(text, 0, _LONGEST_DATA_URI)
+        return text[match.end() :] if match else text
+
+    def _decode(self, text: bytes) -> None:
+        if not text:
+            return
+        if self._padded:
+            raise NotBase64
+        data = _decode(text)
+        self._padded = text.endswith(b"=")
+        if self.blob is None:
+            self.blob = self._new_blob()
+        self.blob.write(data)
+
+
+class OpenString:
+    """A string whose end has not been seen. Its source is kept while it may still turn out to be a text."""
+
+    def __init__(self, limits: Limits, new_blob: Callable[[], Blob]) -> None:
+        self.length = 0
+        self.text = bytearray()
+        self._limits = limits
+        self._decoder: Base64Decoder | None = Base64Decoder(new_blob)
+        self._decoding = False
+
+    def write(self, source: bytes) -> None:
+        """Raises JsonTooLarge and NoRoom."""
+        self.length += len(source)
+        if self._decoder and self.length > self._limits.blob_from:
+            undecoded = source if self._decoding else bytes(self.text) + source
+            self._decoding = True
+            try:
+                self._decoder.write(undecoded)
+            except NotBase64:
+                self.close()
+        if self.length <= self._limits.text:
+            self.text += source
+        else:
+            self.text.clear()
+            self._refuse_long_text()
+
+    def end(self) -> Blob | None:
+        """Returns the blob; None for a text, which is in `text`. Raises JsonTooLarge."""
+        if self._decoder and self._decoding:
+            try:
+                return self._decoder.end()
+            except NotBase64:
+                self.close()
+                self._refuse_long_text()
+        return None
+
+    def close(self) -> None:
+        """It is a text, or not wanted any more."""
+        if self._decoder and self._decoder.blob:
+            self._decoder.blob.close()
+        self._decoder = None
+
+    def _refuse_long_text(self) -> None:
+        if self._decoder is None and self.length > self._limits.text:
+            raise JsonTooLarge(f"a text in the JSON is longer than {self._limits.text} bytes")
+
+
+def _decode(text: bytes) -> bytes:
+    """Decode whole groups of the standard alphabet, the URL-safe one, or both. Raises NotBase64."""
+    with suppress(ValueError):
+        return pybase64.b64decode(text, validate=True)
+    with suppress(ValueError):
+        return pybase64.b64decode(text.translate(_STANDARD), validate=True)
+    raise NotBase64
+
+
+def _unescape(source: bytes) -> tuple[bytes, bytes]:
+    """Returns the text, and an escape at its end that is not whole yet. Raises NotBase64.
+
+    Without a doubled backslash each backslash begins an escape, so escapes can be replaced kind by kind. Line
+    breaks come last: where they vanish, no new escape may form that another replacement would take for one.
+    """
+    if b"\\" not in source:
+        return source, b""
+    if b"\\\\" in source:
+        raise NotBase64
+    cut = source.rfind(b"\\u", -5)
+    text, cut_escape = (source[:cut], source[cut:]) if cut >= 0 else (source, b"")
+    text = text.replace(b"\\/", b"/")
+    if b"\\u" in text:
+        for escape, character in _SPELLED:
+            text = text.replace(escape, character)
+    text = text.replace(b"\\r", b"").replace(b"\\n", b"")
+    if b"\\" in text:
+        raise NotBase64
+    return text, cut_escape

@@ -1,0 +1,196 @@
+"""JSON with pictures in it, read and written in pieces.
+
+Reading: each long string of base64 becomes a blob while it arrives, and a placeholder takes its place. The
+rest is a small text, the skeleton, which an ordinary JSON reader parses. Writing: a value with blobs in it
+becomes a known number of bytes, in pieces.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+import orjson
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from app.pictures.base64_in import OpenString
+from app.pictures.blob import Blob
+from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+
+
+class JsonReader:
+    """Reads one JSON text in UTF-8: `feed` its pieces, then `finish`.
+
+    A context manager: when it is left before `finish` has returned, its blobs are closed. Afterwards they
+    belong to the caller, who finds them in the value and in `blobs`.
+    """
+
+    def __init__(self, new_blob: Callable[[], Blob], limits: Limits | None = None) -> None:
+        self.length = 0
+        self._limits = limits or Limits()
+        self._make_blob = new_blob
+        self._mark = secrets.token_hex(16)  # begins each placeholder; nobody can guess it into the text
+        self._short_strings = re.compile(rb'(?:[^"]*+"[^"]{0,%d}+")*+' % self._limits.blob_from)
+        self._skeleton = bytearray()
+        self._commas = 0
+        self._string: OpenString | None = None  # goes on in the next piece, or is longer than `blob_from`
+        self._cut = b""  # a backslash at the end of a piece: half an escape
+        self._found: dict[str, Blob] = {}  # by placeholder, in the order of the text
+        self._shorter: list[int] = []  # by so many bytes is each placeholder shorter than its string
+        self._given = False
+
+    @property
+    def blobs(self) -> list[Blob]:
+        return list(self._found.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._string:
+            self._string.close()
+        if not self._given:
+            for blob in self._found.values():
+                blob.close()
+
+    def feed(self, piece: bytes) -> None:
+        """Read on. Raises JsonTooLarge, and NoRoom when a blob cannot be kept."""
+        self.length += len(piece)
+        if self.length > self._limits.total:
+            raise JsonTooLarge(f"the JSON is longer than {self._limits.total} bytes")
+        piece = self._cut + piece
+        self._cut = b""
+        if piece.endswith(b"\\") and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece, self._cut = piece[:-1], b"\\"
+        self._scan(piece)
+
+    def _scan(self, piece: bytes) -> None:
+        """Tell strings by their quotes. The piece cuts no escape of two characters.
+
+        A backslash outside strings is taken for an escape too. It stays in the skeleton, where the parser
+        refuses it, whatever is read after it.
+        """
+        plain = piece
+        if b"\\" in piece:  # the same length, and each quote that is left is a string's end
+            plain = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        kept = at = 0  # the skeleton has piece[:kept]; piece[:at] is read
+        while True:
+            if self._string:
+                closing = plain.find(b'"', at)
+                if closing < 0:
+                    self._string.write(piece[at:])
+                    return
+                self._string.write(piece[at:closing])
+                self._close_string(self._string)
+                kept, at = closing, closing + 1
+            if passed := self._short_strings.match(plain, at):
+                at = passed.end()
+            opening = plain.find(b'"', at)
+            if opening < 0:
+                self._keep(piece[kept:])
+                return
+            self._keep(piece[kept : opening + 1])
+            self._string = OpenString(self._limits, self._new_blob)
+            at = opening + 1
+
+    def _new_blob(self) -> Blob:
+        if len(self._found) >= self._limits.blobs:
+            raise JsonTooLarge(f"the JSON holds more than {self._limits.blobs} pictures")
+        return self._make_blob()
+
+    def _close_string(self, string: OpenString) -> None:
+        blob = string.end()
+        if blob:
+            placeholder = f"{self._mark}{len(self._found)}"
+            self._found[placeholder] = blob
+            self._shorter.append(string.length - len(placeholder))
+        self._string = None
+        self._keep(placeholder.encode() if blob else string.text)
+
+    def _keep(self, piece: bytes | bytearray) -> None:
+        self._skeleton += piece
+        self._commas += piece.count(b",")
+        if len(self._skeleton) > self._limits.skeleton:
+            raise JsonTooLarge(f"the JSON holds more than {self._limits.skeleton} bytes beside its pictures")
+        if self._commas > self._limits.commas:
+            raise JsonTooLarge(f"the JSON holds more than {self._limits.commas} values")
+
+    def finish(self) -> object:
+        """Returns the value, a Blob wherever a placeholder stood. Raises MalformedJson and JsonTooLarge."""
+        self._keep(self._cut)
+        value = self._place(self._parse())
+        self._given = True
+        return value
+
+    def _parse(self) -> object:
+        """A byte order mark is skipped, invalid UTF-8 becomes U+FFFD. NaN and Infinity are refused.
+
+        Pydantic's reader is asked first; orjson only when that refuses (docs/decisions/0012).
+        """
+        try:
+            return from_json(self._skeleton, allow_inf_nan=False, cache_strings=False)
+        except ValueError:
+            text = self._skeleton.decode("utf-8", "replace").removeprefix("\ufeff")
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as exc:
+            position = exc.pos + sum(self._shorter[: text.count(self._mark, 0, exc.pos)])
+            message = f"Malformed JSON: {exc.msg}, at position {position}"
+        raise MalformedJson(message)  # without orjson's error, which holds the whole text
+
+    def _place(self, value: object) -> object:
+        """Put blobs where their placeholders are. Not recursive, for JSON may be nested deeply."""
+        root = [value]
+        left: list[object] = [root]
+        unplaced = dict(self._found)
+        while unplaced and left:
+            node = left.pop()
+            if isinstance(node, dict) and not self._found.keys().isdisjoint(node):
+                raise JsonTooLarge(f"a name in the JSON is longer than {self._limits.blob_from} bytes")
+            if isinstance(node, dict | list):
+                for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
+                    if isinstance(inner, str) and inner in unplaced:
+                        node[key] = unplaced.pop(inner)
+                    elif isinstance(inner, dict | list):
+                        left.append(inner)
+        for placeholder, blob in unplaced.items():  # its name stood twice in one object: the last one counts
+            blob.close()
+            del self._found[placeholder]
+        return root[0]
+
+
+class JsonWriter:
+    """The JSON text of a value: `length` bytes, in pieces, as often as it is iterated.
+
+    A Blob becomes the text of its base64, a pydantic model an object by its aliases, without its Nones. The
+    blobs must be sealed, and stay open until the last piece is read. Raises TypeError for any other type.
+    """
+
+    def __init__(self, value: object) -> None:
+        self._blobs: list[Blob] = []
+        self._mark = secrets.token_hex(
+            16
+        )  # stands where a blob goes; nobody can guess it into the other texts
+        text = orjson.dumps(value, self._place, orjson.OPT_PASSTHROUGH_DATACLASS)
+        self._parts = text.split(self._mark.encode())
+        self.length = sum(map(len, self._parts)) + sum(blob.base64_length for blob in self._blobs)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._parts[0]
+        for blob, part in zip(self._blobs, self._parts[1:], strict=True):
+            yield from blob.base64_pieces()
+            yield part
+
+    def _place(self, value: object) -> object:
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields.items()
+            named = ((field.alias or name, getattr(value, name)) for name, field in fields)
+            return {name: inner for name, inner in named if inner is not None}
+        if isinstance(value, Blob):
+            self._blobs.append(value)
+            return self._mark
+        raise TypeError(f"{type(value).__name__} has no JSON")

@@ -1,0 +1,324 @@
+"""The codec's named oddities, its limits, hostile texts, and writing."""
+
+import base64
+import hashlib
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from app.pictures.blob import Blob, NoRoom
+from app.pictures.in_json import JsonReader, JsonWriter
+from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+from app.pictures.work_folder import WorkFolder
+from tests.pictures.reading import a_folder, assert_empty, cut, read
+
+PICTURE = bytes(range(256)) * 20 + b"\xfb\xff"  # its base64 has every character, and ends in "=="
+TEXT = base64.b64encode(PICTURE).decode()
+LINES = [TEXT[start : start + 76] for start in range(0, len(TEXT), 76)]
+
+SPELLINGS = {
+    "plain": TEXT,
+    "not padded": TEXT.rstrip("="),
+    "URL-safe": base64.urlsafe_b64encode(PICTURE).decode(),
+    "URL-safe, not padded": base64.urlsafe_b64encode(PICTURE).decode().rstrip("="),
+    "URL-safe from the middle on": TEXT[:3000] + TEXT[3000:].replace("+", "-").replace("/", "_"),
+    "a data: URI": f"data:image/png;base64,{TEXT}",
+    "a data: URI with parameters": f"data:image/svg+xml;charset=utf-8;base64,{TEXT}",
+    "a data: URI in capitals": f"DATA:IMAGE/PNG;BASE64,{TEXT}",
+    "slashes escaped, as by PHP": f"data:image/png;base64,{TEXT}".replace("/", "\\/"),
+    "= and + escaped, as by Gson": TEXT.replace("=", "\\u003d").replace("+", "\\u002b"),
+    "escapes in capitals": TEXT.replace("=", "\\u003D").replace("+", "\\u002B").replace("/", "\\u002F"),
+    "URL-safe, escaped": TEXT.replace("+", "\\u002d").replace("/", "\\u005F"),
+    "lines": "\\n".join(LINES),
+    "lines, as in MIME": "".join(f"{line}\\r\\n" for line in LINES),
+}
+TEXTS = {
+    "a prompt": "a lighthouse, " * 400,
+    "words without spaces": "Leuchtturmwärterhäuschen" * 200,
+    "another script": "灯台" * 3000,
+    "escapes only": '\\"' * 3000,
+    "backslashes only": "\\\\" * 3000,
+    "line breaks only": "\\n" * 3000,
+    "emoji as escapes": "\\ud83d\\ude00" * 600,
+    "base64, then not": TEXT + "!",
+    "base64 with an escaped letter": TEXT[:5000] + "\\u0041" + TEXT[5001:],
+    "base64 with spaces": TEXT.replace("A", " "),
+    "base64 cut in a group": TEXT[:5001],
+    "base64 padded in the middle": TEXT + TEXT,
+    "base64 padded too much": TEXT + "=",
+    "base64 padded too little": TEXT[:-1],
+    "two pictures": f"{TEXT},{TEXT}",
+    "an escaped backslash before n and a slash": f"\\\\n/{TEXT}",
+    "an escaped backslash before u003d": f"{TEXT}\\\\u003d",
+    "a data: URI that is no base64": "data:text/plain," + "a" * 5000,
+    "a data: URI of nothing": "data:image/png;base64," + "\\n" * 3000,
+}
+
+
+@pytest.mark.parametrize("memory", [0, 10**6], ids=["on disk", "in memory"])
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 4096, 10**6])
+@pytest.mark.parametrize("source", SPELLINGS.values(), ids=SPELLINGS)
+def test_spellings_of_a_picture(source: str, step: int, memory: int) -> None:
+    text = f'{{"predictions": [{{"mimeType": "image/png", "bytes": "{source}"}}]}}'.encode()
+    pieces = (text[start : start + step] for start in range(0, len(text), step))
+    with a_folder(memory) as folder:
+        value = read(pieces, folder)
+    assert value == {"predictions": [{"mimeType": "image/png", "bytes": PICTURE}]}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 4096, 10**6])
+@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS)
+def test_long_texts_stay_texts(folder: WorkFolder, source: str, step: int) -> None:
+    text = f'["{source}", "{source}"]'.encode()
+    pieces = (text[start : start + step] for start in range(0, len(text), step))
+    assert read(pieces, folder) == json.loads(text)
+
+
+@pytest.mark.parametrize("length", [4092, 4096, 4097, 4098, 4100])
+def test_a_string_becomes_a_blob_when_it_is_longer_than_the_limit(folder: WorkFolder, length: int) -> None:
+    text = "A" * length
+    expected = text if length <= 4096 or length % 4 == 1 else base64.b64decode(text + "=" * (-length % 4))
+    for places in ([], [3], [4096, 4097, 4098, 4099]):
+        assert read(cut(f'["{text}"]'.encode(), places), folder) == [expected]
+        assert read(cut(f'"{text}"'.encode(), places), folder) == expected
+
+
+ODD = {
+    "a byte order mark": b'\xef\xbb\xbf{"a": "%s"}',
+    "broken UTF-8": b'{"a": "%s", "b": "\xff\xc3"}',
+    "deep": b"[" * 300 + b'"%s"' + b"]" * 300,
+    "a name twice": b'{"a": "%s", "a": "%s", "b": "%s", "b": 1}',
+    "in capitals of another order": b'{"mimeType":1,"x":{"y":["%s",null,"%s"]},"prompt":"a"}',
+    "text around": b'   [ "%s"\n\t]  ',
+}
+
+
+@pytest.mark.parametrize("source", ODD.values(), ids=ODD)
+def test_odd_json(folder: WorkFolder, source: bytes) -> None:
+    expected: object = read([source.replace(b"%s", b"a picture")], folder)
+    value = read(cut(source.replace(b"%s", TEXT.encode()), [1, 2, 3, 50, 5000, 7000]), folder)
+    assert flat(value) == flat(expected).replace("a picture", repr(PICTURE)[1:].strip("'"))
+
+
+def test_a_picture_as_deep_as_it_goes(folder: WorkFolder) -> None:
+    with JsonReader(folder.blob) as reader:
+        reader.feed(b"[" * 1023 + f'"{TEXT}"'.encode() + b"]" * 1023)
+        value = reader.finish()
+    while isinstance(value, list):
+        (value,) = value
+    assert [value] == reader.blobs
+    reader.blobs[0].close()
+
+
+def flat(value: object) -> str:
+    """The value as a text, without recursion."""
+    text = ""
+    left = [value]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            text += f"{{{list(node)}}}"
+            left += node.values()
+        elif isinstance(node, list):
+            text += f"[{len(node)}]"
+            left += node
+        else:
+            text += repr(node).removeprefix("b")
+    return text
+
+
+MALFORMED = {
+    "nothing": b"",
+    "an open string": b'{"a": "',
+    "an open picture": b'{"a": "%s',
+    "an open picture, escaped at the end": b'{"a": "%s\\',
+    "an open escape": b'{"a": "%s\\u00"}',
+    "a picture and no more": b'{"a": "%s"',
+    "two values": b'{"a": "%s"}{}',
+    "a backslash outside": b'{"a": "%s"}\\',
+    "an escaped quote outside": b'{\\"a": "%s"}',
+    "a line break in a picture": b'{"a": "%s\n"}',
+    "an escape that is none": b'{"a": "%s\\x"}',
+    "NaN": b'{"a": "%s", "b": NaN}',
+    "endless nesting": b"[" * 100_000,
+    "a lone surrogate": b'{"a": "%s", "b": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("source", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_json_is_refused(folder: WorkFolder, source: bytes) -> None:
+    for places in ([], [1, 5, 6, 4000, *range(len(TEXT) - 2, len(TEXT) + 12)]):
+        with pytest.raises(MalformedJson, match=r"^Malformed JSON: .*, at position [0-9]+$") as refused:
+            read(cut(source.replace(b"%s", TEXT.encode()), places), folder)
+        assert refused.value.__context__ is None, "orjson's error holds the text"
+        assert_empty(folder)
+
+
+def test_the_position_of_a_mistake_counts_the_pictures(folder: WorkFolder) -> None:
+    source = f'["{TEXT}", "é", "{TEXT}", wrong]'
+    with pytest.raises(MalformedJson, match=rf"at position {source.index('wrong')}$"):
+        read([source.encode()], folder)
+
+
+# ── limits and hostile texts ─────────────────────────────────────────────────────────────────────────────
+
+TOO_LARGE = {
+    "the whole": (Limits(total=1000), b"[%s]" % (b" " * 999), "longer than 1000 bytes"),
+    "an endless text": (Limits(), b'["' + b"a b" * 200_000, "a text .* longer than 393216 bytes"),
+    "an endless text of escapes": (Limits(), b'["' + b'\\"' * 200_000, "a text"),
+    "a text after much base64": (Limits(), b'["' + b"AAAA" * 100_000 + b"!!!!", "a text"),
+    "base64 that ends in a group": (Limits(), b'["' + b"AAAA" * 100_000 + b'A"]', "a text"),
+    "pictures": (Limits(blobs=2), f'["{TEXT}", "{TEXT}", "{TEXT}"]'.encode(), "more than 2 pictures"),
+    "small strings": (Limits(), b'["a"' + b', "a"' * 600_000, "more than 100000 values"),
+    "strings without commas": (Limits(), b'""' * 3_000_000, "more than 4194304 bytes beside"),
+    "spaces": (Limits(), b"[" + b" " * 5_000_000, "more than 4194304 bytes beside"),
+    "nesting": (Limits(), b"[" * 5_000_000, "more than 4194304 bytes beside"),
+    "texts": (Limits(), b'["' + b'", "'.join([b"a b" * 100_000] * 20), "more than 4194304 bytes beside"),
+    "a name": (Limits(), b'[{"%s": 1}]' % TEXT.encode(), "a name .* longer than 4096 bytes"),
+    "a name of two": (Limits(), b'{"a": "%s", "%s": 1}' % (TEXT.encode(), TEXT.encode()), "a name"),
+}
+
+
+@pytest.mark.parametrize(("limits", "source", "message"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_what_is_too_large(folder: WorkFolder, limits: Limits, source: bytes, message: str) -> None:
+    for step in (65_536, 10**9):
+        with pytest.raises(JsonTooLarge, match=message):
+            read((source[start : start + step] for start in range(0, len(source), step)), folder, limits)
+        assert_empty(folder)
+
+
+def test_limits_that_leave_a_gap_are_refused() -> None:
+    with pytest.raises(ValueError, match="blob_from is above text"):
+        Limits(blob_from=101, text=100)
+
+
+def test_an_endless_picture_is_held_on_disk_until_there_is_no_room(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path, memory_bytes=10**6, max_bytes=20 * 10**6) as folder:
+        piece = b"AAAA" * 16_384
+        tracemalloc.start()
+        with JsonReader(folder.blob) as reader, pytest.raises(NoRoom, match="20000000 bytes"):  # noqa: PT012
+            reader.feed(b'{"a": "')
+            while True:
+                reader.feed(piece)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * 10**6
+        assert_empty(folder)
+
+
+def test_a_placeholder_cannot_be_forged(folder: WorkFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with JsonReader(folder.blob) as first, JsonReader(folder.blob) as second:
+        assert first._mark != second._mark
+        assert len(first._mark) == 32
+    guesses = [f"{'0' * 32}{number}" for number in range(3)]
+    assert read([json.dumps([*guesses, TEXT]).encode()], folder) == [*guesses, PICTURE]
+
+
+@pytest.mark.parametrize("fail", [1, 2, 5])
+def test_nothing_is_left_when_a_reader_is_abandoned(folder: WorkFolder, fail: int) -> None:
+    pieces = list(cut(f'["{TEXT}", "{TEXT}", "{TEXT}"]'.encode(), [5000, 6000, 7000, 8000, 15_000, 17_000]))
+    with pytest.raises(ConnectionResetError), JsonReader(folder.blob) as reader:  # noqa: PT012
+        for piece in pieces[:fail]:
+            reader.feed(piece)
+        raise ConnectionResetError
+    assert_empty(folder)
+
+
+def test_the_callers_of_finish_own_the_blobs(folder: WorkFolder) -> None:
+    with JsonReader(folder.blob) as reader:
+        reader.feed(f'{{"a": "{TEXT}", "a": "{TEXT}", "b": "{TEXT}"}}'.encode())
+        value = reader.finish()
+    assert isinstance(value, dict)
+    assert reader.blobs == [value["a"], value["b"]]
+    assert folder.disk_used == 2 * len(PICTURE)
+    for blob in reader.blobs:
+        assert b"".join(blob.pieces()) == PICTURE
+        blob.close()
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Prediction(BaseModel):
+    mime_type: str = Field(alias="mimeType")
+    safety: str | None = None
+    data: str | None = None
+
+
+def a_blob(folder: WorkFolder, data: bytes) -> Blob:
+    blob = folder.blob()
+    blob.write(data)
+    blob.seal()
+    return blob
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 100, 49_151, 49_152, 49_153, 200_000])
+def test_a_value_is_written_in_pieces(folder: WorkFolder, length: int) -> None:
+    data = (PICTURE * 40)[:length]
+    text = base64.b64encode(data).decode()
+    with a_blob(folder, data) as blob, a_blob(folder, b"another") as another:
+        value = {"a": [blob, 1.5, None, {"é": another}], "b": blob, "c": Prediction(mimeType="image/png")}
+        body = JsonWriter(value)
+        written = b"".join(body)
+        assert body.length == len(written)
+        assert max(map(len, body)) <= 65_536
+        assert hashlib.sha256(b"".join(body)).digest() == hashlib.sha256(written).digest()
+    assert json.loads(written) == {
+        "a": [text, 1.5, None, {"é": base64.b64encode(b"another").decode()}],
+        "b": text,
+        "c": {"mimeType": "image/png"},
+    }
+
+
+def test_what_cannot_be_written(folder: WorkFolder) -> None:
+    with pytest.raises(TypeError):
+        JsonWriter({"a": b"bytes"})
+    with folder.blob() as blob, pytest.raises(ValueError, match="not sealed"):
+        b"".join(JsonWriter([blob]))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.text(st.characters(codec="utf-8"))
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(JSON, st.lists(st.integers(0, 10_000), max_size=10))
+def test_what_is_written_is_read(value: object, places: list[int]) -> None:
+    with a_folder(100) as folder:
+        blobs: list[Blob] = []
+
+        def blob_of(data: bytes) -> Blob:
+            blobs.append(a_blob(folder, data + bytes(13)))
+            return blobs[-1]
+
+        body = JsonWriter(mapped(value, blob_of))
+        written = b"".join(body)
+        for blob in blobs:
+            blob.close()
+        assert len(written) == body.length
+        expected = mapped(value, lambda data: data + bytes(13))
+        assert read(cut(written, places), folder, Limits(blob_from=16)) == expected
+
+
+def mapped(value: object, of_bytes: Callable[[bytes], object]) -> object:
+    if isinstance(value, bytes):
+        return of_bytes(value)
+    if isinstance(value, dict):
+        return {key: mapped(inner, of_bytes) for key, inner in value.items()}
+    return [mapped(inner, of_bytes) for inner in value] if isinstance(value, list) else value
