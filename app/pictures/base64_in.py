@@ -11,6 +11,7 @@ from app.pictures.json_limits import JsonTooLarge, Limits
 
 _DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _LONGEST_DATA_URI = 256
+_LINE_BREAKS = re.compile(rb"\\[rn](?:\\[rn])*+")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _SPELLED = [
@@ -140,15 +141,20 @@ def _unescape(source: bytes) -> tuple[bytes, bytes]:
     """
     if b"\\" not in source:
         return source, b""
+    unmarked = source.replace(b"\\", b"")
+    slashes = source.count(b"\\/")
+    if len(source) - len(unmarked) == slashes:  # nothing else, as PHP writes them: the quick way
+        return unmarked, b""
     if b"\\\\" in source:
         raise NotBase64
     cut = source.rfind(b"\\u", -5)
     text, cut_escape = (source[:cut], source[cut:]) if cut >= 0 else (source, b"")
-    text = text.replace(b"\\/", b"/")
+    if slashes:
+        text = text.replace(b"\\/", b"/")
     if b"\\u" in text:
         for escape, character in _SPELLED:
             text = text.replace(escape, character)
-    text = text.replace(b"\\r", b"").replace(b"\\n", b"")
+    text = _LINE_BREAKS.sub(b"", text)
     if b"\\" in text:
         raise NotBase64
     return text, cut_escape

@@ -19,6 +19,8 @@ from app.pictures.base64_in import OpenString
 from app.pictures.blob import Blob
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
 
+_ESCAPED = re.compile(rb'\\["\\]')
+
 
 class JsonReader:
     """Reads one JSON text in UTF-8: `feed` its pieces, then `finish`.
@@ -75,7 +77,9 @@ class JsonReader:
         refuses it, whatever is read after it.
         """
         plain = piece
-        if b"\\" in piece:  # the same length, and each quote that is left is a string's end
+        if b"\\" in piece and _ESCAPED.search(
+            piece
+        ):  # the same length, and each quote that is left begins or ends a string
             plain = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
         kept = at = 0  # the skeleton has piece[:kept]; piece[:at] is read
         while True:

@@ -132,7 +132,7 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=4000)
 @given(anything, cuts, st.sampled_from([0, 60, 10_000]))
 def test_any_json_cut_anywhere(spelled: Spelled, places: list[int], memory: int) -> None:
     source, expected = spelled
@@ -190,6 +190,7 @@ edits = st.lists(
 @given(anything, edits, cuts)
 @example(('"\\u\\n003dAAAAAAAAAAAAAAA"', None), [], [])
 @example(('"\\u\\r\\n003dAAAAAAAAAAAAAAA"', None), [], [])
+@example(('"\\u\\n002bAAAAAAAAAAAAAAAAAAAAAA"', None), [], [25])
 @example(('"\\\\n/AAAAAAAAAAAAAAAA"', None), [], [])
 @example(('"\\\\u003dAAAAAAAAAAAAAAAA"', None), [], [5])
 @example(("{}\\", None), [], [])
