@@ -132,7 +132,7 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=4000)
+@settings(deadline=None, max_examples=600)
 @given(anything, cuts, st.sampled_from([0, 60, 10_000]))
 def test_any_json_cut_anywhere(spelled: Spelled, places: list[int], memory: int) -> None:
     source, expected = spelled

@@ -294,7 +294,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=4000)
+@settings(deadline=None, max_examples=1000)
 @given(JSON, st.lists(st.integers(0, 10_000), max_size=10))
 def test_what_is_written_is_read(value: object, places: list[int]) -> None:
     with a_folder(100) as folder:
