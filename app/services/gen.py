@@ -78,7 +78,7 @@ class Gen:
             if request.response_format == "url":
                 await self.gallery.check()  # again: there may be minutes between
             drawing = await self._draw(request, rewritten or request.prompt, named)
-        image_url = await self._store(request, drawing) if request.response_format == "url" else None
+            image_url = await self._store(request, drawing) if request.response_format == "url" else None
         width, height = drawing.picture.size
         return GenAnswer(
             image_base64=None if image_url else drawing.picture,

@@ -51,6 +51,11 @@ class Images:
             if to_store:
                 await self.gallery.check()  # not before the queue: there may be minutes between
             model, generation = await self.chain.run(named, lambda model: self.provider.run(request, model))
+            stored: tuple[Stored, ...] = ()
+            if to_store:  # within the budget: the pictures are in memory until they are stored or spooled
+                stored = await self.gallery.store(
+                    generation.pictures, request.operation, model, request.storage_uri
+                )
         requested = None if model.id == named else named
         filtered = tuple(Filtered.of(block) for block in generation.filtered) or None
         if not to_store:
@@ -65,7 +70,6 @@ class Images:
                 filtered=filtered,
                 mask_applied=generation.mask_applied,
             )
-        stored = await self.gallery.store(generation.pictures, request.operation, model, request.storage_uri)
         arrived = [one for one in stored if not one.pending]
         pending = tuple(one.image for one in stored if one.pending) or None
         if request.response_format == "url":
