@@ -24,7 +24,7 @@ from app.providers.claude import Claude
 from app.services.auth import Auth
 from app.services.budget import Budget
 from app.services.chain import Chain
-from app.services.demo import DEMO_ID, Demo, demo_user
+from app.services.demo import DEMO_ID, demo_user, greeting
 from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.image import Images
@@ -186,7 +186,8 @@ async def _lifespan(
                 # Anybody can make a token under the example secret: the documentation may tell a login.
                 app.state.open_login = {"username": demo.user.username, "password": demo.password}
             if multiprocessing.parent_process() is None:
-                _greet(settings, auth.tokens, demo)
+                sys.stdout.write(greeting(demo, auth.tokens, f"http://localhost:{settings.port}"))
+                sys.stdout.flush()
         yield {"answer_idle_seconds": settings.answer_idle_seconds}
 
 
@@ -339,27 +340,6 @@ async def _warn_if_open() -> None:
                 addresses=addresses,
             )
             return
-
-
-def _greet(settings: Settings, tokens: Tokens, demo: Demo) -> None:
-    """Print the address of the docs, and a login, a token and a curl line that work without changes."""
-    base = f"http://localhost:{settings.port}"
-    lines = ["", "Image Gateway on its emulator: no cloud account, no costs.", "", f"Docs      {base}/docs"]
-    if demo.user is None:
-        lines += ["Login     demo is disabled; add a user: .venv/bin/python -m app.cli users add NAME"]
-    else:
-        token = tokens.mint(demo.user.id, demo.user.username, demo.user.password_version)
-        lines += [
-            f"Username  {demo.user.username}",
-            f"Password  {demo.password or '(the one that you set)'}",
-            f"Token     {token}",
-            f"          (for {settings.jwt_expires_seconds // 60} minutes; a login gives a new one)",
-            "",
-            f"curl -s {base}/api/v1/image/text-to-image -H 'Authorization: Bearer {token}' "
-            "-H 'Content-Type: application/json' -d '{\"prompt\": \"A lighthouse at dusk\"}'",
-        ]
-    sys.stdout.write("\n".join([*lines, "", ""]))
-    sys.stdout.flush()
 
 
 def __getattr__(name: str) -> FastAPI:

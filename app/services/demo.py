@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from app.db import User
 from app.services.passwords import Passwords
+from app.services.tokens import Tokens
 from app.services.users import ID_PREFIX, UsernameTaken, Users
 
 NAME = "demo"
@@ -44,6 +45,28 @@ async def demo_user(users: Users, passwords: Passwords, folder: Path) -> Demo:
     kept = await asyncio.to_thread(_read, _file(folder))
     right = kept is not None and await passwords.verify(user.password_hash, kept)
     return Demo(user, kept if right else None)
+
+
+def greeting(demo: Demo, tokens: Tokens, base: str) -> str:
+    """Returns the address of the docs, and a login, a token and a curl line that work without changes.
+
+    `base` is the gateway's own address.
+    """
+    lines = ["", "Image Gateway on its emulator: no cloud account, no costs.", "", f"Docs      {base}/docs"]
+    if demo.user is None:
+        lines += ["Login     demo is disabled; add a user: .venv/bin/python -m app.cli users add NAME"]
+    else:
+        token = tokens.mint(demo.user.id, demo.user.username, demo.user.password_version)
+        lines += [
+            f"Username  {demo.user.username}",
+            f"Password  {demo.password or '(the one that you set)'}",
+            f"Token     {token}",
+            f"          (for {tokens.lifetime_seconds // 60} minutes; a login gives a new one)",
+            "",
+            f"curl -s {base}/api/v1/image/text-to-image -H 'Authorization: Bearer {token}' "
+            "-H 'Content-Type: application/json' -d '{\"prompt\": \"A lighthouse at dusk\"}'",
+        ]
+    return "\n".join([*lines, "", ""])
 
 
 def _file(folder: Path) -> Path:
