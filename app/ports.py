@@ -27,6 +27,9 @@ class Generation:
 answer_by: ContextVar[float] = ContextVar("answer_by")
 """When (in the event loop's time) providers are to have answered, so that what is ready can be stored."""
 
+store_by: ContextVar[float] = ContextVar("store_by")
+"""When (in the event loop's time) the caller has to be told where the pictures are or will be."""
+
 rehearsed: ContextVar[str | None] = ContextVar("rehearsed", default=None)
 """The failure that a request rehearses ("429=7"). Each of its calls carries it. Never set in live."""
 

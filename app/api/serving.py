@@ -10,7 +10,7 @@ from app.api.body import Take
 from app.api.errors import ClientGone
 from app.api.rehearsal import rehearse
 from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
-from app.ports import answer_by
+from app.ports import answer_by, store_by
 from app.services.auth import Caller
 from app.services.limits import RateLimit
 from app.services.room import Room
@@ -38,7 +38,9 @@ async def serve(
     request.scope["log"]["user"] = who.id
     await _throttle(request, who)
     seconds = state.settings.request_timeout_seconds
-    answer_by.set(asyncio.get_running_loop().time() + 0.9 * seconds)
+    now = asyncio.get_running_loop().time()
+    answer_by.set(now + 0.9 * seconds)
+    store_by.set(now + 0.98 * seconds)
     async with room.enter(who.id) as held:
 
         async def take(size: int) -> None:

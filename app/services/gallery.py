@@ -1,6 +1,7 @@
 """Where finished pictures are stored: in a bucket, or on the spool while storage is slow or down."""
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Coroutine
@@ -15,7 +16,7 @@ from app.contract.errors import StorageDown, UpstreamFailed
 from app.contract.models import Model, Operation
 from app.contract.pictures import EXTENSIONS, Picture
 from app.logs import causes
-from app.ports import Spool, Storage
+from app.ports import Spool, Storage, store_by
 
 T = TypeVar("T")
 
@@ -51,8 +52,9 @@ class Stored:
 class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
-    A caller waits at most `wait_seconds` for storage. A picture that is not in the bucket by then waits on
-    the spool, and its URL will work later. `retry_after` (seconds) goes into StorageDown.
+    A caller waits at most `wait_seconds` for storage, never beyond `ports.store_by`. A picture that is not in
+    the bucket by then waits on the spool, and its URL will work later. `retry_after` (seconds) goes into
+    StorageDown.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class Gallery:
         bucket, folder = self._place(operation, uri)
         name = folder + filename
         upload = self._task(self._storage.save(name, picture, bucket=bucket))
-        await asyncio.wait((upload,), timeout=self._wait_seconds)
+        left = store_by.get(math.inf) - asyncio.get_running_loop().time()
+        await asyncio.wait((upload,), timeout=min(self._wait_seconds, max(left, 0)))
         pending = not upload.done() or upload.exception() is not None
         if pending:
             await self._keep(name, picture, bucket, upload)

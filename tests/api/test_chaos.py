@@ -225,6 +225,18 @@ def test_what_is_not_stored_in_time_is_pending(
     assert set(pending) == {"url", "filename", "mimeType", "generatedAt"}
 
 
+def test_a_deadline_before_the_wait_for_storage_ends_tells_the_url(start: Start, emulator: Emulator) -> None:
+    """Not a 504, after which nobody knows the URL of a paid picture."""
+    emulator.troubles.set("hang", vendor="gcs")
+    with start(request_timeout_seconds=2, upload_wait_seconds=60, spool_seconds=0.2) as url:
+        client = client_of(url)
+        answer = client.text_to_image("a lighthouse")
+        client.http.close()
+        emulator.troubles.clear()
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (503, "storage_down")
+    assert len(answer.json()["pending"]) == 1
+
+
 def test_nothing_is_sold_that_could_not_be_kept(
     start: Start, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
