@@ -34,7 +34,7 @@ fix: .venv/.dev  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.dev  ## compare CPU, latency and memory of the gateway with a bare script
+bench: .venv/.dev  ## compare CPU and memory of the gateway with a hand-written server
 	$(BIN)/python -m bench.run $(ARGS)
 
 lock: .venv/.dev  ## write the lock files from pyproject.toml; for newer versions: make lock ARGS=--upgrade

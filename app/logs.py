@@ -67,7 +67,8 @@ def configure(level: str, format: str = "auto") -> None:
     logging.getLogger("uvicorn.error").addFilter(_of_the_gateway)
     logging.getLogger("asyncio").addFilter(_first_line)
     logging.getLogger("uvicorn.access").disabled = True  # RequestLog writes a line for each request
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name in ("alembic", "httpx", "httpx2"):  # the last two write a line for each rewrite by Claude
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _of_the_gateway(record: logging.LogRecord) -> bool:

@@ -1,13 +1,13 @@
 """What the gateway asks of the outside."""
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from app.contract.answer import MaskApplied
 from app.contract.models import Model
-from app.contract.pictures import Picture
 from app.contract.safety import Block
+from app.pictures.blob import Blobs
+from app.pictures.picture import Picture
 
 Request = TypeVar("Request", contravariant=True)
 
@@ -24,26 +24,32 @@ class Generation:
     mask_applied: MaskApplied | None = None
 
 
-answer_by: ContextVar[float] = ContextVar("answer_by")
-"""When (in the event loop's time) providers are to have answered, so that what is ready can be stored."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of a caller, as providers and storage need to know it.
 
-store_by: ContextVar[float] = ContextVar("store_by")
-"""When (in the event loop's time) the caller has to be told where the pictures are or will be."""
+    `answer_by`: when (in the event loop's time) providers return at the latest, so that what is ready can be
+    stored. `store_by`: when the caller has to be told where the pictures are or will be. `blobs` keeps what
+    belongs to the request, and is closed when the request ends. `key` is the Idempotency-Key. `trouble` is
+    the failure that the request rehearses ("429=7"); each of its calls carries it; never set in live.
+    """
 
-rehearsed: ContextVar[str | None] = ContextVar("rehearsed", default=None)
-"""The failure that a request rehearses ("429=7"). Each of its calls carries it. Never set in live."""
+    caller: str
+    request_id: str
+    answer_by: float
+    store_by: float
+    blobs: Blobs
+    key: str | None = None
+    trouble: str | None = None
 
 
 class Provider(Protocol[Request]):
     """A vendor's image models.
 
-    Raises only `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
-    A cancelled call is cancelled at the vendor where the vendor allows it.
+    Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
     """
 
-    async def run(self, request: Request, model: Model, /) -> Generation: ...
-
-    async def aclose(self) -> None: ...
+    async def run(self, request: Request, model: Model, call: Call, /) -> Generation: ...
 
 
 class Storage(Protocol):
@@ -53,15 +59,21 @@ class Storage(Protocol):
         """Returns the public URL of an object. The object need not exist yet."""
 
     async def save(
-        self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
+        self,
+        name: str,
+        picture: Picture,
+        /,
+        *,
+        bucket: str | None = None,
+        again: bool = False,
+        trouble: str | None = None,
     ) -> str:
         """Store the picture under the object name and return its public URL.
 
         `bucket` defaults to the gateway's own. `again`: an earlier try may have landed, which is as good.
-        Raises UpstreamUnavailable when it can be tried again later, UpstreamFailed when not.
+        `trouble`: as in Call. Raises UpstreamUnavailable when it can be tried again later, UpstreamFailed
+        when not.
         """
-
-    async def aclose(self) -> None: ...
 
 
 class Spool(Protocol):

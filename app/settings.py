@@ -35,6 +35,18 @@ def _with_our_driver(url: str) -> str:
     return f"{driver}://{rest}"
 
 
+_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?")
+
+
+def _with_scheme(endpoint: str) -> str:
+    """Returns the endpoint as a URL; `host:port` means plain HTTP."""
+    url = endpoint if "://" in endpoint else f"http://{endpoint}"
+    if not _ENDPOINT.fullmatch(url.rstrip("/")):
+        raise ValueError("must be http://host:port or https://host:port, without a path")
+    return url.rstrip("/")
+
+
+Endpoint = Annotated[str, AfterValidator(_with_scheme)]
 DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
 _SQLITE = "sqlite+aiosqlite:///data/gateway.db"
 
@@ -90,12 +102,13 @@ class Settings(_FromEnvironment):
     max_body_bytes: int | None = Field(None, gt=0)
     max_inflight_bytes: int = Field(64 * MEBIBYTE, gt=0)
     max_queued_requests: int = Field(256, ge=0)
+    work_bytes: int = Field(4 * 1024 * MEBIBYTE, gt=0)
 
     google_cloud_project: str = EXAMPLE_PROJECT
     google_application_credentials: Path | None = None
     vertex_location: str = "us-central1"
     vertex_gemini_location: str = "global"
-    vertex_endpoint: str | None = None
+    vertex_endpoint: Endpoint | None = None
     gcs_bucket: str = Field(EXAMPLE_BUCKET, pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")
     gcs_allowed_prefixes: str = ""
     storage_emulator_host: str | None = None

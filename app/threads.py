@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar, TypeVarTuple
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(2, thread_name_prefix="pixels")
+_pixels = ThreadPoolExecutor(2, thread_name_prefix="pixels")
 
 
 async def off_loop(work: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run `work` beside the event loop, at most two pieces at a time in one process."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, work, *args)
+    """Run `work` beside the event loop, at most two pieces at a time in one process.
+
+    It runs in a copy of the caller's context, so that log lines keep the request's id.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_pixels, copy_context().run, work, *args)

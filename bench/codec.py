@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from app.pictures.blob import PIECE_BYTES, Blob
+from app.pictures.blob import PIECE_BYTES, Blob, Blobs
 from app.pictures.in_json import JsonReader, JsonWriter
 from app.pictures.work_folder import WorkFolder
 from app.process import tune
@@ -32,16 +32,16 @@ def best(work: Callable[[], object], runs: int) -> float:
     return lowest * 1000
 
 
-def read(folder: WorkFolder, pieces: list[bytes], *, crc32c: bool = False) -> Blob:
-    with JsonReader(partial(folder.blob, crc32c=crc32c)) as reader:
+def read(blobs: Blobs, pieces: list[bytes], *, crc32c: bool = False) -> Blob:
+    with JsonReader(partial(blobs.new, crc32c=crc32c)) as reader:
         for piece in pieces:
             reader.feed(piece)
         reader.finish()
     return reader.blobs[0]
 
 
-def read_and_close(folder: WorkFolder, pieces: list[bytes], *, crc32c: bool = False) -> None:
-    read(folder, pieces, crc32c=crc32c).close()
+def read_and_close(blobs: Blobs, pieces: list[bytes], *, crc32c: bool = False) -> None:
+    read(blobs, pieces, crc32c=crc32c).close()
 
 
 def write(blob: Blob) -> None:
@@ -70,6 +70,7 @@ def main(megabytes: float, runs: int) -> None:
     with tempfile.TemporaryDirectory() as parent:
         in_memory = WorkFolder(Path(parent), blob_memory_bytes=64_000_000)
         on_disk = WorkFolder(Path(parent), memory_bytes=0)
+        places = {"in memory": in_memory.blobs(), "on disk": on_disk.blobs()}
         lines = re.sub(rb"[\w+/]{76}", rb"\g<0>\\r\\n", source)
         for spelling, text in {
             "": source,
@@ -78,18 +79,20 @@ def main(megabytes: float, runs: int) -> None:
             ", URL-safe": source.replace(b"/", b"_").replace(b"+", b"-"),
         }.items():
             pieces = [text[start : start + PIECE_BYTES] for start in range(0, len(text), PIECE_BYTES)]
-            for place, folder in {"in memory": in_memory, "on disk": on_disk}.items():
-                with read(folder, pieces) as blob:
+            for place, blobs in places.items():
+                with read(blobs, pieces) as blob:
                     assert b"".join(blob.pieces()) == data
                     assert b"".join(JsonWriter([blob])) == b'["' + base64.b64encode(data) + b'"]'
-                    reading = best(lambda: read_and_close(folder, pieces), runs)  # noqa: B023 - called at once
+                    reading = best(lambda: read_and_close(blobs, pieces), runs)  # noqa: B023 - called at once
                     rows.append((f"read {place}{spelling}", reading))
                     if spelling:
                         continue
-                    summed = best(lambda: read_and_close(folder, pieces, crc32c=True), runs)  # noqa: B023
+                    summed = best(lambda: read_and_close(blobs, pieces, crc32c=True), runs)  # noqa: B023
                     rows.append((f"read {place}, with crc32c", summed))
                     rows.append((f"write from {place.split()[1]}", best(lambda: write(blob), runs)))
                     rows.append((f"its bytes again, {place}", best(lambda: drain(blob), runs)))
+        for blobs in places.values():
+            blobs.close()
         in_memory.close()
         on_disk.close()
     rows.append(("json.loads + b64decode", best(lambda: plain_read(source), runs)))

@@ -1,7 +1,8 @@
 """`python -m bench.hostile`: CPU and memory that files of many parts cost, each in a process of its own.
 
 Measures all that is done to a caller's picture before the vendor is called: for files of up to 20 MB, then
-for the largest of each kind that are accepted. `python -m bench.hostile JPEG`: only names with that word.
+for the largest of each kind that are accepted. They are blobs, as they arrive: large ones are on disk.
+`python -m bench.hostile JPEG`: only names with that word.
 """
 
 import multiprocessing
@@ -11,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from app.contract.pictures import MAX_PICTURE_BYTES, picture
-from app.contract.pixels import normalise
+from app.pictures.picture import MAX_PICTURE_BYTES, picture
+from app.pictures.pixels import normalise
+from app.pictures.work_folder import WorkFolder
 from bench.run import forget_peak, resident_mb
 from tests.api.bodies import encoded
 from tests.hostile_files import HOSTILE, MEGABYTE, disposed_gif, scans, segment
@@ -52,15 +56,16 @@ def photograph(progressive: bool) -> bytes:
 
 
 def measure(make: Make, result: Connection) -> None:
-    data = make()
-    forget_peak(os.getpid())
-    before, started = resident_mb(os.getpid()), time.process_time()
-    try:
-        answer = repr(normalise(picture(data)))
-    except ValueError as exc:
-        answer = f"refused: {exc}"
-    seconds = time.process_time() - started
-    result.send((len(data) / 1e6, seconds, resident_mb(os.getpid(), peak=True) - before, answer))
+    with TemporaryDirectory() as parent, WorkFolder(Path(parent)) as folder, folder.blobs() as blobs:
+        blob = blobs.of(make())
+        forget_peak(os.getpid())
+        before, started = resident_mb(os.getpid()), time.process_time()
+        try:
+            answer = repr(normalise(picture(blob)))
+        except ValueError as exc:
+            answer = f"refused: {exc}"
+        seconds = time.process_time() - started
+        result.send((blob.length / 1e6, seconds, resident_mb(os.getpid(), peak=True) - before, answer))
 
 
 def report(name: str, make: Make) -> None:

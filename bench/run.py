@@ -1,47 +1,62 @@
-"""`make bench`: what the gateway adds to the vendors' own clients, in one run on this machine.
+"""`make bench`: what the gateway costs, beside a hand-written floor in the same run on the same machine.
 
-The emulator runs alone in canned mode (pictures of 1.5 MB made beforehand). For each load the same number of
-requests goes through the gateway and through `bare.py`. CPU is the process's own, user and system.
+The emulator runs alone in canned mode (pictures made beforehand). For each row the same requests go through
+the gateway and through `bench/floor.py`, and every picture is compared with the vendor's. CPU is the
+process's own, user and system, for each request. MB are millions of bytes.
+
+`python -m bench.run --only upscale start` runs the rows whose name holds one of these words.
 """
 
-import asyncio
+import argparse
 import contextlib
 import json
 import multiprocessing
 import os
 import secrets
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
+import pybase64
+import uvloop
 from jose import jwt
+from PIL import Image
+
+from bench.load import Loaded, Wish, holds, load, look, refused, urls, vendors_answer
 
 ROOT = Path(__file__).parents[1]
-LOADS = [(samples, in_flight) for samples in (1, 4) for in_flight in (1, 16, 64)]
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4194304",
     "MALLOC_TRIM_THRESHOLD_": "16777216",
     "MALLOC_ARENA_MAX": "2",
 }
-"""For the emulator and the bare script, what the gateway sets itself (app/process.py)."""
+"""For the emulator, what the gateway sets itself (app/process.py)."""
+FLOOR_MALLOC = {**MALLOC, "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+"""The floor keeps what it has freed: fresh pages were a third of its CPU for four pictures."""
 SECRET = secrets.token_hex(32)
-WANTED = "wanted: CPU at most 1.5 x bare, RSS under 400 MB, /health never above 100 ms, ready within 5 s"
-
-
-@dataclass
-class Row:
-    cpu_ms: float
-    p50: float
-    p99: float
-    peak_mb: float
-    health_ms: float
+STARTS = 5
+LIVE = {
+    "CLOUD": "live",
+    "GOOGLE_CLOUD_PROJECT": "bench-project",
+    "GCS_BUCKET": "image-gateway",
+    "ANTHROPIC_API_KEY": "none",
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+}
+WANTED_FRESH_MB, WANTED_READY_SECONDS = 130, 1.5
 
 
 def free_ports(number: int) -> list[int]:
@@ -49,6 +64,19 @@ def free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [int(listener.getsockname()[1]) for listener in listeners]
+
+
+def status(url: str) -> int | None:
+    """The status of the answer; None if nobody answers."""
+    address = urlsplit(url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
+    try:
+        connection.request("GET", address.path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 @contextlib.contextmanager
@@ -65,13 +93,10 @@ def running(
     )
     os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
     try:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(url)
-                break
+        while status(url) is None:
             if process.poll() is not None:
                 raise SystemExit(f"{arguments} ended with {process.returncode}")
-            time.sleep(0.02)
+            time.sleep(0.01)
         yield process.pid, time.perf_counter() - started
     finally:
         process.terminate()
@@ -117,113 +142,297 @@ class HealthWatch:
         return float(self._longest.value)
 
 
-async def load(url: str, token: str, samples: int, in_flight: int, requests: int) -> list[float]:
-    body = {"prompt": "a lighthouse", "sampleCount": samples}
-    limits = httpx.Limits(max_connections=in_flight)
-    left = iter(range(requests))
-    took: list[float] = []
-    async with httpx.AsyncClient(
-        headers={"Authorization": f"Bearer {token}"}, timeout=120, limits=limits
-    ) as client:
+class Emulated(NamedTuple):
+    """The vendors' address, and the folder in which they and the gateway keep their files."""
 
-        async def caller() -> None:
-            for _ in left:
-                started = time.perf_counter()
-                answer = await client.post(f"{url}/api/v1/image/text-to-image", json=body)
-                took.append((time.perf_counter() - started) * 1000)
-                assert answer.status_code == 200, answer.text
-                assert len(answer.json()["images"]) == samples
+    url: str
+    folder: Path
 
-        await asyncio.gather(*(caller() for _ in range(in_flight)))
-    return sorted(took)
-
-
-def through_the_gateway(pid: int, url: str, token: str, samples: int, in_flight: int, requests: int) -> Row:
-    asyncio.run(load(url, token, samples, 1, 2))
-    forget_peak(pid)
-    watch = HealthWatch(url)
-    before = cpu_seconds(pid)
-    took = asyncio.run(load(url, token, samples, in_flight, requests))
-    cpu = (cpu_seconds(pid) - before) * 1000 / requests
-    return Row(
-        cpu, took[len(took) // 2], took[int(len(took) * 0.99)], resident_mb(pid, peak=True), watch.end()
-    )
-
-
-def bare(endpoint: str, storage: str, samples: int, in_flight: int, requests: int) -> dict[str, float]:
-    arguments = [endpoint, storage, *(str(number) for number in (samples, in_flight, requests))]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "bench/bare.py"), *arguments],
-        env={**os.environ, **MALLOC},
-        check=True,
-        capture_output=True,
-    )
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+    @property
+    def database(self) -> dict[str, str]:
+        return {"DATABASE_URL": f"sqlite:///{self.folder}/gateway.db"}
 
 
 class Started(NamedTuple):
-    """A gateway in front of an emulator. `seconds` until it answered."""
+    """A gateway in front of an emulator, whose address is `storage`. `seconds` until it answered."""
 
     pid: int
     url: str
     token: str
-    endpoint: str
     storage: str
     seconds: float
 
 
 @contextlib.contextmanager
+def emulator(*flags: str) -> Iterator[Emulated]:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["-m", "app.emulator", *flags, "--data-dir", folder]
+        arguments += ["--grpc-port", "0", "--http-port", str(port)]
+        with running(arguments, f"{url}/__emulator/calls", MALLOC, niceness=19):
+            yield Emulated(url, Path(folder))
+
+
+def made_token() -> str:
+    return str(jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, "HS256"))
+
+
+@contextlib.contextmanager
+def gateway(emulated: Emulated, more: dict[str, str]) -> Iterator[Started]:
+    """Start one, with `more` in its environment, and wait until /health/ready says yes."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **emulated.database,
+        "VERTEX_ENDPOINT": emulated.url,
+        "STORAGE_EMULATOR_HOST": emulated.url,
+        "PUBLIC_BASE_URL": emulated.url,
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": emulated.url,
+        "ANTHROPIC_BASE_URL": emulated.url,
+        "JWT_SECRET": SECRET,
+        "SPOOL_DIR": f"{emulated.folder}/spool",
+        "DATA_DIR": str(emulated.folder),
+        "RATE_LIMIT": "",
+        "LOG_LEVEL": "info",
+        **more,
+    }
+    arguments = ["-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
+    with running(arguments, f"{url}/health", environment) as (pid, seconds):
+        ends = time.monotonic() + 30
+        while status(f"{url}/health/ready") != 200:
+            if time.monotonic() > ends:
+                raise SystemExit(httpx.get(f"{url}/health/ready").text)
+            time.sleep(0.1)
+        yield Started(pid, url, made_token(), emulated.url, seconds)
+
+
+@contextlib.contextmanager
 def gateway_and_emulator(*flags: str) -> Iterator[Started]:
     """Start both, each in a process of its own. `flags` are the emulator's."""
-    grpc_port, http_port, port = free_ports(3)
-    endpoint, storage, url = (
-        f"127.0.0.1:{grpc_port}",
-        f"http://127.0.0.1:{http_port}",
-        f"http://127.0.0.1:{port}",
+    with emulator(*flags) as emulated, gateway(emulated, {}) as started:
+        yield started
+
+
+def migrate(emulated: Emulated) -> None:
+    """Make the tables, which a live gateway does not do itself."""
+    arguments = [sys.executable, "-m", "app.cli", "migrate"]
+    subprocess.run(arguments, cwd=ROOT, env={**os.environ, **emulated.database}, check=True)
+
+
+class Row(NamedTuple):
+    """`loads` are requests under way at a time, and how many altogether: the kernel counts CPU in hundredths
+    of a second. `ratio` and `cpu_ms` are the most that is wanted."""
+
+    name: str
+    wish: Wish
+    loads: dict[int, int]
+    ratio: float | None = None
+    cpu_ms: float | None = None
+
+
+@dataclass
+class Figures:
+    cpu_ms: float
+    p50: float
+    p99: float
+    idle_mb: float
+    peak_mb: float
+    health_ms: float = 0
+
+
+def noise(size: tuple[int, int]) -> bytes:
+    """A PNG that nothing shrinks."""
+    file = BytesIO()
+    pixels = secrets.token_bytes(size[0] * size[1] * 3)
+    Image.frombytes("RGB", size, pixels).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def deep_noise(side: int) -> bytes:
+    """A square PNG with 16 bits for each channel, which Pillow cannot write: 6 bytes for a pixel."""
+    rows = b"".join(b"\0" + secrets.token_bytes(side * 6) for _ in range(side))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows, 0)),
+        (b"IEND", b""),
     )
-    claims = {"sub": "bench", "exp": int(time.time()) + 3600}
-    token = jwt.encode(claims, SECRET, "HS256")
-    with tempfile.TemporaryDirectory() as folder:
-        emulator = ["-m", "app.emulator", *flags, "--data-dir", folder]
-        emulator += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
-        environment = {
-            "VERTEX_ENDPOINT": endpoint,
-            "STORAGE_EMULATOR_HOST": storage,
-            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": storage,
-            "ANTHROPIC_BASE_URL": storage,
-            "JWT_SECRET": SECRET,
-            "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
-            "SPOOL_DIR": f"{folder}/spool",
-            "DATA_DIR": folder,
-            "RATE_LIMIT": "",
-            "LOG_LEVEL": "info",
-        }
-        gateway = ["-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"]
-        with (
-            running(emulator, f"{storage}/__emulator/calls", MALLOC, niceness=19),
-            running(gateway, f"{url}/health", environment) as (pid, seconds),
-        ):
-            while httpx.get(f"{url}/health/ready").status_code != 200:
-                time.sleep(0.1)  # Claude's package is imported in the background
-            yield Started(pid, url, token, endpoint, storage, seconds)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def as_form(picture: bytes) -> tuple[str, bytes]:
+    """Content type and body."""
+    head = b'--part\r\nContent-Disposition: form-data; name="image"; filename="picture.png"\r\n'
+    head += b"Content-Type: image/png\r\n\r\n"
+    return "multipart/form-data; boundary=part", head + picture + b"\r\n--part--\r\n"
+
+
+def as_json(picture: bytes) -> tuple[str, bytes]:
+    return "application/json", b'{"image":"' + pybase64.b64encode(picture) + b'"}'
+
+
+class Wishes:
+    """The requests of the rows. Asks the vendors for the pictures that will be expected."""
+
+    def __init__(self, vendors: str) -> None:
+        models = "/v1/projects/p/locations/us-central1/publishers/google/models"
+        make, enlarge = "imagen-3.0-generate-001", "imagen-4.0-upscale-preview"
+        wish = b'{"instances":[{"prompt":"a"}],"parameters":{"sampleCount":4}}'
+        made = json.loads(uvloop.run(vendors_answer(vendors, f"{models}/{make}:predict", wish)))
+        enlarged = json.loads(uvloop.run(vendors_answer(vendors, f"{models}/{enlarge}:predict", wish)))
+        drawn = json.loads(
+            uvloop.run(vendors_answer(vendors, "/model/stability.stable-diffusion-xl-v1/invoke", b"{}"))
+        )
+        self._pictures = tuple(pybase64.b64decode(one["bytesBase64Encoded"]) for one in made["predictions"])
+        self._enlarged = holds(
+            "bytesBase64Encoded", enlarged["predictions"][0]["bytesBase64Encoded"].encode()
+        )
+        self._drawn = holds("image_base64", drawn["artifacts"][0]["base64"].encode())
+
+    def text_to_image(self, samples: int) -> Wish:
+        body = json.dumps({"prompt": "a lighthouse", "sampleCount": samples}).encode()
+        path = "/api/v1/image/text-to-image"
+        return Wish(path, "application/json", body, urls, self._pictures[:samples])
+
+    def refusal(self) -> Wish:
+        return Wish("/api/v1/image/text-to-image", "application/json", b'{"sampleCount":1}', refused)
+
+    def upscale(self, content_type: str, body: bytes) -> Wish:
+        return Wish("/api/v1/image/image-upscale", content_type, body, self._enlarged)
+
+    def gen(self) -> Wish:
+        body = b'{"mode":"text2img","prompt":"a lighthouse"}'
+        return Wish("/gen", "application/json", body, self._drawn)
+
+    def rows(self) -> list[Row]:
+        return [
+            Row("text-to-image x1", self.text_to_image(1), {1: 200, 16: 400}, ratio=4),
+            Row("text-to-image x4", self.text_to_image(4), {1: 60, 16: 128, 64: 256}, ratio=3),
+            Row("upscale", self.upscale(*as_form(noise((1414, 1414)))), {1: 24, 16: 64}, ratio=3),
+            Row("gen", self.gen(), {1: 200, 16: 400}, ratio=3.5),
+            Row("refusal", self.refusal(), {1: 1500, 16: 3000}, cpu_ms=0.45),
+        ]
+
+
+def measured(pid: int, url: str, token: str, row: Row, in_flight: int) -> tuple[Figures, Loaded]:
+    requests = row.loads[in_flight]
+    uvloop.run(load(url, token, row.wish, in_flight, 2 * in_flight))
+    idle = resident_mb(pid)
+    forget_peak(pid)
+    before = cpu_seconds(pid)
+    loaded = uvloop.run(load(url, token, row.wish, in_flight, requests))
+    cpu = (cpu_seconds(pid) - before) * 1000 / requests
+    took = loaded.took
+    figures = Figures(
+        cpu, took[len(took) // 2], took[int(len(took) * 0.99)], idle, resident_mb(pid, peak=True)
+    )
+    return figures, loaded
+
+
+def judged(figure: float, wanted: float | None, digits: int = 0) -> str:
+    """The figure beside what is wanted of it, with a mark where it is more."""
+    if wanted is None:
+        return f"{figure:.{digits}f}"
+    return f"{figure:.{digits}f} (<= {wanted:g}){' !' if figure > wanted else ''}"
+
+
+def say(*columns: str) -> None:
+    widths = (22, 14, 8, 16, 8, 8, 16, 8, 8)
+    sys.stdout.write(
+        "  ".join(f"{text:>{width}}" for text, width in zip(columns, widths, strict=False)) + "\n"
+    )
+    sys.stdout.flush()
+
+
+HEADINGS = (
+    *("request, under way", "gateway ms", "floor ms", "ratio", "p50 ms", "p99 ms"),
+    *("peak MB", "- idle", "/health ms"),
+)
+
+
+def compare(started: Started, floor: tuple[int, str], row: Row, folder: Path) -> None:
+    """Print a line for each load."""
+    for in_flight, requests in row.loads.items():
+        watch = HealthWatch(started.url)
+        ours, loaded = measured(started.pid, started.url, started.token, row, in_flight)
+        ours.health_ms = watch.end()
+        uvloop.run(look(loaded.urls, row.wish, requests))
+        mark, loaded = measured(*floor, started.token, row, in_flight)
+        uvloop.run(look(loaded.urls, row.wish, requests))
+        shutil.rmtree(folder / "objects", ignore_errors=True)  # gigabytes, otherwise
+        say(
+            f"{row.name}, {in_flight:2}",
+            judged(ours.cpu_ms, row.cpu_ms, 2),
+            f"{mark.cpu_ms:.2f}",
+            judged(ours.cpu_ms / mark.cpu_ms, row.ratio, 1) if mark.cpu_ms else "-",
+            f"{ours.p50:.1f}",
+            f"{ours.p99:.1f}",
+            judged(ours.peak_mb, 200 if in_flight == 64 else None),
+            f"{ours.peak_mb - ours.idle_mb:.0f}",
+            f"{ours.health_ms:.0f}",
+        )
+
+
+def start(emulated: Emulated) -> None:
+    """Start the gateway five times, one after the other."""
+    fresh, answered = [], []
+    for _ in range(STARTS):
+        with gateway(emulated, LIVE) as started:
+            time.sleep(1)  # what it does in the background has come to rest
+            fresh.append(resident_mb(started.pid))
+            answered.append(started.seconds)
+    sys.stdout.write(
+        f"fresh process: {judged(max(fresh), WANTED_FRESH_MB)} MB; "
+        f"ready after {judged(min(answered), WANTED_READY_SECONDS, 2)} s, "
+        f"the best of {', '.join(f'{one:.2f}' for one in answered)}\n"
+    )
+
+
+def large(emulated: Emulated, wishes: Wishes, picture: bytes) -> None:
+    """Upscale one large picture, in a fresh gateway that has made one small picture."""
+    for name, (content_type, body) in {"JSON": as_json(picture), "a form": as_form(picture)}.items():
+        wish = wishes.upscale(content_type, body)
+        with gateway(emulated, LIVE) as started:
+            uvloop.run(load(started.url, started.token, wishes.text_to_image(1), 1, 1))
+            idle = resident_mb(started.pid)
+            forget_peak(started.pid)
+            uvloop.run(load(started.url, started.token, wish, 1, 1))
+            over = resident_mb(started.pid, peak=True) - idle
+        sys.stdout.write(
+            f"upload of {len(picture) / 1e6:.1f} MB in {name}, upscaled: peak over idle "
+            f"{judged(over, round(len(picture) / 1e6))} MB\n"
+        )
+        sys.stdout.flush()
 
 
 def main() -> None:
-    with gateway_and_emulator("--canned") as (pid, url, token, endpoint, storage, seconds):
-        fresh = resident_mb(pid)
-        sys.stdout.write(f"ready after {seconds:.1f} s, fresh process {fresh:.0f} MB\n{WANTED}\n\n")
-        sys.stdout.write("samples in-flight | CPU ms: gateway   bare  ratio | p50 ms  p99 ms | ")
-        sys.stdout.write("peak RSS MB | longest /health ms\n")
-        for samples, in_flight in LOADS:
-            requests = max(200, in_flight * 4)  # the kernel counts CPU in hundredths of a second
-            row = through_the_gateway(pid, url, token, samples, in_flight, requests)
-            mark = bare(endpoint, storage, samples, in_flight, requests)["cpu_ms"]
-            sys.stdout.write(
-                f"{samples:7} {in_flight:9} | {row.cpu_ms:15.1f} {mark:6.1f} {row.cpu_ms / mark:6.2f} | "
-                f"{row.p50:6.0f} {row.p99:7.0f} | {row.peak_mb:11.0f} | {row.health_ms:6.0f}\n"
-            )
-            sys.stdout.flush()
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORD", help="of a row's name; also: start, upload"
+    )
+    only = parser.parse_args().only
+
+    def chosen(name: str) -> bool:
+        return any(word in name for word in only)
+
+    with emulator("--canned") as emulated:
+        migrate(emulated)
+        if chosen("start"):
+            start(emulated)
+        wishes = Wishes(emulated.url)
+        if rows := [row for row in wishes.rows() if chosen(row.name)]:
+            (port,) = free_ports(1)
+            floor_url = f"http://127.0.0.1:{port}"
+            arguments = ["-m", "bench.floor", str(port), emulated.url, SECRET]
+            with running(arguments, floor_url, FLOOR_MALLOC) as (pid, _), gateway(emulated, LIVE) as started:
+                say(*HEADINGS)
+                for row in rows:
+                    compare(started, (pid, floor_url), row, emulated.folder)
+        if chosen("upload"):
+            large(emulated, wishes, deep_noise(1824))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.api.examples import LOGIN
 from app.contract.models import load_catalogue
 from app.db import migrate, open_database
+from app.pictures.blob import Blobs
+from app.pictures.work_folder import WorkFolder
 from app.services.passwords import Passwords
 from app.services.users import Users
 from app.settings import DatabaseSettings, Settings
+from tests.pictures.reading import assert_empty
 
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
@@ -97,6 +100,21 @@ def redis_url() -> str | None:
     if url:
         asyncio.run(_forget_counters(url))
     return url
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[WorkFolder]:
+    """Makes blobs. When the test ends, none may be left open."""
+    with WorkFolder(tmp_path / "work") as work:
+        yield work
+        assert_empty(work)
+
+
+@pytest.fixture
+def blobs(work: WorkFolder) -> Iterator[Blobs]:
+    """A scope of blobs, like a request's: closed when the test ends."""
+    with work.blobs() as blobs:
+        yield blobs
 
 
 class LiveGateway(NamedTuple):

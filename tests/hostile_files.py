@@ -219,30 +219,30 @@ WEBP = _encoded("RGB", "WEBP", lossless=True)
 _PIXELS = WEBP[12:]
 
 
-def _riff(name: bytes, data: bytes) -> bytes:
+def riff(name: bytes, data: bytes) -> bytes:
     return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
 
 
-def _webp(flags: int, *chunks: bytes) -> bytes:
+def webp(flags: int, *chunks: bytes) -> bytes:
     sides = b"".join((side - 1).to_bytes(3, "little") for side in (64, 48))
-    return _riff(b"RIFF", b"WEBP" + _riff(b"VP8X", bytes((flags, 0, 0, 0)) + sides) + b"".join(chunks))
+    return riff(b"RIFF", b"WEBP" + riff(b"VP8X", bytes((flags, 0, 0, 0)) + sides) + b"".join(chunks))
 
 
-def _frame(pixels: bytes) -> bytes:
+def webp_frame(pixels: bytes) -> bytes:
     sides = b"".join((side - 1).to_bytes(3, "little") for side in (64, 48))
-    return _riff(b"ANMF", bytes(6) + sides + b"\x0a\0\0\0" + pixels)
+    return riff(b"ANMF", bytes(6) + sides + b"\x0a\0\0\0" + pixels)
 
 
-_ANIMATION = _riff(b"ANIM", bytes(6))
+_ANIMATION = riff(b"ANIM", bytes(6))
 
 OF_WEBP = {
-    "WebP of unknown chunks": Hostile(lambda number: _webp(0, _PIXELS, _riff(b"abcd", b"") * number)),
-    "WebP of frames": Hostile(lambda number: _webp(2, _ANIMATION, _frame(_PIXELS) * number), 5_000),
+    "WebP of unknown chunks": Hostile(lambda number: webp(0, _PIXELS, riff(b"abcd", b"") * number)),
+    "WebP of frames": Hostile(lambda number: webp(2, _ANIMATION, webp_frame(_PIXELS) * number), 5_000),
     "WebP of chunks in a frame": Hostile(
-        lambda number: _webp(2, _ANIMATION, _frame(_PIXELS + _riff(b"abcd", b"") * number))
+        lambda number: webp(2, _ANIMATION, webp_frame(_PIXELS + riff(b"abcd", b"") * number))
     ),
     "WebP whose EXIF is long": Hostile(
-        lambda numbers: _webp(8, _PIXELS, _riff(b"EXIF", tiff(numbers))), _FRACTIONS
+        lambda numbers: webp(8, _PIXELS, riff(b"EXIF", tiff(numbers))), _FRACTIONS
     ),
 }
 

@@ -326,3 +326,50 @@ def test_a_value_that_makes_no_sense_names_its_variable(
 )
 def test_database_url_takes_the_driver_we_ship(given: str, used: str) -> None:
     assert Settings(database_url=given).database_url == used
+
+
+VERTEX = "must be http://host:port or https://host:port, without a path"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("localhost:8080", "http://localhost:8080"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("http://vertex:8080", "http://vertex:8080"),
+        ("http://vertex:8080/", "http://vertex:8080"),
+        ("https://vertex.example.com", "https://vertex.example.com"),
+        ("https://vertex.example.com:8443", "https://vertex.example.com:8443"),
+        ("", None),
+    ],
+)
+def test_the_endpoint_of_vertex_is_a_url(given: str, used: str | None) -> None:
+    assert Settings(vertex_endpoint=given).vertex_endpoint == used
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "http://vertex:8080/v1",
+        "vertex:8080/v1",
+        "https://vertex.example.com?key=x",
+        "https://vertex.example.com#x",
+        "https://ann:hunter2@vertex.example.com",
+        "grpc://vertex:8080",
+        "http://",
+        "http:///",
+        "//vertex:8080",
+        "two words",
+        "http://vertex:http",
+        "http://[::1",
+        "http://:8080",
+    ],
+)
+def test_an_endpoint_of_vertex_that_is_none_is_one_sentence(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERTEX_ENDPOINT", wrong)
+    with pytest.raises(SystemExit) as refused:
+        read_settings()
+    assert str(refused.value) == f"The configuration is wrong:\n  VERTEX_ENDPOINT: {VERTEX}"

@@ -129,7 +129,7 @@ def test_a_login_on_the_emulator_opens_nothing_in_live(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same users under the same secret."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")  # without them boto3 asks the network
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")  # without them the SDKs ask the network
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
     nowhere = "http://127.0.0.1:1"
     settings = {name.lower(): value for name, value in LIVE.items()} | {

@@ -49,7 +49,7 @@ def ask_rest(
 
 @contextmanager
 def prediction_client(emulator: Emulator) -> Iterator[PredictionServiceClient]:
-    channel = grpc.insecure_channel(emulator.vertex_endpoint, options=_UNLIMITED)
+    channel = grpc.insecure_channel(emulator.grpc_address, options=_UNLIMITED)
     transport = PredictionServiceGrpcTransport(channel=channel)
     with PredictionServiceClient(transport=transport) as client:
         yield client

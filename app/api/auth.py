@@ -4,13 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from app.api.body import read_body
+from app.api.body import at_once, read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import LOGIN
+from app.api.exchange import blobs, parts
 from app.api.openapi import failures
 from app.contract.auth import LoginRequest, Profile, TokenAnswer
 from app.contract.words import words
-from app.services.auth import Auth
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
@@ -48,12 +48,14 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     On the emulator there is an account `demo`, whose password the gateway prints at its start. To log in for
     all routes of this page, use Authorize at its top.
     """
-    auth: Auth = request.app.state.auth
+    auth = parts(request.scope).auth
     if not auth.tokens.can_mint:
         raise HTTPException(404)
     address = request.client.host if request.client else ""
     await auth.admit(address)
-    answer = await auth.login(await read_body(request, contract=LoginRequest), address)
+    answer = await auth.login(
+        await read_body(request, at_once, blobs(request), contract=LoginRequest), address
+    )
     response.headers["Cache-Control"] = "no-store"
     return answer
 

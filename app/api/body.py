@@ -1,25 +1,26 @@
 """Reading a body: JSON, urlencoded or multipart becomes one raw value, within its limit and its time."""
 
 import asyncio
+import codecs
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from io import BytesIO
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
-import orjson
 from fastapi import Request
-from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 
 from app.api.brackets import nest
-from app.api.form import MAX_FIELDS, receive_form
+from app.api.exchange import parts
+from app.api.form import MAX_FIELDS, TEXT_LIMITS, receive_form
 from app.contract.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMedia
-from app.contract.models import Catalogue
 from app.contract.rules import Contract, Uploads, read
-from app.settings import Settings
+from app.disk import DiskSteps
+from app.pictures.blob import Blob, Blobs
+from app.pictures.in_json import JsonReader
+from app.pictures.json_limits import JsonTooLarge, MalformedJson
 from app.threads import off_loop
 
 C = TypeVar("C", bound=Contract)
@@ -27,78 +28,90 @@ T = TypeVar("T")
 Raw = Any
 Spelling = Literal["json", "urlencoded", "multipart"]
 Take = Callable[[int], Awaitable[None]]
-"""Takes a number of bytes. Returns when that much more of the body may be kept in memory."""
+"""Takes a number of bytes. Returns when that much more of the body may be kept."""
 
-_MAX_JSON_COMMAS = 100_000
-"""More values than any request has; a million of them would hold the interpreter for seconds."""
+_LARGE_BODY_BYTES = 10_000_000
+"""The pictures of a body that announces more go to disk while they arrive, and never through memory."""
 _MAX_URLENCODED_BYTES = 1024 * 1024
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
-_OFF_LOOP_BYTES = 1024 * 1024
-"""A body above this is parsed beside the event loop, as are bodies with pictures, which are decoded."""
 
 
-async def _at_once(_size: int) -> None:
+async def at_once(_size: int) -> None:
     """For small bodies: does not wait."""
 
 
-async def read_body(request: Request, take: Take = _at_once, *, contract: type[C]) -> C:
+async def read_body(request: Request, take: Take, blobs: Blobs, *, contract: type[C]) -> C:
     """Read the request's body into a contract type. Raises what `read_raw` raises."""
-    catalogue: Catalogue = request.app.state.catalogue
+    catalogue = parts(request.scope).catalogue
 
-    def build(raw: Raw, spelling: Spelling) -> C:
+    def build(raw: Raw, spelling: Spelling, blobs: Blobs) -> C:
         if spelling == "multipart":
-            return read(contract, contract.from_form(raw), catalogue, text=True)
-        return read(contract, raw, catalogue)
+            return read(contract, contract.from_form(raw), catalogue, blobs, text=True)
+        return read(contract, raw, catalogue, blobs)
 
-    return await read_raw(request, take, build, max_bytes=contract.max_body_bytes, uploads=contract.uploads)
+    return await read_raw(
+        request, take, blobs, build, max_bytes=contract.max_body_bytes, uploads=contract.uploads
+    )
 
 
 async def read_raw(
-    request: Request, take: Take, build: Callable[[Raw, Spelling], T], *, max_bytes: int, uploads: Uploads
+    request: Request,
+    take: Take,
+    blobs: Blobs,
+    build: Callable[[Raw, Spelling, Blobs], T],
+    *,
+    max_bytes: int,
+    uploads: Uploads,
 ) -> T:
-    """Read the request's body and `build` something of it, off the event loop when that takes its time.
+    """Read the request's body and `build` something of it, off the event loop if it may hold pictures.
 
-    `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of a type that is not read here counts as
-    empty, as in Nest. Raises InvalidRequest, PayloadTooLarge, UnsupportedMedia and RequestTimedOut.
+    Pictures become blobs while they arrive. `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of
+    a type that is not read here counts as empty, as in Nest. Raises InvalidRequest, PayloadTooLarge,
+    UnsupportedMedia, RequestTimedOut and NoRoom.
     """
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMedia(f'unsupported content encoding "{encoding}"')
     media, options = parse_options_header(request.headers.get("content-type"))
-    settings: Settings = request.app.state.settings
+    settings = parts(request.scope).settings
     limit = settings.max_body_bytes or max_bytes
     chunks = partial(_chunks, request, take, settings.body_idle_seconds)
+    new_blob = partial(blobs.new, on_disk=_declared(request) > _LARGE_BODY_BYTES)
+    spelling: Spelling
     match media:
         case b"application/json":
-            data = await _receive(chunks(limit))
-            work = partial(_from_json, build, data, _charset(options))
+            spelling, raw = "json", await _read_json(chunks(limit), _charset(options), new_blob)
         case b"application/x-www-form-urlencoded":
-            limit = min(limit, _MAX_URLENCODED_BYTES)
-            data = await _receive(chunks(limit))
-            work = partial(_from_urlencoded, build, data, _charset(options, "iso-8859-1"))
+            charset = _charset(options, "iso-8859-1")
+            received = chunks(min(limit, _MAX_URLENCODED_BYTES))
+            spelling, raw = "urlencoded", await _read_urlencoded(received, charset)
         case b"multipart/form-data" if uploads:
-            form = await receive_form(chunks(limit), options, uploads)
-            data = BytesIO()
-            work = partial(build, form, "multipart")
+            spelling, raw = "multipart", await receive_form(chunks(limit), options, uploads, new_blob)
         case b"" if _has_body(request):
             raise InvalidRequest(
                 "The body has no Content-Type: send application/json"
                 + (" or multipart/form-data" if uploads else "")
             )
         case _:
-            return build({}, "json")
-    slow = data.tell() > _OFF_LOOP_BYTES or uploads
-    return await off_loop(work) if slow else work()
+            return build({}, "json", blobs)
+    try:
+        return await off_loop(build, raw, spelling, blobs) if uploads else build(raw, spelling, blobs)
+    except RecursionError as exc:
+        raise InvalidRequest("Malformed JSON: nested too deeply") from exc
 
 
 def _has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
+def _declared(request: Request) -> int:
+    """The bytes that Content-Length promises; 0 if it is missing."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
+
+
 async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int) -> AsyncIterator[bytes]:
     """The body as it arrives. Stops at the limit, when nothing comes for `idle_seconds`, when it drips."""
-    declared = request.headers.get("content-length", "")
-    left = limit - (int(declared) if declared.isdecimal() else 0)
-    if left < 0:
+    if _declared(request) > limit:
         raise PayloadTooLarge
     left, seconds = limit, 0.0
     stream = request.stream()
@@ -121,14 +134,6 @@ async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int)
         yield chunk
 
 
-async def _receive(chunks: AsyncIterator[bytes]) -> BytesIO:
-    """The whole body. Whoever has parsed it closes it: its memory is wanted for the pictures."""
-    data = BytesIO()
-    async for chunk in chunks:
-        data.write(chunk)
-    return data
-
-
 def _charset(options: dict[bytes, bytes], *also: str) -> str:
     """The charset to decode with: any utf, or one of `also`."""
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
@@ -138,43 +143,29 @@ def _charset(options: dict[bytes, bytes], *also: str) -> str:
     return charset
 
 
-def _from_json(build: Callable[[Raw, Spelling], T], data: BytesIO, charset: str) -> T:
-    raw = _parse_json(data.getvalue(), charset)
-    data.close()
-    try:
-        return build(raw, "json")
-    except RecursionError as exc:
-        raise InvalidRequest("Malformed JSON: nested too deeply") from exc
-
-
-def _parse_json(data: bytes, charset: str) -> Raw:
-    """Objects and lists only. A byte order mark is skipped, invalid UTF-8 becomes U+FFFD.
-
-    Pydantic's reader is asked first; orjson, which copies the body before it reads it, only when that refuses
-    (docs/decisions/0012).
-    """
-    if not data:
-        return {}
-    if data.count(b",") > _MAX_JSON_COMMAS:
-        raise PayloadTooLarge
-    try:
-        raw = from_json(data, allow_inf_nan=False, cache_strings=False)
-    except ValueError:
-        text = data.decode(charset, "replace").removeprefix("\ufeff")
+async def _read_json(chunks: AsyncIterator[bytes], charset: str, new_blob: Callable[[], Blob]) -> Raw:
+    """Objects and lists only; an empty body is an empty object."""
+    decode = None if charset == "utf-8" else codecs.getincrementaldecoder(charset)("replace").decode
+    steps = DiskSteps()
+    with JsonReader(new_blob, TEXT_LIMITS) as reader:
         try:
-            raw = orjson.loads(text)
-        except orjson.JSONDecodeError as exc:
-            raise InvalidRequest(f"Malformed JSON: {exc.msg}, at position {exc.pos}") from exc
+            async for chunk in chunks:
+                await steps(reader.feed, decode(chunk).encode() if decode else chunk)
+            if not reader.length:
+                return {}
+            raw = reader.finish()
+        except MalformedJson as exc:
+            raise InvalidRequest(str(exc)) from None
+        except JsonTooLarge as exc:
+            raise PayloadTooLarge from exc
     if not isinstance(raw, dict | list):
         raise InvalidRequest("Malformed JSON: the body must be an object")
     return raw
 
 
-def _from_urlencoded(build: Callable[[Raw, Spelling], T], data: BytesIO, charset: str) -> T:
+async def _read_urlencoded(chunks: AsyncIterator[bytes], charset: str) -> Raw:
+    text = b"".join([chunk async for chunk in chunks]).decode("latin-1")
     try:
-        pairs = parse_qsl(
-            data.getvalue().decode("latin-1"), True, encoding=charset, max_num_fields=MAX_FIELDS
-        )
+        return nest(parse_qsl(text, True, encoding=charset, max_num_fields=MAX_FIELDS))
     except ValueError as exc:
         raise PayloadTooLarge("too many parameters") from exc
-    return build(nest(pairs), "urlencoded")

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from app.pictures.blob import Blob
+
 Raw = Any
-Pair = tuple[str, str | bytes]
+Pair = tuple[str, str | Blob]
 
 _BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,5})")
 _INDEX = re.compile(r"\d{1,6}", re.ASCII)

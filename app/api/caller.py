@@ -7,8 +7,9 @@ from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthF
 from fastapi.openapi.models import SecurityBase as Scheme
 from fastapi.security.base import SecurityBase
 
+from app.api.exchange import parts
 from app.contract.errors import Unauthorized
-from app.services.auth import Auth, Caller
+from app.services.auth import Caller
 
 
 class Box(SecurityBase):
@@ -42,8 +43,7 @@ async def caller(
     words = request.headers.get("authorization", "").split(maxsplit=2)
     if len(words) < 2 or words[0].lower() != "bearer":
         raise Unauthorized
-    auth: Auth = request.app.state.auth
-    return await auth.authenticate(words[1])
+    return await parts(request.scope).auth.authenticate(words[1])
 
 
 CurrentCaller = Annotated[Caller, Depends(caller)]

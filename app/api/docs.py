@@ -60,7 +60,8 @@ def install(app: FastAPI) -> None:
         """Returns FastAPI's document with `components.headers` added, which FastAPI cannot make."""
         document = made()
         document["components"]["headers"] = HEADERS
-        if login := getattr(app.state, "open_login", None):
+        running = getattr(app.state, "parts", None)  # the document can be made without starting the app
+        if running and (login := running.open_login):
             document["paths"]["/api/v1/auth/login"]["post"]["requestBody"] = login_body(login)
         return document
 

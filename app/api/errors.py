@@ -16,6 +16,7 @@ from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
 from app.contract.safety import Block
 from app.logs import causes, places
+from app.pictures.blob import NoRoom
 
 Body = dict[str, Any]
 
@@ -188,6 +189,16 @@ def crashed(request: Request, exc: Exception) -> Response:
     return respond(request, error)
 
 
+async def no_room(request: Request, exc: Exception) -> Response:
+    """Returns 503 if temporary files have no room for a picture."""
+    error = errors.Busy(retry_after=_RETRY_AFTER_SECONDS)
+    error.__cause__ = exc
+    return respond(request, error)
+
+
+_RETRY_AFTER_SECONDS = 5
+
+
 def install(app: FastAPI) -> None:
     """Answer our own errors and the router's."""
 
@@ -206,5 +217,6 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(errors.GatewayError, ours)
     app.add_exception_handler(HTTPException, routers)
+    app.add_exception_handler(NoRoom, no_room)
     app.add_exception_handler(ClientGone, nobody_reads)
     app.add_exception_handler(ClientDisconnect, nobody_reads)

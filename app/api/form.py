@@ -1,9 +1,8 @@
-"""Reading `multipart/form-data` as it arrives: every file is in memory once."""
+"""Reading `multipart/form-data`: each file becomes a blob while it arrives."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -11,28 +10,38 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.brackets import nest
 from app.contract.errors import InvalidRequest, PayloadTooLarge
-from app.contract.pictures import MAX_PICTURE_BYTES
+from app.contract.fields import MAX_TEXT_CHARACTERS
 from app.contract.rules import Uploads
+from app.disk import DiskSteps
+from app.pictures.base64_in import OpenString
+from app.pictures.blob import Blob
+from app.pictures.json_limits import Limits
+from app.pictures.picture import MAX_PICTURE_BYTES
 
 Raw = Any
 
 MAX_FIELDS = 1000
+TEXT_LIMITS = Limits(blob_from=MAX_TEXT_CHARACTERS)
+"""A prompt may be letters without a space, which is base64 too: only what is longer becomes a blob."""
 _MAX_PREAMBLE_BYTES = 64 * 1024
 _LAST_INDEX = re.compile(r"\[\d*\]$")
 
 
 async def receive_form(
-    chunks: AsyncIterator[bytes], options: dict[bytes, bytes], uploads: Uploads
+    chunks: AsyncIterator[bytes],
+    options: dict[bytes, bytes],
+    uploads: Uploads,
+    new_blob: Callable[[], Blob],
 ) -> dict[str, Raw]:
-    """Parse a form as it arrives; every file is in memory once. Multer's complaints, in multer's words."""
+    """Parse a form as it arrives. Multer's complaints, in multer's words. Raises NoRoom, too."""
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("Multipart: Boundary not found")
-    form = _Form(uploads)
+    form, steps = _Form(uploads, new_blob), DiskSteps()
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
         async for chunk in _from_first_boundary(chunks, b"--" + boundary):
-            parser.write(chunk)
+            await steps(parser.write, chunk)
     except FormParserError as exc:
         where = "Malformed part header" if form.in_header else "Unexpected end of form"
         raise InvalidRequest(f"Multipart: {where}") from exc
@@ -43,7 +52,7 @@ async def receive_form(
     return nest([*_texts_beside(form), *form.files])
 
 
-def _texts_beside(form: "_Form") -> Iterator[tuple[str, str]]:
+def _texts_beside(form: "_Form") -> Iterator[tuple[str, str | Blob]]:
     """Yields the texts of a form, except those that a file replaces: a text of the same name, and an empty
     text in the same list."""
     files = {name for name, _ in form.files}
@@ -72,16 +81,17 @@ class _Form:
     """The parts of one form. `uploads`: the fields that take files, and how many (None: any number)."""
 
     uploads: Uploads
-    texts: list[tuple[str, str]] = field(default_factory=list)
-    files: list[tuple[str, bytes]] = field(default_factory=list)
+    new_blob: Callable[[], Blob]
+    texts: list[tuple[str, str | Blob]] = field(default_factory=list)
+    files: list[tuple[str, Blob]] = field(default_factory=list)
     complete: bool = False
     _parts: int = 0
     in_header: bool = False
     _header: bytes = b""
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: str = ""
-    _keep: list[tuple[str, bytes]] | list[tuple[str, str]] | None = None
-    _data: BytesIO = field(default_factory=BytesIO)
+    _text: OpenString | None = None
+    _file: Blob | None = None
 
     def callbacks(self) -> dict[str, Any]:
         return {
@@ -99,7 +109,7 @@ class _Form:
         self._parts += 1
         if self._parts > MAX_FIELDS:
             raise PayloadTooLarge("too many parameters")
-        self._headers, self._data, self.in_header = {}, BytesIO(), True
+        self._headers, self.in_header = {}, True
 
     def _header_begin(self) -> None:
         self._header = b""
@@ -112,7 +122,7 @@ class _Form:
 
     def _headers_finished(self) -> None:
         """Decide what the part is: a text, a file, or nothing to keep."""
-        self.in_header, self._keep = False, None
+        self.in_header, self._text, self._file = False, None, None
         kind, options = parse_options_header(self._headers.get(b"content-disposition"))
         if kind != b"form-data":
             return
@@ -122,9 +132,9 @@ class _Form:
         octets = parse_options_header(self._headers.get(b"content-type"))[0] == b"application/octet-stream"
         if options.get(b"filename"):
             self._expect_file()
-            self._keep = self.files
+            self._file = self.new_blob()
         elif b"filename" not in options and not octets:
-            self._keep = self.texts
+            self._text = OpenString(TEXT_LIMITS, self.new_blob)
 
     def _expect_file(self) -> None:
         shape = re.sub(r"\[\d+\]", "[]", self._name)
@@ -136,18 +146,20 @@ class _Form:
             )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._keep is None:
-            return
-        if self._keep is self.files and self._data.tell() + end - start > MAX_PICTURE_BYTES:
-            raise PayloadTooLarge(file=True)
-        self._data.write(memoryview(data)[start:end])
+        if self._file:
+            if self._file.length + end - start > MAX_PICTURE_BYTES:
+                raise PayloadTooLarge(file=True)
+            self._file.write(data[start:end])
+        elif self._text:
+            self._text.write(data[start:end])
 
     def _end(self) -> None:
-        data = self._data.getvalue()
-        if self._keep is self.files:
-            self.files.append((self._name, data))
-        elif self._keep is self.texts:
-            self.texts.append((self._name, data.decode("utf-8", "replace")))
+        if self._file:
+            self._file.seal()
+            self.files.append((self._name, self._file))
+        elif self._text:
+            text = self._text.end() or self._text.text.decode("utf-8", "replace")
+            self.texts.append((self._name, text))
 
     def _finish(self) -> None:
         self.complete = True

@@ -10,28 +10,32 @@ from app.api.body import Raw, Spelling, read_raw
 from app.api.caller import CurrentCaller
 from app.api.errors import gen as error_body
 from app.api.examples import GEN_EXAMPLES, GEN_FORM, GREY_PNG
+from app.api.exchange import parts
 from app.api.openapi import MADE_HEADERS, failures, schema
-from app.api.serving import serve
+from app.api.serving import made_by, serve
 from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.gen import (
     MAX_BODY_BYTES,
     UPLOADS,
+    AspectRatio,
     GenAnswer,
     GenRequest,
     Img2Img,
     InvalidGen,
+    Metadata,
     Text2Img,
     read_gen,
 )
 from app.contract.safety import block
 from app.contract.words import words
-from app.services.gen import Gen
+from app.pictures.blob import Blobs
+from app.services.made import Made
 
 router = APIRouter(tags=["gen"])
 
 
-def _build(raw: Raw, spelling: Spelling) -> GenRequest:
-    return read_gen(raw, text=spelling != "json")
+def _build(raw: Raw, spelling: Spelling, blobs: Blobs) -> GenRequest:
+    return read_gen(raw, blobs, text=spelling != "json")
 
 
 _read = partial(read_raw, build=_build, max_bytes=MAX_BODY_BYTES, uploads=UPLOADS)
@@ -120,9 +124,23 @@ async def gen(request: Request, who: CurrentCaller) -> Response:
     `regen_prompt: true` has Claude improve the prompt first, and translate it if it is Vietnamese. The answer
     holds the picture in base64; with `response_format: "url"` it is stored, and the answer holds its URL.
     """
-    service: Gen = request.app.state.gen
-    answer = await serve(request, who, _read, service.make)
-    request.scope["log"]["model"] = answer.model_used
-    requested = answer.metadata.requested_model
-    headers = {"X-Model-Requested": requested} if requested else None
-    return json_response(answer, headers=headers)
+    body, made = await serve(request, who, _read, parts(request.scope).gen.make)
+    return json_response(_answer(made, body.aspect_ratio), headers=made_by(made))
+
+
+def _answer(made: Made, ratio: AspectRatio) -> GenAnswer:
+    (picture,) = made.pictures
+    width, height = picture.size
+    return GenAnswer(
+        image_base64=None if made.stored else picture,
+        image_url=made.stored[0].url if made.stored else None,
+        enhanced_prompt=made.prompt,
+        model_used=made.model.id,
+        metadata=Metadata(
+            model=made.model.id,
+            requested_model=made.substituted,
+            aspect_ratio=ratio,
+            dimensions=f"{width}x{height}",
+            prompt_enhanced=made.prompt_enhanced,
+        ),
+    )

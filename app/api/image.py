@@ -9,9 +9,10 @@ from app.api.answers import json_response
 from app.api.body import read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import EXAMPLES, TINY_PNG
+from app.api.exchange import parts
 from app.api.openapi import described
-from app.api.serving import serve
-from app.contract.answer import Predictions, StoredImages
+from app.api.serving import made_by, serve
+from app.contract.answer import Filtered, Prediction, Predictions, StoredImage, StoredImages
 from app.contract.image import (
     ImageCustomize,
     ImageEdit,
@@ -22,7 +23,7 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.services.auth import Caller
-from app.services.image import Images
+from app.services.made import Made
 
 router = APIRouter(prefix="/api/v1/image", tags=["image"])
 
@@ -55,12 +56,49 @@ def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
 
 
 async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -> Response:
-    images: Images = request.app.state.images
     read = partial(read_body, contract=contract)
-    answer = await serve(request, who, read, images.make)
-    request.scope["log"]["model"] = answer.model
-    headers = {"X-Model-Requested": answer.requested_model} if answer.requested_model else None
-    return json_response(answer, headers=headers)
+    body, made = await serve(request, who, read, parts(request.scope).images.make)
+    present = _stored_images if body.response_format == "url" else _predictions
+    return json_response(present(made), headers=made_by(made))
+
+
+def _stored_images(made: Made) -> StoredImages:
+    return StoredImages(
+        model=made.model.id,
+        requested_model=made.substituted,
+        images=tuple(one.image for one in made.stored if not one.pending),
+        filtered=_filtered(made),
+        pending=_pending(made),
+        mask_applied=made.mask_applied,
+    )
+
+
+def _predictions(made: Made) -> Predictions:
+    """With pictures in base64, or with `storageUri` the places where they are."""
+    pictures = tuple(
+        Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type) for picture in made.pictures
+    )
+    places = tuple(
+        Prediction(gcs_uri=f"gs://{one.bucket}/{one.name}", url=one.url, mime_type=one.mime_type)
+        for one in made.stored
+        if not one.pending
+    )
+    return Predictions(
+        predictions=places if made.stored else pictures,
+        model=made.model.id,
+        requested_model=made.substituted,
+        filtered=_filtered(made),
+        pending=_pending(made),
+        mask_applied=made.mask_applied,
+    )
+
+
+def _filtered(made: Made) -> tuple[Filtered, ...] | None:
+    return tuple(map(Filtered.of, made.filtered)) or None
+
+
+def _pending(made: Made) -> tuple[StoredImage, ...] | None:
+    return tuple(one.image for one in made.stored if one.pending) or None
 
 
 @router.post(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import crashed
+from app.api.exchange import Exchange
 
 log = structlog.get_logger()
 
@@ -20,7 +21,7 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 class RequestLog:
-    """Pure ASGI. Handlers add fields to `scope["log"]` and headers to `scope["response_headers"]`.
+    """Pure ASGI. Makes the `Exchange`, to which handlers add fields and headers, and closes it.
 
     Logged: method, path, status, milliseconds, bytes in and out; never bodies, query strings or tokens.
     """
@@ -36,8 +37,7 @@ class RequestLog:
             scope["path"] = scope["raw_path"].decode("latin-1")  # an encoded slash or letter is another path
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        fields = scope["log"] = {}
-        extra = scope["response_headers"] = {"x-request-id": request_id}
+        exchange = scope["exchange"] = Exchange(request_id, headers={"x-request-id": request_id})
         started = time.perf_counter()
         status, received, sent = _NO_ANSWER, 0, 0
 
@@ -51,7 +51,7 @@ class RequestLog:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(extra)
+                MutableHeaders(scope=message).update(exchange.headers)
             sent += len(message.get("body", b""))
             await send(message)
 
@@ -63,6 +63,7 @@ class RequestLog:
                     raise  # half an answer is out
                 await crashed(Request(scope), exc)(scope, receive, told)
             finally:
+                exchange.closing.close()
                 log.info(
                     "request",
                     method=scope["method"],
@@ -71,5 +72,5 @@ class RequestLog:
                     ms=round((time.perf_counter() - started) * 1000, 1),
                     bytes_in=received,
                     bytes_out=sent,
-                    **fields,
+                    **exchange.log,
                 )

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 
 from app.api.caller import CurrentCaller
+from app.api.exchange import parts
 from app.api.openapi import failures
-from app.contract.models import Catalogue, Model
+from app.contract.models import Model
 
 router = APIRouter(prefix="/api/v1", tags=["models"])
 
@@ -12,5 +13,4 @@ router = APIRouter(prefix="/api/v1", tags=["models"])
 @router.get("/models", summary="List the models", responses=failures(401, 500, 503))
 async def models(request: Request, who: CurrentCaller) -> tuple[Model, ...]:
     """Returns every model: what it can do, its status, its dates and its successor."""
-    catalogue: Catalogue = request.app.state.catalogue
-    return catalogue.model
+    return parts(request.scope).catalogue.model

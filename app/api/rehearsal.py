@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from app.api.errors import GEN_PATHS
+from app.api.exchange import parts
 from app.contract.errors import InvalidRequest
-from app.ports import rehearsed
 
 WORDS = (
     *("blocked-prompt", "blocked-output", "half-blocked", "text-only", "empty", "429", "500", "503"),
@@ -31,21 +31,20 @@ _PARAMETER = {
 }
 
 
-def rehearse(request: Request, body: object) -> None:
-    """Set `rehearsed` to the failure that this request asks for, so that its calls carry it.
+def rehearsed(request: Request, body: object) -> str | None:
+    """Returns the failure that this request asks for, which its calls then carry; None in live.
 
-    The header takes precedence over the texts of the body. Raises InvalidRequest for an unknown word. Does
-    nothing in live.
+    The header takes precedence over the texts of the body. Raises InvalidRequest for an unknown word.
     """
-    if request.app.state.settings.cloud != "emulator":
-        return
+    if parts(request.scope).settings.cloud != "emulator":
+        return None
     header = request.headers.get("x-trouble")
     said = [match[1] for text in _texts(body) for match in _SAID.finditer(text)]
     if header is not None and not _TROUBLE.fullmatch(header):
         raise InvalidRequest(f"Invalid X-Trouble: The header must be {_KNOWN}")
     if not all(map(_TROUBLE.fullmatch, said)):
         raise InvalidRequest(f"Invalid #trouble: The word in the text must be {_KNOWN}")
-    rehearsed.set(header or next(iter(said), None))
+    return header or next(iter(said), None)
 
 
 _KNOWN = f"one of {', '.join(WORDS)}, with or without a number: 429=7"

@@ -1,4 +1,4 @@
-"""How every paid route is served: who asks, how often, read, work, answer; within one deadline."""
+"""How every paid route is served: who asks, how often, read, work; within one deadline."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,15 +8,16 @@ from fastapi import Request
 
 from app.api.body import Take
 from app.api.errors import ClientGone
-from app.api.rehearsal import rehearse
+from app.api.exchange import blobs, exchange, parts
+from app.api.rehearsal import rehearsed
 from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
-from app.ports import answer_by, store_by
+from app.pictures.blob import Blobs
+from app.ports import Call
 from app.services.auth import Caller
-from app.services.limits import RateLimit
-from app.services.room import Room
+from app.services.made import Made
 
-_BODY_COPIES = 3
-"""A body's pictures stand in memory as text, as bytes, and as the message that goes out."""
+_ANSWER_SHARE, _STORE_SHARE = 0.9, 0.98
+"""Of the deadline: when providers have returned, and when the caller has to be told about its pictures."""
 _RETRY_AFTER_SECONDS = 5
 
 B = TypeVar("B")
@@ -26,49 +27,62 @@ T = TypeVar("T")
 async def serve(
     request: Request,
     who: Caller,
-    read: Callable[[Request, Take], Awaitable[B]],
-    work: Callable[[B], Coroutine[Any, Any, T]],
-) -> T:
+    read: Callable[[Request, Take, Blobs], Awaitable[B]],
+    work: Callable[[B, Call], Coroutine[Any, Any, Made]],
+) -> tuple[B, Made]:
     """Rate limit, `read` the body, then `work`, which is cancelled when the client hangs up.
 
-    One deadline covers it all. Raises `contract.errors`, and ClientGone.
+    One deadline covers it all. Raises `contract.errors`, ClientGone and NoRoom.
     """
-    state = request.app.state
-    room: Room = state.bodies
-    request.scope["log"]["user"] = who.id
+    have, here = parts(request.scope), exchange(request)
+    here.log["user"] = who.id
     await _throttle(request, who)
-    seconds = state.settings.request_timeout_seconds
+    pictures = blobs(request)
+    seconds = have.settings.request_timeout_seconds
     now = asyncio.get_running_loop().time()
-    answer_by.set(now + 0.9 * seconds)
-    store_by.set(now + 0.98 * seconds)
-    async with room.enter(who.id) as held:
+    async with have.bodies.enter(who.id) as held:
 
         async def take(size: int) -> None:
-            await room.take(held, _BODY_COPIES * size)
+            await have.bodies.take(held, size)
 
         try:
             async with asyncio.timeout(seconds):
-                body = await read(request, take)
+                body = await read(request, take, pictures)
                 held.arriving = False
-                rehearse(request, body)
-                if state.settings.log_prompts:
-                    request.scope["log"]["prompt"] = getattr(body, "prompt", None)
-                return await _unless_hung_up(request, work(body))
+                if have.settings.log_prompts:
+                    here.log["prompt"] = getattr(body, "prompt", None)
+                call = Call(
+                    caller=who.id,
+                    request_id=here.request_id,
+                    answer_by=now + _ANSWER_SHARE * seconds,
+                    store_by=now + _STORE_SHARE * seconds,
+                    blobs=pictures,
+                    trouble=rehearsed(request, body),
+                )
+                made = await _unless_hung_up(request, work(body, call))
         except TimeoutError as exc:
             if held.waiting:
                 raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
             raise (RequestTimedOut if held.arriving else UpstreamTimeout) from exc
+    here.log["model"] = made.model.id
+    return body, made
+
+
+def made_by(made: Made) -> dict[str, str]:
+    """The headers that name the model which was asked for, if another one served."""
+    return {"X-Model-Requested": made.substituted} if made.substituted else {}
 
 
 async def _throttle(request: Request, who: Caller) -> None:
     """Count the request; every answer to it carries the throttler's headers. Raises RateLimited."""
-    limit: RateLimit = request.app.state.rate_limit
-    if window := await limit.hit(who.id):
-        request.scope["response_headers"] |= {
-            "x-ratelimit-limit": str(window.limit),
-            "x-ratelimit-remaining": str(window.remaining),
-            "x-ratelimit-reset": str(window.reset_seconds),
-        }
+    if window := await parts(request.scope).rate_limit.hit(who.id):
+        exchange(request).headers.update(
+            {
+                "x-ratelimit-limit": str(window.limit),
+                "x-ratelimit-remaining": str(window.remaining),
+                "x-ratelimit-reset": str(window.reset_seconds),
+            }
+        )
 
 
 async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:

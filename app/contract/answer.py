@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from app.contract.pictures import Picture
 from app.contract.safety import Block
 from app.contract.words import Described
+from app.pictures.picture import Picture
 
 
 class Answer(Described):

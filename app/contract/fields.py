@@ -20,11 +20,12 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.contract.models import Operation
-from app.contract.pictures import GcsUri, NotAPicture, Picture, PictureTooLarge, Source, read_source
-from app.contract.pixels import normalise
+from app.pictures.blob import Blob
+from app.pictures.picture import GcsUri, NotAPicture, Picture, PictureTooLarge, Source, picture
+from app.pictures.pixels import normalise
 
 Raw = Any
-"""A value as it came in: parsed JSON, or text and bytes of a form."""
+"""A value as it came in: parsed JSON or a parsed form, with a Blob for each picture."""
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -65,9 +66,14 @@ def _seed_that_vendors_take(seed: int) -> int:
 
 
 def _read_picture(value: Raw) -> Source:
+    if isinstance(value, Picture | GcsUri):
+        return value
+    if isinstance(value, str) and value.startswith("gs://"):
+        return GcsUri(value)
     try:
-        source = value if isinstance(value, Picture | GcsUri) else read_source(value)
-        return normalise(source) if isinstance(source, Picture) else source
+        if not isinstance(value, Blob):
+            raise NotAPicture("not base64")
+        return normalise(picture(value))
     except NotAPicture as exc:
         raise broken("{path} must be a PNG, JPEG, WebP or GIF image") from exc
     except PictureTooLarge as exc:
@@ -79,7 +85,7 @@ def _read_picture(value: Raw) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class PictureText:
-    """Marks a field whose raw value is text or uploaded bytes and whose built value is a Source."""
+    """Marks a field whose raw value is a Blob or a text and whose built value is a Source."""
 
 
 @dataclass(frozen=True, slots=True)

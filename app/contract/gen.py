@@ -5,6 +5,7 @@ Names are snake_case on the wire too. Unknown fields are ignored.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,14 +23,15 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from app.contract.answer import Base64Picture
 from app.contract.errors import InvalidRequest
 from app.contract.models import Model
-from app.contract.pictures import (
+from app.contract.words import Described
+from app.pictures.blob import Blob, Blobs
+from app.pictures.picture import (
     NotAPicture,
     Picture,
     PictureTooLarge,
-    decode_base64,
+    blob_of_base64,
     picture,
 )
-from app.contract.words import Described
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 UPLOADS = {"init_image": 1}
@@ -77,14 +79,16 @@ def _read_prompt(value: object) -> object:
 def _read_init_image(value: object) -> Picture:
     if isinstance(value, Picture):
         return value
-    if value is None or value in ("", b""):
+    if value is None or value == "" or (isinstance(value, Blob) and not value.length):
         raise PydanticCustomError("missing", "Field required")
-    if not isinstance(value, str | bytes):
+    if not isinstance(value, str | Blob):
         raise PydanticCustomError(
             "picture", "The 'init_image' field must be a base64 encoded PNG or JPEG image"
         )
     try:
-        found = picture(decode_base64(value) if isinstance(value, str) else value)
+        if isinstance(value, str):
+            raise NotAPicture("not base64")
+        found = picture(value)
     except PictureTooLarge as exc:
         raise PydanticCustomError("too_large", "The 'init_image' field is too large") from exc
     except NotAPicture as exc:
@@ -197,12 +201,14 @@ def refusal(request: GenRequest, model: Model) -> InvalidGen | None:
     return None
 
 
-def read_gen(values: Any, *, text: bool) -> GenRequest:
+def read_gen(values: Any, blobs: Blobs, *, text: bool) -> GenRequest:
     """Judge the fields of a /gen request, as the JSON parser or (`text`) the form parser left them.
 
-    In a form numbers and booleans are text, and `init_image` may be an uploaded file's bytes.
-    Raises InvalidGen about the first rule that is broken.
+    In a form numbers and booleans are text. Raises InvalidGen about the first rule that is broken.
     """
+    if isinstance(values, dict) and isinstance(image := values.get("init_image"), str) and image:
+        with suppress(NotAPicture):
+            values = {**values, "init_image": blob_of_base64(image, blobs)}
     try:
         return GEN_REQUEST.validate_python({**values, **_typed(values)} if text else values)
     except ValidationError as exc:

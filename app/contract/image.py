@@ -38,8 +38,9 @@ from app.contract.fields import (
     broken,
 )
 from app.contract.models import Operation
-from app.contract.pictures import Picture
 from app.contract.rules import Contract, Uploads
+from app.pictures.blob import Blob
+from app.pictures.picture import Picture
 
 MAX_UPSCALED_PIXELS = 17_000_000
 
@@ -152,7 +153,7 @@ class ImageUpscale(Contract):
 
 
 def _uploaded(value: Raw) -> bool:
-    return isinstance(value[0] if isinstance(value, list) and value else value, bytes)
+    return isinstance(value[0] if isinstance(value, list) and value else value, Blob)
 
 
 class Referencing(Contract):
@@ -391,7 +392,7 @@ class ProductRecontext(Seeded):
     def from_form(cls, raw: dict[str, Raw]) -> dict[str, Raw]:
         """One uploaded file is a list of one."""
         files = raw.get("productImages")
-        return {**raw, "productImages": [files]} if isinstance(files, bytes) else raw
+        return {**raw, "productImages": [files]} if isinstance(files, Blob) else raw
 
 
 ImageRequest = TextToImage | ImageUpscale | ImageEdit | ImageCustomize | VirtualTryOn | ProductRecontext

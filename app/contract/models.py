@@ -27,6 +27,38 @@ Operation = Literal[
     "rewrite",
 ]
 ModelStatus = Literal["active", "preview", "retired"]
+Capability = Literal[
+    "seed",
+    "watermark-off",
+    "enhance-prompt",
+    "2K",
+    "4K",
+    "mask-modes",
+    "control-computation",
+    "several-products",
+]
+
+_FAMILIES: dict[Vendor, tuple[Family, ...]] = {
+    "google": ("imagen", "gemini"),
+    "aws": ("sdxl", "titan", "stability2"),
+    "anthropic": ("claude",),
+}
+_OPERATIONS: dict[Family, tuple[Operation, ...]] = {
+    "imagen": (
+        "text-to-image",
+        "image-upscale",
+        "image-edit",
+        "image-customize",
+        "virtual-try-on",
+        "product-recontext",
+    ),
+    "gemini": ("text-to-image", "image-edit", "image-customize", "product-recontext"),
+    "sdxl": ("text2img",),
+    "titan": ("text2img", "img2img"),
+    "stability2": ("text2img", "img2img"),
+    "claude": ("rewrite",),
+}
+"""What the providers can ask of each family. A catalogue that promises more is refused at the start."""
 
 
 class Model(Described):
@@ -46,7 +78,7 @@ class Model(Described):
     short: str
     location: str
     operations: tuple[Operation, ...]
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
     prompt_characters: int | None = None
     bedrock_id: str | None = None
     vertex_id: str | None = None
@@ -54,6 +86,14 @@ class Model(Described):
     retires: date | None = None
     source: str
     successor: str | None = None
+
+    @model_validator(mode="after")
+    def _is_served(self) -> "Model":
+        if self.family not in _FAMILIES[self.vendor]:
+            raise ValueError(f"{self.id}: {self.vendor} has no family {self.family}")
+        if unable := set(self.operations) - set(_OPERATIONS[self.family]):
+            raise ValueError(f"{self.id}: the family {self.family} cannot do {', '.join(sorted(unable))}")
+        return self
 
 
 class Catalogue(BaseModel):
@@ -72,6 +112,9 @@ class Catalogue(BaseModel):
         named = {*self.defaults.values(), *(m.successor for m in self.model if m.successor)}
         if unknown := named - set(ids):
             raise ValueError(f"defaults or successors that are no models: {', '.join(sorted(unknown))}")
+        for operation, id in self.defaults.items():
+            if operation not in self[id].operations:
+                raise ValueError(f"{id} is the default for {operation}, but cannot do it")
         for model in self.model:
             seen = [model.id]
             while model.successor:

@@ -41,8 +41,9 @@ from app.contract.fields import (
     number_from_text,
 )
 from app.contract.models import Catalogue
-from app.contract.pictures import NotAPicture, decode_base64
 from app.contract.words import Described
+from app.pictures.blob import Blob, Blobs
+from app.pictures.picture import NotAPicture, blob_of_base64
 
 _MAX_SENTENCES = 100
 """A list of a million elements is refused, as no list may be so long, without a look at each of them."""
@@ -109,18 +110,18 @@ class Contract(Described):
 T = TypeVar("T", bound=Contract)
 
 
-def read(contract: type[T], raw: Raw, catalogue: Catalogue, *, text: bool = False) -> T:
+def read(contract: type[T], raw: Raw, catalogue: Catalogue, blobs: Blobs, *, text: bool = False) -> T:
     """Build a contract type from parsed JSON or a parsed form (`text`: numbers and flags come as text).
 
-    Raises InvalidRequest, a sentence per broken rule. Pictures are decoded when every other rule holds, which
-    takes its time: call it off the event loop for a contract that has any.
+    Raises InvalidRequest, a sentence per broken rule. Pictures are looked at when every other rule holds,
+    which takes its time: call it off the event loop for a contract that has any.
     """
     fields = raw if isinstance(raw, dict) else {}
     if text:
         fields = _read_text(contract, fields)
     if sentences := list(islice(_explain(contract, fields, catalogue, hide=True), _MAX_SENTENCES)):
         raise InvalidRequest(sentences)
-    _decode_texts(contract, fields)
+    _decode_texts(contract, fields, blobs)
     try:
         return contract.model_validate(fields)
     except ValidationError as exc:
@@ -147,23 +148,23 @@ def _from_text(rule: "_Rule", value: Raw) -> Raw:
     return number_from_text(value) if rule.type in (int, float) else value
 
 
-def _decode_texts(contract: type[BaseModel], fields: dict[str, Raw]) -> None:
-    """Put bytes in the place of pictures' base64, so that no text is kept while pixels are looked at."""
+def _decode_texts(contract: type[BaseModel], fields: dict[str, Raw], blobs: Blobs) -> None:
+    """Decode pictures whose base64 was too short to become a Blob when it arrived."""
     for rule in _rules(contract):
         if rule.name in fields:
-            fields[rule.name] = _decoded(rule, fields[rule.name])
+            fields[rule.name] = _decoded(rule, fields[rule.name], blobs)
 
 
-def _decoded(rule: "_Rule", value: Raw) -> Raw:
-    """What is no base64 stays text: a `gs://` URI, or what the field then refuses."""
+def _decoded(rule: "_Rule", value: Raw, blobs: Blobs) -> Raw:
+    """A text that is not base64 stays: a `gs://` URI, or something that the field then refuses."""
     if isinstance(value, str) and rule.mark(PictureText):
         with suppress(NotAPicture):
-            return decode_base64(value)
+            return blob_of_base64(value, blobs)
     elif isinstance(value, list) and rule.element:
         for index, one in enumerate(value[:_MAX_SENTENCES]):
-            value[index] = _decoded(rule.element, one)
+            value[index] = _decoded(rule.element, one, blobs)
     elif isinstance(value, dict) and rule.nests:
-        _decode_texts(rule.type, value)
+        _decode_texts(rule.type, value, blobs)
     return value
 
 
@@ -352,11 +353,13 @@ def _scalar(rule: _Rule, value: Raw, catalogue: Catalogue) -> Iterator[str]:
         yield from _numeric(rule, value)
     else:
         least = rule.mark(MinLen) or rule.mark(PictureText)
-        if least and (value is None or value in ("", b"")):
+        length = value.length if isinstance(value, Blob) else len(value) if isinstance(value, str) else None
+        if least and (value is None or length == 0):
             yield "should not be empty"
-        if not isinstance(value, str | bytes if rule.mark(PictureText) else str):
+        if length is None:
             yield "must be a string"
-        elif (most := rule.mark(MaxLen)) and len(value) > most.max_length:
+        elif (most := rule.mark(MaxLen)) and (isinstance(value, Blob) or length > most.max_length):
+            # A Blob here is a text of so many letters that it could be base64.
             yield f"must be shorter than or equal to {most.max_length} characters"
 
 

@@ -14,8 +14,8 @@ def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m app.emulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--grpc-port", type=int, default=9090, help="Vertex AI over gRPC, plain text")
-    parser.add_argument("--http-port", type=int, default=9091, help="the others, and Vertex AI over REST")
+    parser.add_argument("--grpc-port", type=int, default=9090, help="Vertex AI over gRPC, in plain text")
+    parser.add_argument("--http-port", type=int, default=9091, help="everything else, and Vertex AI by REST")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where stored objects are kept")
     parser.add_argument("--models-file", type=Path, help="the catalogue, if not the built-in one")
     parser.add_argument("--canned", action="store_true", help="pictures made beforehand, for load tests")
@@ -37,10 +37,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     emulator.start()
-    print(f"VERTEX_ENDPOINT={emulator.vertex_endpoint}")
+    print(f"VERTEX_ENDPOINT={emulator.http_url}")
     print(f"STORAGE_EMULATOR_HOST={emulator.http_url}")
     print(f"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.http_url}")
-    print(f"ANTHROPIC_BASE_URL={emulator.http_url}", flush=True)
+    print(f"ANTHROPIC_BASE_URL={emulator.http_url}")
+    print(f"# Vertex AI over gRPC, for Google's own clients: {emulator.grpc_address}", flush=True)
     stopped.wait()
     emulator.stop()
 

@@ -24,11 +24,11 @@ class Emulator:
 
     `data_dir` keeps the stored objects. `canned` answers Vertex's and Bedrock's calls with pictures made
     beforehand, for load tests. Every model takes `seconds` before it does its work. Ports of 0 are chosen by
-    the system; the addresses are known after `start`. `objects` is an ASGI app, the public read of the stored
-    objects.
+    the system; the addresses are known after `start`: `http_url` for everything, `grpc_address` (host:port)
+    for Vertex AI over gRPC. `objects` is an ASGI app, the public read of the stored objects.
     """
 
-    vertex_endpoint: str
+    grpc_address: str
     http_url: str
 
     def __init__(
@@ -68,6 +68,7 @@ class Emulator:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=240,  # the vendors keep idle connections for minutes
         )
         self._http = _Server(config)
 
@@ -80,7 +81,7 @@ class Emulator:
         self._grpc.start()
         self._thread = threading.Thread(target=self._http.run, args=([listener],), name="http", daemon=True)
         self._thread.start()
-        self.vertex_endpoint = f"{self._host}:{grpc_port}"
+        self.grpc_address = f"{self._host}:{grpc_port}"
         self.http_url = f"http://{self._host}:{listener.getsockname()[1]}"
 
     def stop(self) -> None:

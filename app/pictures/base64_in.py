@@ -7,11 +7,12 @@ from contextlib import suppress
 import pybase64
 
 from app.pictures.blob import Blob
-from app.pictures.json_limits import JsonTooLarge, Limits
+from app.pictures.json_limits import Limits
 
 _DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _LONGEST_DATA_URI = 256
 _LINE_BREAKS = re.compile(rb"\\[rn](?:\\[rn])*+")
+_WHOLE = re.compile(rb"(?:[^\\]++|\\u[dD][89abAB]..\\u.{4}|\\u(?![dD][89abAB]).{4}|\\[^u])*+", re.DOTALL)
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _SPELLED = [
@@ -41,12 +42,26 @@ class Base64Decoder:
 
     def write(self, source: bytes) -> None:
         """Raises NotBase64, and NoRoom as the blob does."""
+        if self._begun and b"\\" not in source and b"\\" not in self._left:
+            self._write_plain(source)
+            return
         text, cut_escape = _unescape(self._left + source)
         if not self._begun and len(text) >= _LONGEST_DATA_URI:
             text = self._begin(text)
         whole = len(text) // 4 * 4 if self._begun else 0
         self._decode(text[:whole])
         self._left = text[whole:] + cut_escape
+
+    def _write_plain(self, source: bytes) -> None:
+        """The usual case, without a copy of the source."""
+        rest = -len(self._left) % 4 if self._left else 0  # completes the group that was cut
+        if len(source) < rest:
+            self._left += source
+            return
+        self._decode(self._left + source[:rest])
+        end = len(source) - (len(source) - rest) % 4
+        self._decode(memoryview(source)[rest:end])
+        self._left = source[end:]
 
     def end(self) -> Blob:
         """Returns the blob, sealed. Raises NotBase64 if the last group is not whole, or nothing came."""
@@ -65,20 +80,24 @@ class Base64Decoder:
         match = _DATA_URI.match(text, 0, _LONGEST_DATA_URI)
         return text[match.end() :] if match else text
 
-    def _decode(self, text: bytes) -> None:
+    def _decode(self, text: "bytes | memoryview") -> None:
         if not text:
             return
         if self._padded:
             raise NotBase64
         data = _decode(text)
-        self._padded = text.endswith(b"=")
+        self._padded = text[-1:] == b"="
         if self.blob is None:
             self.blob = self._new_blob()
         self.blob.write(data)
 
 
 class OpenString:
-    """A string whose end has not been seen. Its source is kept while it may still turn out to be a text."""
+    """A string whose end has not been seen. Its source is kept while it may still turn out to be a text.
+
+    Of a text longer than `limits.text` only the beginning is kept, with an ellipsis: too long for any field,
+    and no base64.
+    """
 
     def __init__(self, limits: Limits, new_blob: Callable[[], Blob]) -> None:
         self.length = 0
@@ -88,7 +107,7 @@ class OpenString:
         self._decoding = False
 
     def write(self, source: bytes) -> None:
-        """Raises JsonTooLarge and NoRoom."""
+        """Raises NoRoom."""
         self.length += len(source)
         if self._decoder and self.length > self._limits.blob_from:
             undecoded = source if self._decoding else bytes(self.text) + source
@@ -97,20 +116,18 @@ class OpenString:
                 self._decoder.write(undecoded)
             except NotBase64:
                 self.close()
-        if self.length <= self._limits.text:
-            self.text += source
-        else:
-            self.text.clear()
-            self._refuse_long_text()
+        if len(self.text) < self._limits.text:
+            self.text += source[: self._limits.text - len(self.text)]
 
     def end(self) -> Blob | None:
-        """Returns the blob; None for a text, which is in `text`. Raises JsonTooLarge."""
+        """Returns the blob; None for a text, which is in `text`."""
         if self._decoder and self._decoding:
             try:
                 return self._decoder.end()
             except NotBase64:
                 self.close()
-                self._refuse_long_text()
+        if self.length > self._limits.text:
+            self.text = _beginning(self.text)
         return None
 
     def close(self) -> None:
@@ -119,17 +136,20 @@ class OpenString:
             self._decoder.blob.close()
         self._decoder = None
 
-    def _refuse_long_text(self) -> None:
-        if self._decoder is None and self.length > self._limits.text:
-            raise JsonTooLarge(f"a text in the JSON is longer than {self._limits.text} bytes")
+
+def _beginning(text: bytearray) -> bytearray:
+    """Returns the text up to its last whole character, and an ellipsis."""
+    whole = _WHOLE.match(text)
+    kept = text[: whole.end()] if whole else bytearray()
+    return bytearray(kept.decode("utf-8", "ignore").encode()) + "…".encode()
 
 
-def _decode(text: bytes) -> bytes:
+def _decode(text: "bytes | memoryview") -> bytes:
     """Decode whole groups of the standard alphabet, the URL-safe one, or both. Raises NotBase64."""
     with suppress(ValueError):
         return pybase64.b64decode(text, validate=True)
     with suppress(ValueError):
-        return pybase64.b64decode(text.translate(_STANDARD), validate=True)
+        return pybase64.b64decode(bytes(text).translate(_STANDARD), validate=True)
     raise NotBase64
 
 

@@ -1,25 +1,33 @@
 """The bytes of one picture: in memory while they are few, else in a temporary file.
 
-A Blob is written piece by piece, sealed, read as often as wanted, and closed, which deletes it. Its owner
-closes it; closing it twice does no harm. Only the disk can make a call slow: then run the call in a thread.
-Any thread may use a blob, one at a time until the blob is sealed.
+A Blob is written piece by piece, sealed, read as often as wanted, and closed, which deletes it. Blobs are
+made in a scope, usually a request's, and closed with it. Only the disk can make a call slow: then run the
+call in a thread. Any thread may use a blob, one at a time until the blob is sealed. It may be closed at any
+time.
 """
 
 import hashlib
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BytesIO
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, BytesIO, RawIOBase
+from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 import google_crc32c
 import pybase64
 
-PIECE_BYTES = 64 * 1024
-_BASE64_PIECE_BYTES = 48 * 1024
-"""64 KiB as base64. A multiple of three, so that the pieces' texts can be joined."""
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
+PIECE_BYTES = 256 * 1024
+"""Few enough for the processor's cache, and many enough that the cost of a step does not count."""
+_BASE64_PIECE_BYTES = 192 * 1024
+"""256 KiB as base64. A multiple of three, so that the pieces' texts can be joined."""
 
 
 class NoRoom(Exception):
@@ -43,18 +51,89 @@ class Room(Protocol):
         """Returns a new, empty file that only the owner can read. Raises NoRoom."""
 
 
-class Blob:
-    """Some bytes. Made by `WorkFolder.blob()`.
+class Blobs:
+    """A scope of blobs: a request's, for example. When it is closed, all its blobs are deleted.
 
-    With `sha256` or `crc32c` that digest is computed while the bytes are written, otherwise on demand.
+    Made by `WorkFolder.blobs()`. A context manager.
     """
 
-    def __init__(self, room: Room, *, sha256: bool = False, crc32c: bool = False) -> None:
-        self.length = 0
+    def __init__(self, room: Room) -> None:
         self._room = room
+        self._open: set[Blob] = set()
         self._closed = False
-        self._buffer: BytesIO | None = BytesIO()  # while it is written in memory
-        self._data: bytes | None = None  # once it is sealed in memory
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def another(self) -> "Blobs":
+        """Returns a new scope, for blobs that shall outlive this one. To be closed by the caller."""
+        return Blobs(self._room)
+
+    def new(self, *, on_disk: bool = False, sha256: bool = False, crc32c: bool = False) -> "Blob":
+        """Returns a new, empty blob. In a closed scope it is closed already: a late thread keeps nothing."""
+        blob = Blob(self._room, self, on_disk=on_disk, sha256=sha256, crc32c=crc32c)
+        self._open.add(blob)
+        if self._closed:
+            blob.close()
+        return blob
+
+    def of(self, data: bytes) -> "Blob":
+        """Returns a sealed blob of these bytes. Raises NoRoom."""
+        blob = self.new()
+        blob.write(data)
+        blob.seal()
+        return blob
+
+    def take(self, blob: "Blob") -> None:
+        """Move a blob of another scope into this one."""
+        blob.scope.forget(blob)
+        blob.scope = self
+        self._open.add(blob)
+
+    def forget(self, blob: "Blob") -> None:
+        self._open.discard(blob)
+
+    def close(self) -> None:
+        self._closed = True
+        for blob in list(self._open):
+            blob.close()
+
+    def __del__(self) -> None:
+        if self._open:
+            self.close()
+            warnings.warn("a scope of blobs was not closed", ResourceWarning, stacklevel=1)
+
+
+class Blob:
+    """Some bytes. Made by `Blobs.new()`.
+
+    With `on_disk` it is never in memory. With `sha256` or `crc32c` that digest is computed while the bytes
+    are written, otherwise on demand.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        scope: Blobs,
+        *,
+        on_disk: bool = False,
+        sha256: bool = False,
+        crc32c: bool = False,
+    ) -> None:
+        self.length = 0
+        self.scope = scope
+        self._room = room
+        self._changing = Lock()
+        self._closed = False
+        self._on_disk = on_disk
+        self._sealed = False
+        self._pieces: list[bytes] = []  # while it is in memory
+        self._starts: list[int] = []  # where each of them begins, once it is sealed
         self._file: BinaryIO | None = None  # while it is written to disk
         self._path: Path | None = None
         self._reserved_memory = 0
@@ -74,40 +153,45 @@ class Blob:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not self._closed:
-            self.close()
-            warnings.warn(f"nobody closed a blob of {self.length} bytes", ResourceWarning, stacklevel=1)
-
     @property
     def in_memory(self) -> bool:
         return self._path is None
 
+    def sibling(self) -> "Blob":
+        """Returns a new, empty blob of the same scope. What is made of a picture on disk goes to disk."""
+        return self.scope.new(on_disk=not self.in_memory)
+
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────
 
     def write(self, piece: bytes) -> None:
-        """Append a piece. Raises NoRoom, after which the blob can only be closed."""
-        if self._buffer is None and self._file is None:
-            raise ValueError("the blob is sealed or closed")
-        if self._buffer:
-            if self._room.take_memory(len(piece), self.length):
-                self._reserved_memory += len(piece)
-                self._buffer.write(piece)
-            else:
-                written, self._buffer = self._buffer.getvalue(), None
-                self._move_to_file(written)
-        if self._file:
-            self._write_file(self._file, piece)
+        """Append a piece. Raises NoRoom, after which the blob can only be closed, and ValueError if it is."""
+        with self._changing:
+            self._append(piece)
         self.length += len(piece)
         if self._sha256:
             self._sha256.update(piece)
         if self._crc32c is not None:
             self._crc32c = google_crc32c.extend(self._crc32c, piece)
 
+    def _append(self, piece: bytes) -> None:
+        if self._sealed or self._closed:
+            raise ValueError("the blob is sealed or closed")
+        if self._path is None:
+            if not self._on_disk and self._room.take_memory(len(piece), self.length):
+                self._reserved_memory += len(piece)
+                self._pieces.append(piece)
+                return
+            self._move_to_file()
+        self._write_file(piece)
+
     def seal(self) -> None:
         """End the writing. A sealed blob keeps no file open. Raises NoRoom."""
-        if self._buffer:
-            self._data, self._buffer = self._buffer.getvalue(), None
+        with self._changing:
+            self._sealed = True
+            self._starts = [0, *accumulate(map(len, self._pieces))]
+            self._close_file()
+
+    def _close_file(self) -> None:
         if self._file:
             file, self._file = self._file, None
             try:
@@ -115,17 +199,20 @@ class Blob:
             except OSError as exc:
                 raise NoRoom(exc.strerror) from exc
 
-    def _move_to_file(self, written: bytes) -> None:
+    def _move_to_file(self) -> None:
         self._path, self._file = self._room.create()
-        self._write_file(self._file, written)
+        for piece in self._pieces:
+            self._write_file(piece)
+        self._pieces = []
         self._room.give_memory(self._reserved_memory)
         self._reserved_memory = 0
 
-    def _write_file(self, file: BinaryIO, piece: bytes) -> None:
+    def _write_file(self, piece: bytes) -> None:
         self._room.take_disk(len(piece))
         self._reserved_disk += len(piece)
         try:
-            file.write(piece)
+            if self._file:
+                self._file.write(piece)
         except OSError as exc:
             raise NoRoom(exc.strerror) from exc
 
@@ -133,19 +220,34 @@ class Blob:
 
     def open(self) -> BinaryIO:
         """Returns a new file object at the first byte: for Pillow, or for an upload. Its user closes it."""
-        if self._path and not self._file and not self._closed:
+        if not self._sealed or self._closed:
+            raise ValueError("the blob is not sealed, or closed")
+        if self._path:
             return self._path.open("rb")
-        return BytesIO(self._sealed_data())  # shares the bytes, copies nothing
+        if len(self._pieces) > 1:
+            return BufferedReader(_Reader(self))
+        return BytesIO(b"".join(self._pieces))  # shares the bytes, copies nothing
 
     def path(self) -> Path:
         """Returns the path of its file, which is written now if the bytes were in memory. Raises NoRoom."""
-        if self._path is None:
-            self._move_to_file(self._sealed_data())
-            self._data = None
-            self.seal()
-        if self._path is None or self._file or self._closed:
-            raise ValueError("the blob is not sealed, or closed")
+        with self._changing:
+            if not self._sealed or self._closed:
+                raise ValueError("the blob is not sealed, or closed")
+            if self._path is None:
+                self._move_to_file()
+                self._close_file()
+        assert self._path  # noqa: S101 - just made
         return self._path
+
+    def piece_at(self, at: int) -> tuple[bytes, int] | None:
+        """Returns the piece in memory that holds this place, and the place of its first byte.
+
+        Nothing is copied. Returns None for a blob on disk, and beyond the end.
+        """
+        if not self._pieces or at >= self.length:
+            return None
+        number = bisect_right(self._starts, at) - 1
+        return self._pieces[number], self._starts[number]
 
     def head(self, size: int) -> bytes:
         """Returns the first bytes, at most `size`."""
@@ -163,9 +265,8 @@ class Blob:
         return 4 * -(-self.length // 3)
 
     def base64_pieces(self) -> Iterator[bytes]:
-        """Yields the standard base64 text in pieces of 64 KiB."""
-        for piece in self.pieces(_BASE64_PIECE_BYTES):
-            yield pybase64.b64encode(piece)
+        """Yields the standard base64 text in pieces of 256 KiB."""
+        yield from map(pybase64.b64encode, self.pieces(_BASE64_PIECE_BYTES))
 
     def sha256(self) -> bytes:
         if self._sha256 is None:
@@ -184,25 +285,52 @@ class Blob:
             self._crc32c = value
         return self._crc32c.to_bytes(4, "big")
 
-    def _sealed_data(self) -> bytes:
-        if self._data is None:
-            raise ValueError("the blob is not sealed, or closed")
-        return self._data
-
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
         """Delete the bytes, wherever they are. Never raises; a file that cannot be deleted keeps its room."""
-        if self._closed:
-            return
-        self._closed = True
-        self._buffer = self._data = None
-        self._room.give_memory(self._reserved_memory)
-        with suppress(OSError):
-            if self._file:
-                self._file.close()
-        self._file = None
-        with suppress(OSError):
-            if self._path:
-                self._path.unlink(missing_ok=True)
-            self._room.give_disk(self._reserved_disk)
+        with self._changing:
+            if self._closed:
+                return
+            self._closed = True
+            self.scope.forget(self)
+            self._pieces = []
+            self._room.give_memory(self._reserved_memory)
+            with suppress(OSError):
+                if self._file:
+                    self._file.close()
+            self._file = None
+            with suppress(OSError):
+                if self._path:
+                    self._path.unlink(missing_ok=True)
+                self._room.give_disk(self._reserved_disk)
+
+
+class _Reader(RawIOBase):
+    """A file on the pieces of a blob in memory. It copies what is read, and never joins the pieces."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        begin = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._blob.length}[whence]
+        self._at = max(0, begin + offset)
+        return self._at
+
+    def readinto(self, buffer: "Buffer") -> int:
+        """Read on, at most to the end of the piece."""
+        if not (found := self._blob.piece_at(self._at)):
+            return 0
+        piece, start = found
+        into = memoryview(buffer).cast("B")
+        rest = memoryview(piece)[self._at - start :][: len(into)]
+        into[: len(rest)] = rest
+        self._at += len(rest)
+        return len(rest)

@@ -5,6 +5,7 @@ rest is a small text, the skeleton, which an ordinary JSON reader parses. Writin
 becomes a known number of bytes, in pieces.
 """
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pydantic_core import from_json
 from app.pictures.base64_in import OpenString
 from app.pictures.blob import Blob
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+from app.pictures.picture import Picture
 
 _ESCAPED = re.compile(rb'\\["\\]')
 
@@ -170,8 +172,9 @@ class JsonReader:
 class JsonWriter:
     """The JSON text of a value: `length` bytes, in pieces, as often as it is iterated.
 
-    A Blob becomes the text of its base64, a pydantic model an object by its aliases, without its Nones. The
-    blobs must be sealed, and stay open until the last piece is read. Raises TypeError for any other type.
+    A Blob or a Picture becomes the text of its base64, a pydantic model an object by its aliases, without
+    its Nones. The blobs must be sealed, and stay open until the last piece is read. Raises TypeError for any
+    other type.
     """
 
     def __init__(self, value: object) -> None:
@@ -179,9 +182,13 @@ class JsonWriter:
         self._mark = secrets.token_hex(
             16
         )  # stands where a blob goes; nobody can guess it into the other texts
-        text = orjson.dumps(value, self._place, orjson.OPT_PASSTHROUGH_DATACLASS)
+        text = self._dumped(value)
         self._parts = text.split(self._mark.encode())
         self.length = sum(map(len, self._parts)) + sum(blob.base64_length for blob in self._blobs)
+
+    @property
+    def has_pictures(self) -> bool:
+        return bool(self._blobs)
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._parts[0]
@@ -189,11 +196,21 @@ class JsonWriter:
             yield from blob.base64_pieces()
             yield part
 
+    def _dumped(self, value: object) -> bytes:
+        """orjson refuses integers beyond 64 bits, which a caller may send where any integer is allowed."""
+        try:
+            return orjson.dumps(value, self._place, orjson.OPT_PASSTHROUGH_DATACLASS)
+        except TypeError:
+            self._blobs.clear()
+            return json.dumps(value, default=self._place, allow_nan=False, separators=(",", ":")).encode()
+
     def _place(self, value: object) -> object:
         if isinstance(value, BaseModel):
             fields = type(value).model_fields.items()
             named = ((field.alias or name, getattr(value, name)) for name, field in fields)
             return {name: inner for name, inner in named if inner is not None}
+        if isinstance(value, Picture):
+            value = value.blob
         if isinstance(value, Blob):
             self._blobs.append(value)
             return self._mark

@@ -23,7 +23,8 @@ class Limits:
     blobs: int = 100
     blob_from: int = 4 * 1024
     text: int = 384 * 1024
-    """Of a string that is no base64. The default holds 32,000 emoji, twelve characters of escapes each."""
+    """Of a string that is not base64; a longer one is shortened to this. The default holds 32,000 emoji,
+    twelve characters of escapes each."""
     skeleton: int = 4 * 1024 * 1024
     """Everything but the blobs."""
     commas: int = 100_000

@@ -16,7 +16,7 @@ from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from app.pictures.blob import Blob, NoRoom
+from app.pictures.blob import Blobs, NoRoom
 
 _PREFIX = "work-"
 _LOCK = ".lock"
@@ -35,7 +35,7 @@ class WorkFolder:
         *,
         max_bytes: int = 4 * 1024**3,
         memory_bytes: int = 64_000_000,
-        blob_memory_bytes: int = 8_000_000,
+        blob_memory_bytes: int = 16_000_000,
     ) -> None:
         self.memory_used = 0
         self.disk_used = 0
@@ -59,9 +59,9 @@ class WorkFolder:
     ) -> None:
         self.close()
 
-    def blob(self, *, sha256: bool = False, crc32c: bool = False) -> Blob:
-        """Returns a new, empty blob, to be closed by the caller."""
-        return Blob(self, sha256=sha256, crc32c=crc32c)
+    def blobs(self) -> Blobs:
+        """Returns a new scope of blobs, to be closed by the caller."""
+        return Blobs(self)
 
     def clean(self) -> int:
         """Remove the folders of processes that have ended. Returns how many. May take as long as the disk."""

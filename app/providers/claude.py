@@ -1,11 +1,11 @@
 """Claude, who rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
 
 import asyncio
+import math
 import re
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Literal
-
-import structlog
 
 from app.contract.errors import (
     GatewayError,
@@ -17,12 +17,13 @@ from app.contract.errors import (
 )
 from app.contract.gen import fit_words
 from app.contract.models import Model
-from app.ports import rehearsed
+from app.ports import Call
+from app.providers.attempt import CallFailed, Served, attempt, seconds_of
+from app.providers.cached import Cached
 from app.providers.reach import reach
 
 if TYPE_CHECKING:
     from anthropic import (
-        APIStatusError,
         AsyncAnthropic,
         AsyncAnthropicBedrock,
         AsyncAnthropicVertex,
@@ -46,16 +47,13 @@ characters between <characters> and </characters>.
 
 Reply with the rewritten prompt only: no introduction, no quotation marks, no tags."""
 
-log = structlog.get_logger()
-
-_CODE = re.compile(r"[a-z_]{1,64}")
+_NAME = re.compile(r"[A-Za-z_]{1,64}")
 _MAX_TOKENS = 512
 _CONNECT_SECONDS = 5
-_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 2
 _RETRY_AFTER_SECONDS = 10
-_NOT_NOW = (429, 503, 529)
-"""Answers that are sure to have cost nothing."""
+"""What callers are told when the vendor did not say."""
+_BUSY = (429, 503, 529)
+_REFUSED = (400, 401, 403, 404)
 
 
 class Claude:
@@ -63,8 +61,8 @@ class Claude:
 
     `api_key` is Anthropic's key, a Bedrock API key or a Google access token; without it the SDK looks in its
     usual places. `base_url` (no path) replaces the platform's address. `bedrock_version` replaces the
-    `anthropic_version` that the SDK sends to Bedrock. Nothing here ends a call that hangs: the caller sets
-    the deadline, and a cancelled call is closed at once. Made on a running event loop.
+    `anthropic_version` that the SDK sends to Bedrock. `pause_seconds` is the shortest pause before a second
+    try. The anthropic package is imported when the first prompt is rewritten, in a thread.
     """
 
     def __init__(
@@ -77,65 +75,72 @@ class Claude:
         google_project: str = "",
         google_location: str = "global",
         bedrock_version: str | None = None,
+        pause_seconds: float = 0.5,
     ) -> None:
         self._via = via
+        self._address = base_url or _address(via, aws_region, google_location)
         version = bedrock_version if via == "bedrock" else None
         self._extra_body = {"anthropic_version": version} if version else None
-        # In a thread beside the start: to import the package takes a second.
-        self._connecting = asyncio.ensure_future(
-            asyncio.to_thread(_connect, via, api_key, base_url, aws_region, google_project, google_location)
+        self._client = Cached(
+            partial(_connect, via, api_key, base_url, aws_region, google_project, google_location)
         )
+        self._pause_seconds = pause_seconds
 
-    async def connected(self) -> "Client":
-        """The SDK's client, as soon as there is one."""
-        return await asyncio.shield(self._connecting)
-
-    async def rewrite(self, prompt: str, model: Model, /, *, language: str | None, characters: int) -> str:
+    async def rewrite(
+        self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
+    ) -> str:
         """The prompt in better English, at most so many characters. `language` is the caller's word on it.
 
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
+        send = partial(self._send, _message(prompt, language, characters), model, call)
+        answer = await attempt(send, model, call, pause_seconds=self._pause_seconds)
         try:
-            return _read(await self._ask(_message(prompt, language, characters), model), characters)
-        except GatewayError:
-            raise
-        except Exception as exc:  # the SDK does not validate answers: any exception may come from reading one
-            raise translate(exc, model) from exc
+            return _read(answer, characters)
+        except (AttributeError, TypeError, ValueError) as exc:  # the SDK does not validate answers
+            raise UpstreamFailed("Claude answered in an unknown shape") from exc
 
     async def ready(self) -> None:
-        """Return when the platform can be reached; raise OSError or TimeoutError when it cannot."""
-        await reach(str((await self.connected()).base_url))
+        """Return if the platform can be reached. Raises OSError or TimeoutError if it cannot."""
+        await reach(self._address)
 
     async def aclose(self) -> None:
-        await (await self.connected()).close()
+        if client := self._client.made:
+            await client.close()
 
-    async def _ask(self, message: str, model: Model) -> "Message":
-        """One call, and a second one when the first is sure to have cost nothing."""
-        client = await self.connected()
-        from anthropic import APIStatusError
-
-        try:
-            return await self._call(client, message, model)
-        except APIStatusError as exc:
-            pause = max(_PAUSE_SECONDS, _retry_after(exc) or 0)
-            forbidden = exc.response.headers.get("x-should-retry") == "false"
-            if exc.status_code not in _NOT_NOW or forbidden or pause > _LONGEST_PAUSE_SECONDS:
-                raise
-            log.warning("retrying a vendor call", model=model.id, vendor_code=_code(exc), seconds=pause)
-        await asyncio.sleep(pause)
-        return await self._call(client, message, model)
-
-    async def _call(self, client: "Client", message: str, model: Model) -> "Message":
+    async def _send(self, message: str, model: Model, call: Call) -> "Message":
+        """One paid call. Raises CallFailed for whatever happens: any exception may come from the SDK."""
         ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
-        trouble = rehearsed.get()
-        return await client.messages.create(
-            model=ids[self._via] or model.id,
-            max_tokens=_MAX_TOKENS,
-            system=INSTRUCTION,
-            messages=[{"role": "user", "content": message}],
-            extra_body=self._extra_body,
-            extra_headers={"X-Trouble": trouble} if trouble else None,
-        )
+        try:
+            async with asyncio.timeout_at(call.answer_by):
+                client = await self._client()
+        except Exception as exc:
+            raise _not_connected(exc) from exc
+        try:
+            async with asyncio.timeout_at(call.answer_by):
+                return await client.messages.create(
+                    model=ids[self._via] or model.id,
+                    max_tokens=_MAX_TOKENS,
+                    system=INSTRUCTION,
+                    messages=[{"role": "user", "content": message}],
+                    extra_body=self._extra_body,
+                    extra_headers={"X-Trouble": call.trouble} if call.trouble else None,
+                )
+        except Exception as exc:
+            raise failed(exc, model) from exc
+
+
+def _address(via: Via, aws_region: str, google_location: str) -> str:
+    """Where the platform is, as the anthropic package has it."""
+    if via == "anthropic":
+        return "https://api.anthropic.com"
+    if via == "bedrock":
+        return f"https://bedrock-runtime.{aws_region}.amazonaws.com"
+    if google_location == "global":
+        return "https://aiplatform.googleapis.com"
+    if google_location in ("us", "eu"):
+        return f"https://aiplatform.{google_location}.rep.googleapis.com"
+    return f"https://{google_location}-aiplatform.googleapis.com"
 
 
 def _connect(
@@ -182,42 +187,70 @@ def _read(answer: "Message", characters: int) -> str:
     return fit_words(text, characters)
 
 
-def translate(exc: Exception, model: Model) -> GatewayError:
-    """Returns the contract error for any exception. Missing credentials raise boto3's or google-auth's
-    exceptions."""
+def _not_connected(exc: Exception) -> CallFailed:
+    """The client could not be made: nothing was sent, and another try would not help."""
+    error = UpstreamTimeout() if isinstance(exc, TimeoutError) else UpstreamFailed()
+    error.vendor_code = type(exc).__name__
+    return CallFailed(error, "refused")
+
+
+def failed(exc: Exception, model: Model) -> CallFailed:
+    """Returns what any exception means: for the caller, and for whether the call was served."""
     error = _meaning(exc, model)
-    error.vendor_code = _code(exc)
-    return error
+    error.vendor_code = _name(exc) or type(exc).__name__
+    return CallFailed(error, _served(exc), pause=_retry_after(exc))
 
 
-def _code(exc: Exception) -> str:
-    """Returns Anthropic's error type, for example rate_limit_error, or the exception's class if there is
-    none."""
-    body = getattr(exc, "body", None)
-    error = body.get("error") if isinstance(body, dict) else None
-    kind = error.get("type") if isinstance(error, dict) else None
-    return kind if isinstance(kind, str) and _CODE.fullmatch(kind) else type(exc).__name__
+def _name(exc: Exception) -> str | None:
+    """Returns the vendor's name of the error, or None if the answer is not in the vendor's format.
+
+    It is Anthropic's type ("rate_limit_error"), Google's status ("NOT_FOUND") or AWS's exception.
+    """
+    from anthropic import APIStatusError
+
+    if not isinstance(exc, APIStatusError):
+        return None
+    error = exc.body.get("error") if isinstance(exc.body, dict) else None
+    named = (error.get("type") or error.get("status")) if isinstance(error, dict) else None
+    name = named or exc.response.headers.get("x-amzn-errortype", "").partition(":")[0]
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _served(exc: Exception) -> Served:
+    import httpx2
+    from anthropic import APIConnectionError, APIStatusError
+
+    if isinstance(exc, APIConnectionError):
+        unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+        return "no" if isinstance(exc.__cause__, unsent) else "unknown"
+    if not isinstance(exc, APIStatusError) or not _name(exc):
+        return "unknown"
+    if exc.status_code in _BUSY:
+        return "refused" if exc.response.headers.get("x-should-retry") == "false" else "no"
+    return "refused" if exc.status_code in _REFUSED else "unknown"
 
 
 def _meaning(exc: Exception, model: Model) -> GatewayError:
     from anthropic import APIStatusError, APITimeoutError, NotFoundError
 
-    if isinstance(exc, APITimeoutError):
+    if isinstance(exc, APITimeoutError | TimeoutError):
         return UpstreamTimeout()
-    if isinstance(exc, NotFoundError):
+    if isinstance(exc, NotFoundError) and _name(exc):
         return ModelGone(model.id)
     if not isinstance(exc, APIStatusError):
         return UpstreamFailed()
+    pause = math.ceil(_retry_after(exc) or _RETRY_AFTER_SECONDS)
     if exc.status_code in (408, 504):
         return UpstreamTimeout()
     if exc.status_code == 429:
-        return RateLimited(_retry_after(exc) or _RETRY_AFTER_SECONDS, by_vendor=True)
+        return RateLimited(pause, by_vendor=True)
     if exc.status_code in (503, 529):
-        return UpstreamUnavailable(retry_after=_retry_after(exc) or _RETRY_AFTER_SECONDS)
+        return UpstreamUnavailable(retry_after=pause)
     return UpstreamFailed()
 
 
-def _retry_after(exc: "APIStatusError") -> int | None:
-    """Seconds, when the vendor said how many."""
-    text = exc.response.headers.get("retry-after", "")
-    return int(text) if text.isdecimal() else None
+def _retry_after(exc: Exception) -> float | None:
+    """Seconds, if the vendor said how many."""
+    from anthropic import APIStatusError
+
+    return seconds_of(exc.response.headers.get("retry-after")) if isinstance(exc, APIStatusError) else None

@@ -1,23 +1,39 @@
-"""Pictures as vendors send them: what is none is the vendor's failure."""
+"""Pictures as vendors send them: recognised, and checked to be whole."""
 
-import pybase64
+import asyncio
 
 from app.contract.errors import UpstreamFailed
-from app.contract.pictures import Picture, recognise
+from app.disk import DiskSteps
+from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.checks import check, steps
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, recognise
+from app.threads import off_loop
 
 
-def picture_of_base64(text: str) -> Picture:
-    """Decode one picture of an answer. Raises UpstreamFailed when it is none."""
+async def picture_of(value: object, blobs: Blobs) -> Picture:
+    """Returns the picture of one base64 string in an answer, as Transport gives it: a Blob, or a short text.
+
+    Raises UpstreamFailed if it is not a whole picture, or cannot be kept: it is paid, so the caller is not
+    asked to try again.
+    """
     try:
-        data = pybase64.b64decode(text, validate=True)
-    except ValueError as exc:
-        raise UpstreamFailed("the answer holds base64 that is none") from exc
-    return picture_of_bytes(data)
+        if isinstance(value, str):
+            value = blob_of_base64(value, blobs)
+        if not isinstance(value, Blob):
+            raise NotAPicture("not a string")
+        found = recognise(value)
+        if found.mime_type == "image/png":
+            await _check_in_steps(found)
+        else:
+            await off_loop(check, found)
+    except (NotAPicture, PictureTooLarge, NoRoom) as exc:
+        raise UpstreamFailed("a picture in the answer is broken") from exc
+    return found
 
 
-def picture_of_bytes(data: bytes) -> Picture:
-    """Recognise one picture of an answer. Raises UpstreamFailed when it is none."""
-    try:
-        return recognise(data)
-    except ValueError as exc:
-        raise UpstreamFailed("the answer holds a picture that is none") from exc
+async def _check_in_steps(picture: Picture) -> None:
+    run, left = DiskSteps(), steps(picture)
+    while True:
+        if await run(next, left, True):
+            return
+        await asyncio.sleep(0)  # other calls have their turn

@@ -8,7 +8,6 @@ import structlog
 
 from app.contract.errors import InvalidRequest, ModelGone, UpstreamFailed
 from app.contract.models import Catalogue, Model
-from app.ports import rehearsed
 
 T = TypeVar("T")
 
@@ -50,11 +49,13 @@ class Chain:
         model_id: str,
         attempt: Callable[[Model], Awaitable[T]],
         takes: Callable[[Model], bool] = lambda _model: True,
+        *,
+        rehearsed: str | None = None,
     ) -> tuple[Model, T]:
         """Try each model for which `takes` is true until one serves. Returns that model and its answer.
 
-        Raises InvalidRequest for a retired model when not following, UpstreamFailed at the chain's end, and
-        whatever `attempt` raises but ModelGone.
+        `rehearsed`: the failure that the request rehearses. Raises InvalidRequest for a retired model when
+        not following, UpstreamFailed at the chain's end, and whatever `attempt` raises but ModelGone.
         """
         gone: ModelGone | None = None
         for model in self.candidates(model_id):
@@ -63,7 +64,7 @@ class Chain:
                     return model, await attempt(model)
                 except ModelGone as exc:
                     gone = exc
-                    self._gone(model)
+                    self._gone(model, rehearsed)
             if not self._follow and model.successor:
                 raise _retired(model) from gone
         raise UpstreamFailed from gone
@@ -71,9 +72,9 @@ class Chain:
     def _is_gone(self, model: Model) -> bool:
         return self._gone_until.get(model.id, 0) > self._clock()
 
-    def _gone(self, model: Model) -> None:
+    def _gone(self, model: Model, rehearsed: str | None) -> None:
         log.warning("model is gone", model=model.id, successor=model.successor)
-        if model.successor and not (rehearsed.get() or "").startswith("retired"):
+        if model.successor and not (rehearsed or "").startswith("retired"):
             self._gone_until[model.id] = self._clock() + _REMEMBER_SECONDS
 
 

@@ -1,6 +1,7 @@
 """/gen: rewrite the prompt if asked, draw, each with whichever model serves, and store if asked."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,24 +9,22 @@ import structlog
 
 from app.contract.errors import GatewayError, UpstreamFailed
 from app.contract.gen import (
-    INIT_IMAGE_SIZES,
     MAX_PROMPT_CHARACTERS,
-    GenAnswer,
     GenRequest,
     Img2Img,
     InvalidGen,
-    Metadata,
     fit_words,
     refusal,
 )
-from app.contract.models import Catalogue, Model
-from app.contract.pictures import NotAPicture, Picture, PictureTooLarge
-from app.contract.pixels import fit, normalise
+from app.contract.models import Catalogue, Model, Vendor
 from app.logs import causes
-from app.ports import Generation, Provider
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
+from app.pictures.pixels import decode, normalise
+from app.ports import Call, Provider
 from app.services.budget import Budget
 from app.services.chain import Chain
-from app.services.gallery import Gallery
+from app.services.gallery import Gallery, Stored
+from app.services.made import Made
 from app.threads import off_loop
 
 log = structlog.get_logger()
@@ -34,28 +33,22 @@ log = structlog.get_logger()
 class Rewriter(Protocol):
     """A language model that improves prompts."""
 
-    async def rewrite(self, prompt: str, model: Model, /, *, language: str | None, characters: int) -> str:
-        """The prompt in better English. Raises `contract.errors`, ModelGone among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawing:
-    """A picture, the text that was drawn, and who drew it."""
-
-    picture: Picture
-    text: str
-    model: Model
+    async def rewrite(
+        self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
+    ) -> str:
+        """Returns the prompt in better English. Raises `contract.errors`, ModelGone among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gen:
-    """`chain` finds who draws; `rewrite_chain` who rewrites, and follows always, for no caller names Claude.
+    """`providers`: the vendors that draw. `chain` finds the model that draws, `rewrite_chain` the one that
+    rewrites; it always follows successors, since callers do not name it.
 
     `budget` counts pictures that are being drawn, `rewrites` prompts that are being rewritten: a slow Claude
     does not delay requests without a rewrite. `rewrite_seconds` is the time limit of a rewrite.
     """
 
-    provider: Provider[GenRequest]
+    providers: Mapping[Vendor, Provider[GenRequest]]
     rewriter: Rewriter
     gallery: Gallery
     chain: Chain
@@ -65,34 +58,24 @@ class Gen:
     catalogue: Catalogue
     rewrite_seconds: float = 20
 
-    async def make(self, request: GenRequest) -> GenAnswer:
-        """Make the picture of one request, and store it when it asks for a URL. Raises `contract.errors`."""
+    async def make(self, request: GenRequest, call: Call) -> Made:
+        """Make the picture of one request, and store it if it asks for a URL. Raises `contract.errors`."""
         named = self.catalogue.defaults[request.mode]
         drawer = self._drawer(request, named)
-        if request.response_format == "url":
+        to_store = request.response_format == "url"
+        if to_store:
             await self.gallery.check()
         if isinstance(request, Img2Img):
-            request = await _settle(request)
-        rewritten = await self._rewrite(request, drawer) if request.regen_prompt else None
+            request = await _normalised(request)
+        rewritten = await self._rewrite(request, drawer, call) if request.regen_prompt else None
         async with self.budget.hold(1):
-            if request.response_format == "url":
+            if to_store:
                 await self.gallery.check()  # again: there may be minutes between
-            drawing = await self._draw(request, rewritten or request.prompt, named)
-            image_url = await self._store(request, drawing) if request.response_format == "url" else None
-        width, height = drawing.picture.size
-        return GenAnswer(
-            image_base64=None if image_url else drawing.picture,
-            image_url=image_url,
-            enhanced_prompt=drawing.text,
-            model_used=drawing.model.id,
-            metadata=Metadata(
-                model=drawing.model.id,
-                requested_model=None if drawing.model.id == named else named,
-                aspect_ratio=request.aspect_ratio,
-                dimensions=f"{width}x{height}",
-                prompt_enhanced=rewritten is not None,
-            ),
-        )
+            model, prompt, picture = await self._draw(request, rewritten or request.prompt, named, call)
+            stored: tuple[Stored, ...] = ()
+            if to_store:
+                stored = await self.gallery.store((picture,), request.mode, model, call)
+        return Made(model, named, (picture,), stored, prompt=prompt, prompt_enhanced=rewritten is not None)
 
     def _drawer(self, request: GenRequest, named: str) -> Model:
         """Returns the first model that can serve the request. Raises InvalidGen, before anything is paid."""
@@ -102,24 +85,24 @@ class Gen:
                 return model
         raise problem or UpstreamFailed
 
-    async def _draw(self, request: GenRequest, text: str, named: str) -> _Drawing:
+    async def _draw(
+        self, request: GenRequest, text: str, named: str, call: Call
+    ) -> tuple[Model, str, Picture]:
         """Draw as much of the text as the model takes, which is known when it is found who serves."""
 
-        async def draw(model: Model) -> tuple[str, Generation]:
+        async def draw(model: Model) -> tuple[str, Picture]:
             words = _fit(text, model)
-            return words, await self.provider.run(request.model_copy(update={"prompt": words}), model)
+            fitted = request.model_copy(update={"prompt": words})
+            generation = await self.providers[model.vendor].run(fitted, model, call)
+            return words, generation.pictures[0]
 
         def takes(model: Model) -> bool:
             return refusal(request, model) is None
 
-        model, (words, generation) = await self.chain.run(named, draw, takes)
-        return _Drawing(generation.pictures[0], words, model)
+        model, (words, picture) = await self.chain.run(named, draw, takes, rehearsed=call.trouble)
+        return model, words, picture
 
-    async def _store(self, request: GenRequest, drawing: _Drawing) -> str:
-        (stored,) = await self.gallery.store((drawing.picture,), request.mode, drawing.model)
-        return stored.url
-
-    async def _rewrite(self, request: GenRequest, drawer: Model) -> str | None:
+    async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
         """The rewritten prompt, or None when that failed and the caller's own will do.
 
         It will not do in Vietnamese, which the image models do not read: then UpstreamFailed is raised.
@@ -129,13 +112,15 @@ class Gen:
             return await self.rewriter.rewrite(
                 request.prompt,
                 model,
+                call,
                 language=request.prompt_language,
                 characters=drawer.prompt_characters or MAX_PROMPT_CHARACTERS,
             )
 
         try:
             async with asyncio.timeout(self.rewrite_seconds), self.rewrites.hold(1):
-                _, text = await self.rewrite_chain.run(self.catalogue.defaults["rewrite"], rewrite)
+                named = self.catalogue.defaults["rewrite"]
+                _, text = await self.rewrite_chain.run(named, rewrite, rehearsed=call.trouble)
                 return text
         except (GatewayError, TimeoutError) as exc:
             if request.prompt_language == "vi":
@@ -144,18 +129,24 @@ class Gen:
             return None
 
 
-async def _settle(request: Img2Img) -> Img2Img:
-    """The same with an init_image that is known to be whole, upright and without metadata, resized if asked.
+async def _normalised(request: Img2Img) -> Img2Img:
+    """The same request with an init_image that is known to be whole, upright and without metadata.
 
     Done before anything is paid. Raises InvalidGen.
     """
     try:
-        image = await off_loop(normalise, request.init_image)
-        if request.auto_resize:
-            image = await off_loop(fit, image, INIT_IMAGE_SIZES[request.aspect_ratio])
+        image = await off_loop(_whole, request.init_image)
     except (NotAPicture, PictureTooLarge) as exc:
         raise InvalidGen("Invalid init_image", "The 'init_image' field is a damaged image") from exc
     return request.model_copy(update={"init_image": image})
+
+
+def _whole(picture: Picture) -> Picture:
+    """Normalised. A PNG's pixels are decoded too: of damaged ones Bedrock says nothing that could be told."""
+    found = normalise(picture)
+    if found.mime_type == "image/png":
+        decode(found)
+    return found
 
 
 def _fit(text: str, model: Model) -> str:

@@ -1,24 +1,24 @@
-"""The six image operations: check, make with whichever model serves, store, answer."""
+"""The six image operations: check, make with whichever model serves, store."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from app.contract.answer import Filtered, Prediction, Predictions, StoredImages
 from app.contract.errors import InvalidRequest
 from app.contract.image import (
     ImageRequest,
     ImageUpscale,
     TextToImage,
 )
-from app.contract.models import Catalogue
-from app.contract.pictures import GcsUri, Picture
-from app.ports import Provider
+from app.contract.models import Catalogue, Model, Vendor
+from app.pictures.picture import GcsUri, Picture
+from app.ports import Call, Generation, Provider
 from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.gallery import Gallery, Stored
+from app.services.made import Made
 
 _SAMPLE_BYTES = 3_000_000
 """What one sample of a megapixel holds until it is stored (performance.md)."""
@@ -33,62 +33,35 @@ _MAX_URI_BYTES = 900
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """`allowed_prefixes`: the `gs://` prefixes that callers may read from and store under."""
+    """`providers`: the vendors that serve these operations. `allowed_prefixes`: the `gs://` prefixes that
+    callers may read from and store under."""
 
-    provider: Provider[ImageRequest]
+    providers: Mapping[Vendor, Provider[ImageRequest]]
     gallery: Gallery
     chain: Chain
     budget: Budget
     catalogue: Catalogue
     allowed_prefixes: tuple[str, ...]
 
-    async def make(self, request: ImageRequest) -> StoredImages | Predictions:
-        """Make the pictures of one request, and store them when it asks for URLs."""
+    async def make(self, request: ImageRequest, call: Call) -> Made:
+        """Make the pictures of one request, and store them if it asks for URLs. Raises `contract.errors`."""
         self._check_uris(request)
         named = self._named(request)
         to_store = request.response_format == "url" or request.storage_uri is not None
+
+        async def run(model: Model) -> Generation:
+            return await self.providers[model.vendor].run(request, model, call)
+
         async with self.budget.hold(_weight(request)):
             if to_store:
                 await self.gallery.check()  # not before the queue: there may be minutes between
-            model, generation = await self.chain.run(named, lambda model: self.provider.run(request, model))
+            model, generation = await self.chain.run(named, run, rehearsed=call.trouble)
             stored: tuple[Stored, ...] = ()
-            if to_store:  # within the budget: the pictures are in memory until they are stored or spooled
+            if to_store:
                 stored = await self.gallery.store(
-                    generation.pictures, request.operation, model, request.storage_uri
+                    generation.pictures, request.operation, model, call, request.storage_uri
                 )
-        requested = None if model.id == named else named
-        filtered = tuple(Filtered.of(block) for block in generation.filtered) or None
-        if not to_store:
-            predictions = tuple(
-                Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type)
-                for picture in generation.pictures
-            )
-            return Predictions(
-                predictions=predictions,
-                model=model.id,
-                requested_model=requested,
-                filtered=filtered,
-                mask_applied=generation.mask_applied,
-            )
-        arrived = [one for one in stored if not one.pending]
-        pending = tuple(one.image for one in stored if one.pending) or None
-        if request.response_format == "url":
-            return StoredImages(
-                model=model.id,
-                requested_model=requested,
-                images=tuple(one.image for one in arrived),
-                filtered=filtered,
-                pending=pending,
-                mask_applied=generation.mask_applied,
-            )
-        return Predictions(
-            predictions=tuple(_prediction(one) for one in arrived),
-            model=model.id,
-            requested_model=requested,
-            filtered=filtered,
-            pending=pending,
-            mask_applied=generation.mask_applied,
-        )
+        return Made(model, named, generation.pictures, stored, generation.filtered, generation.mask_applied)
 
     def _named(self, request: ImageRequest) -> str:
         model = request.model if isinstance(request, TextToImage) else None
@@ -121,9 +94,3 @@ def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:
         for name, declared in type(value).model_fields.items():
             inner = declared.alias or name
             yield from _gcs_uris(getattr(value, name), f"{path}.{inner}" if path else inner)
-
-
-def _prediction(stored: Stored) -> Prediction:
-    return Prediction(
-        gcs_uri=f"gs://{stored.bucket}/{stored.name}", url=stored.url, mime_type=stored.mime_type
-    )

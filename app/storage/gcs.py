@@ -1,68 +1,80 @@
-"""Pictures in Google Cloud Storage: upload once, answer with the public URL."""
+"""Pictures in Google Cloud Storage: uploaded once, read by everybody at their public URL."""
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from http.client import HTTPException
-from typing import TypeVar
+import time
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Iterator
+from secrets import token_hex
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-import requests.exceptions
+import orjson
 import structlog
-import urllib3.exceptions
-from google.api_core import exceptions as api_exceptions
-from google.auth import exceptions as auth_exceptions
-from google.auth.credentials import AnonymousCredentials, Credentials
-from google.cloud import storage
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-from requests.adapters import HTTPAdapter
 
 from app.contract.errors import GatewayError, UpstreamFailed, UpstreamUnavailable
-from app.contract.pictures import Picture
 from app.logs import causes
-from app.ports import rehearsed
+from app.pictures.blob import Blobs, NoRoom
+from app.pictures.picture import Picture
+from app.providers.transport import Answer, Broken, TooLate, Transport, TransportError
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
+E = TypeVar("E", bound=GatewayError)
 
+_GOOGLE = "https://storage.googleapis.com"
 _CACHE_CONTROL = "public, max-age=31536000, immutable"  # a name is never used twice
+_UPLOADS = 16
+"""So many uploads run at a time; further ones wait."""
 _SILENCE_SECONDS = 10.0
 """A connection on which nothing moves for so long is given up; the upload is tried again on another."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
+_PERMISSION = "storage.objects.create"
 
 
 class Gcs:
-    """A bucket, by Google's own client in threads of its own.
+    """A bucket. The account needs storage.objects.create and nothing else; the bucket itself makes what is in
+    it public.
 
     `endpoint` is an emulator's address with scheme, called without credentials; None is Google, called with
-    `credentials`. `timeout_seconds` bounds one `save` with all its retries. The account needs
-    storage.objects.create and nothing else; the bucket itself makes what is in it public.
+    the headers that `credentials` returns, which may raise as `save` does. `google` are the same credentials
+    for Google's own client. `timeout_seconds` bounds one `save` with all its retries.
     """
 
     def __init__(
         self,
         *,
+        transport: Transport,
         project: str,
         bucket: str,
         public_base_url: str,
         endpoint: str | None,
-        workers: int,
         timeout_seconds: float,
-        credentials: Credentials | None = None,
+        credentials: Callable[[], Awaitable[dict[str, str]]] | None = None,
+        google: "Credentials | None" = None,
     ) -> None:
+        self._transport = transport
+        self._project = project
         self._bucket = bucket
         self._public_base_url = public_base_url.rstrip("/")
+        self._endpoint = endpoint and endpoint.rstrip("/")
         self._timeout_seconds = timeout_seconds
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gcs")
-        self._connect = partial(_connect, project, endpoint, credentials, workers)
-        self._client = self._connect()
+        self._credentials = credentials
+        self._google = google
+        self._slots = asyncio.Semaphore(_UPLOADS)
 
     async def save(
-        self, name: str, picture: Picture, /, *, bucket: str | None = None, again: bool = False
+        self,
+        name: str,
+        picture: Picture,
+        /,
+        *,
+        bucket: str | None = None,
+        again: bool = False,
+        trouble: str | None = None,
     ) -> str:
         """Store the picture under the object name and return its public URL.
 
@@ -76,142 +88,139 @@ class Gcs:
             async with asyncio.timeout(self._timeout_seconds):
                 while True:
                     try:
-                        upload = partial(self._upload, bucket, name, picture, rehearsed.get(), again=again)
-                        await self._run(upload)
+                        async with self._slots:
+                            await self._upload(bucket, name, picture, trouble, again=again)
+                        return self.url(name, bucket=bucket)
                     except UpstreamUnavailable as exc:
-                        failure, again = exc, True
+                        failure, again = exc, again or _may_have_landed(exc)
                         log.warning(
                             "retrying an upload",
                             object=name,
                             cause=causes(exc),
                             vendor_code=exc.vendor_code,
                         )
-                    else:
-                        return self.url(name, bucket=bucket)
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, no secret
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except TimeoutError as exc:
-            raise UpstreamUnavailable from failure or exc
+            code = failure.vendor_code if failure else type(exc).__name__
+            raise _coded(UpstreamUnavailable(), code) from failure or exc
 
     def url(self, name: str, /, *, bucket: str) -> str:
         return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
 
     async def ready(self) -> None:
-        """Return when the bucket takes new objects from us. Asking needs no permission."""
-        permission = "storage.objects.create"
-        bucket = self._client.bucket(self._bucket)
+        """Return when the bucket takes new objects from this account. Asking needs no permission.
+
+        Raises UpstreamFailed if it does not, and any exception of Google's client.
+        """
         async with asyncio.timeout(_SILENCE_SECONDS):
-            held = await self._run(
-                lambda: bucket.test_iam_permissions([permission], timeout=_SILENCE_SECONDS, retry=None)
-            )
-        if permission not in held:
-            raise UpstreamFailed(f"{permission} is not granted")
+            held = await asyncio.to_thread(self._permissions)
+        if _PERMISSION not in held:
+            raise UpstreamFailed(f"{_PERMISSION} is not granted")
 
-    async def aclose(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
+    def _permissions(self) -> list[str]:
+        """Google's client is imported here, at first use: an idle gateway does without its memory."""
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
 
-    def _upload(self, bucket: str, name: str, picture: Picture, trouble: str | None, *, again: bool) -> None:
-        """One try, in a thread. Over 8 MiB the client makes it a resumable upload: two requests.
+        with Client(
+            project=self._project,
+            credentials=AnonymousCredentials() if self._endpoint else self._google,  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": self._endpoint} if self._endpoint else None,
+        ) as client:
+            # It would ask for the bucket's metadata (storage.buckets.get), for traces that nobody reads:
+            client._bucket_metadata_cache = None
+            bucket = client.bucket(self._bucket)
+            held: list[str] = bucket.test_iam_permissions([_PERMISSION], timeout=_SILENCE_SECONDS, retry=None)
+            return held
+
+    async def _upload(
+        self, bucket: str, name: str, picture: Picture, trouble: str | None, *, again: bool
+    ) -> None:
+        """One try.
 
         A taken name means `again` that an earlier try, whose answer was lost, had landed. At a first try it
         cannot be taken: then a policy of the bucket's has refused the picture.
         """
-        client = self._connect({"X-Trouble": trouble}) if trouble else self._client
-        blob = client.bucket(bucket).blob(name)
-        blob.cache_control = _CACHE_CONTROL
+        base = f"{self._endpoint or _GOOGLE}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
+        url = f"{base}?uploadType=multipart&ifGenerationMatch=0"
+        headers = await self._credentials() if self._credentials else {}
+        body = _Body(name, picture)
+        headers |= {"Content-Type": body.content_type} | ({"X-Trouble": trouble} if trouble else {})
         try:
-            blob.upload_from_string(
-                picture.data,
-                content_type=picture.mime_type,
-                if_generation_match=0,
-                checksum="crc32c",
-                timeout=min(_SILENCE_SECONDS, self._timeout_seconds),
-                retry=None,  # `save` tries again, without a thread that sleeps
-            )
-        except api_exceptions.PreconditionFailed as exc:
-            if not again or "conditionNotMet" not in exc.message:
-                raise
+            answer = await self._post(url, body, headers, picture.blob.scope)
+        except (TransportError, TimeoutError, NoRoom) as exc:
+            raise _coded(UpstreamUnavailable(), type(exc).__name__) from exc
+        _check(answer, again=again)
+
+    async def _post(self, url: str, body: "_Body", headers: dict[str, str], blobs: Blobs) -> Answer:
+        """Raises TimeoutError when nothing moves for too long, and what the transport raises."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        posting = asyncio.create_task(
+            self._transport.post(url, body, headers, deadline=deadline, new_blob=blobs.new)
+        )
+        try:
+            while not posting.done():
+                left = body.moved_at + _SILENCE_SECONDS - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait((posting,), timeout=left)
+            return posting.result()
         finally:
-            if trouble:
-                client.close()
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        with translated():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)  # until nothing reads the blob any more
 
 
-def _connect(
-    project: str,
-    endpoint: str | None,
-    credentials: Credentials | None,
-    workers: int,
-    extra_headers: dict[str, str] | None = None,
-) -> storage.Client:
-    client = storage.Client(
-        project=project,
-        credentials=AnonymousCredentials() if endpoint else credentials,  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": endpoint} if endpoint else None,
-        extra_headers=extra_headers or {},
-    )
-    # Google's documented way to a pool that has a connection for every thread:
-    for scheme in ("https://", "http://"):
-        client._http.mount(scheme, HTTPAdapter(pool_maxsize=workers))
-    # Asks for the bucket's metadata (storage.buckets.get) behind our back, for traces that nobody reads:
-    client._bucket_metadata_cache = None
-    return client
+class _Body:
+    """A multipart/related body: the object's metadata, then the picture.
+
+    `moved_at` is when the last piece was taken, by time.monotonic(); before that, when the body was made.
+    """
+
+    def __init__(self, name: str, picture: Picture) -> None:
+        metadata = {
+            "name": name,
+            "contentType": picture.mime_type,
+            "cacheControl": _CACHE_CONTROL,
+            "crc32c": b64encode(picture.blob.crc32c()).decode(),  # checked by Cloud Storage
+        }
+        boundary = token_hex(16)
+        self.content_type = f'multipart/related; boundary="{boundary}"'
+        self._head = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode()
+            + orjson.dumps(metadata)
+            + f"\r\n--{boundary}\r\nContent-Type: {picture.mime_type}\r\n\r\n".encode()
+        )
+        self._blob = picture.blob
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self.moved_at = time.monotonic()
+        self.length = len(self._head) + picture.length + len(self._tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        for piece in self._blob.pieces():
+            self.moved_at = time.monotonic()
+            yield piece
+        yield self._tail
 
 
-_FOREIGN = (
-    api_exceptions.GoogleAPIError,
-    auth_exceptions.GoogleAuthError,
-    InvalidResponse,
-    DataCorruption,
-    urllib3.exceptions.HTTPError,
-    HTTPException,
-    OSError,  # all of requests' are
-)
-"""Every way in which the client, its transport and its credentials fail."""
-
-_PASSING = (
-    api_exceptions.RetryError,
-    api_exceptions.ServerError,
-    api_exceptions.TooManyRequests,
-    auth_exceptions.TransportError,
-    auth_exceptions.TimeoutError,
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-    requests.exceptions.RetryError,
-    urllib3.exceptions.ProtocolError,
-    urllib3.exceptions.TimeoutError,
-    HTTPException,
-    ConnectionError,
-    TimeoutError,
-)
-"""Those that may be gone the next time."""
+def _check(answer: Answer, *, again: bool) -> None:
+    """Raises what a failed upload's answer means."""
+    match answer:
+        case Answer(status=200):
+            return
+        case Answer(status=412, value={"error": {"errors": [{"reason": "conditionNotMet"}, *_]}}) if again:
+            return
+    passing = answer.status in (408, 429) or answer.status >= 500
+    raise _coded(UpstreamUnavailable() if passing else UpstreamFailed(), str(answer.status))
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Foreign exceptions in, ours out: UpstreamUnavailable for those that may pass, else UpstreamFailed."""
-    try:
-        yield
-    except _FOREIGN as exc:
-        error = _translate(exc)
-        status = getattr(exc, "code", None)
-        error.vendor_code = str(int(status)) if isinstance(status, int) else type(exc).__name__
-        raise error from exc
+def _may_have_landed(failure: UpstreamUnavailable) -> bool:
+    """Returns False if nothing was sent. A failure told by a status has no cause."""
+    return isinstance(failure.__cause__, Broken | TooLate | TimeoutError | None)
 
 
-def _translate(exc: Exception) -> GatewayError:
-    request_timeout = (
-        isinstance(exc, api_exceptions.GoogleAPICallError) and exc.code == 408
-    )  # has no class of its own
-    retryable = isinstance(exc, auth_exceptions.GoogleAuthError) and exc.retryable
-    return (
-        UpstreamUnavailable()
-        if isinstance(exc, _PASSING) or request_timeout or retryable
-        else UpstreamFailed()
-    )
+def _coded(error: E, vendor_code: str | None) -> E:
+    error.vendor_code = vendor_code
+    return error

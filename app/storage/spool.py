@@ -11,8 +11,10 @@ import structlog
 from pydantic import BaseModel
 
 from app.contract.errors import GatewayError, UpstreamFailed
-from app.contract.pictures import Picture
 from app.logs import causes
+from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
+from app.pictures.picture import Picture
+from app.pictures.work_folder import WorkFolder
 from app.ports import Storage
 
 log = structlog.get_logger(__name__)
@@ -36,13 +38,14 @@ class Spool:
     """A folder of pictures that still have to be uploaded, under the names their callers were promised.
 
     Several processes may share the folder: files appear whole, and to upload one twice does no harm.
-    Files that are no pictures of ours are left alone. `ready` requires
-    `min_free_bytes` free bytes on its disk.
+    Files that are not the spool's are left alone. `ready` requires `min_free_bytes` free bytes on its disk.
+    While a kept picture is uploaded, a copy of it is in the work folder.
     """
 
-    def __init__(self, folder: Path, *, min_free_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, work: WorkFolder, *, min_free_bytes: int = 0) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        self._work = work
         self._min_free_bytes = min_free_bytes
 
     async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
@@ -52,10 +55,10 @@ class Spool:
             bucket=bucket,
             mime_type=picture.mime_type,
             size=picture.size,
-            bytes=len(picture.data),
+            bytes=picture.length,
         )
         try:
-            await asyncio.to_thread(self._write, label, picture.data)
+            await asyncio.to_thread(self._write, label, picture.blob)
         except OSError as exc:
             raise UpstreamFailed("the picture could not be kept") from exc
 
@@ -68,17 +71,22 @@ class Spool:
         arrived = 0
         for path in await asyncio.to_thread(self._waiting):
             try:
-                label, picture = await asyncio.to_thread(_read, path)
-                await storage.save(label.name, picture, bucket=label.bucket, again=True)
-                await asyncio.to_thread(path.unlink)
+                await self._upload(path, storage)
             except FileNotFoundError:
                 continue  # another process was faster
-            except (GatewayError, OSError, ValueError) as exc:
-                log.warning("picture stays in the spool", file=path.name, cause=causes(exc))
+            except (GatewayError, OSError, ValueError, NoRoom) as exc:
+                code = getattr(exc, "vendor_code", None)
+                log.warning("picture stays in the spool", file=path.name, cause=causes(exc), vendor_code=code)
                 continue
-            log.info("picture uploaded from the spool", file=path.name, object=label.name)
             arrived += 1
         return arrived
+
+    async def _upload(self, path: Path, storage: Storage) -> None:
+        with self._work.blobs() as blobs:
+            label, picture = await asyncio.to_thread(_read, path, blobs)
+            await storage.save(label.name, picture, bucket=label.bucket, again=True)
+        await asyncio.to_thread(path.unlink)
+        log.info("picture uploaded from the spool", file=path.name, object=label.name)
 
     async def run(self, storage: Storage, every_seconds: float) -> None:
         """Drain now and then, until cancelled; less often while nothing can be uploaded."""
@@ -101,13 +109,13 @@ class Spool:
         with tempfile.TemporaryFile(dir=self._folder) as file:
             file.write(b"?")
 
-    def _write(self, label: _Label, data: bytes) -> None:
+    def _write(self, label: _Label, blob: Blob) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(prefix=".", dir=self._folder)  # readable for the owner only
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(label.model_dump_json().encode() + b"\n")
-                file.write(data)
+                file.writelines(blob.pieces())
                 file.flush()
                 os.fsync(file.fileno())
             kept = self._folder / f"{time.time_ns():020}{Path(aside).name}{_SUFFIX}"
@@ -136,11 +144,15 @@ class Spool:
         return [self._folder / name for name in sorted(names)]
 
 
-def _read(path: Path) -> tuple[_Label, Picture]:
-    """Raises ValueError for a file that is none of ours, or not whole."""
+def _read(path: Path, blobs: Blobs) -> tuple[_Label, Picture]:
+    """Raises ValueError for a file that is not the spool's, or not whole; and NoRoom."""
     with path.open("rb") as file:
         label = _Label.model_validate_json(file.readline(_MAX_LABEL_BYTES))
-        data = file.read()
-    if len(data) != label.bytes:
-        raise ValueError(f"{len(data)} bytes instead of {label.bytes}")
-    return label, Picture(data, label.mime_type, label.size)
+        length = os.fstat(file.fileno()).st_size - file.tell()
+        if length != label.bytes:
+            raise ValueError(f"{length} bytes instead of {label.bytes}")
+        blob = blobs.new(crc32c=True)
+        while piece := file.read(PIECE_BYTES):
+            blob.write(piece)
+    blob.seal()
+    return label, Picture(blob, label.mime_type, label.size)

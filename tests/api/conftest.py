@@ -29,7 +29,7 @@ def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
         folder = tmp_path_factory.mktemp("gateway")
         return gateway(
             **{
-                "vertex_endpoint": cloud.vertex_endpoint,
+                "vertex_endpoint": cloud.http_url,
                 "storage_emulator_host": cloud.http_url,
                 "aws_endpoint_url_bedrock_runtime": cloud.http_url,
                 "anthropic_base_url": cloud.http_url,

@@ -533,3 +533,20 @@ def test_a_picture_of_20_megabytes_works(
     answer = post(successors if successor else client, operation, wish)
     assert answer.status_code == 200, answer.text
     assert emulator.calls.paid == 1
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**31, -(10**31)])
+@pytest.mark.parametrize(
+    ("operation", "field"),
+    [
+        ("image-edit", "referenceImages.0.referenceId"),
+        ("image-edit", "referenceImages.1.referenceId"),
+        ("image-customize", "referenceImages.0.referenceId"),
+        ("image-edit", "referenceImages.1.maskImageConfig.maskClasses"),
+    ],
+)
+def test_any_integer_reaches_the_vendor(client: Client, operation: str, field: str, number: int) -> None:
+    """Whatever the vendor then says of it."""
+    value = [number] if field.endswith("maskClasses") else number
+    answer = client.post(path(operation), as_json(replaced(body(operation), field, value)))
+    assert answer.status_code in (200, 400), answer.text

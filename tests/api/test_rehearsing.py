@@ -118,10 +118,10 @@ def test_the_header_comes_before_the_words(rehearsing: Client) -> None:
 
 
 @BOTH
-def test_a_rewrite_meets_the_trouble_too(rehearsing: Client, emulator: Emulator, ask: Ask) -> None:
+def test_a_rewrite_meets_the_trouble_too(client: Client, emulator: Emulator, ask: Ask) -> None:
     """The rewrite of an English prompt fails; then the picture is made from the caller's prompt and fails
-    too."""
-    assert ask(rehearsing, "/gen", GEN | {"regen_prompt": True}, "500").status_code == 500
+    too. (With a short deadline, the first rewrite has no time to import its package.)"""
+    assert ask(client, "/gen", GEN | {"regen_prompt": True}, "500").status_code == 500
     assert [call.vendor for call in emulator.calls.list()] == ["claude", "bedrock"]
 
 
@@ -244,7 +244,9 @@ def test_storage_is_down_for_this_request_alone(
     with start(upload_seconds=0.5, spool_seconds=3) as url:
         client = client_of(url)
         assert ask(client, route, body, "storage-down").status_code == 503
-        assert set(kept_or_gone(emulator.calls.list())) == {503}
+        tried = set(kept_or_gone(emulator.calls.list()))
+        assert 503 in tried
+        assert 200 not in tried
         assert client.post(route, body).status_code == 200
         emulator.calls.wait_for(lambda calls: kept_or_gone(calls).count(200) == 2, timeout=15)
         client.http.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from app.api.middleware import RequestLog
 from app.contract.auth import Profile
 from app.contract.models import load_catalogue
 from app.db import User, migrate, open_database
+from app.pictures.work_folder import WorkFolder
 from app.services.auth import Auth
 from app.services.jwks import Jwks
 from app.services.limits import RateLimit
@@ -104,12 +106,10 @@ async def auth(
 
 
 @pytest.fixture
-async def client(auth: Auth) -> AsyncIterator[httpx.AsyncClient]:
+async def client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
     """The auth routes, and beside them any POST, which tells who calls."""
     app = FastAPI()
-    app.state.settings = Settings()
-    app.state.catalogue = load_catalogue()
-    app.state.auth = auth
+    app.state.parts = SimpleNamespace(settings=Settings(), catalogue=load_catalogue(), auth=auth, work=work)
     app.include_router(routes.router)
 
     @app.post("/{path:path}")

@@ -1,5 +1,6 @@
 """The catalogue's own rules, and the file that is shipped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from app.contract.models import load_catalogue
 ROW = """
 [[model]]
 id = "{id}"
-vendor = "google"
-family = "gemini"
+vendor = "{vendor}"
+family = "{family}"
 short = "s"
 location = "global"
-operations = [{operations}]
+operations = {operations}
+capabilities = {capabilities}
 status = "active"
 source = "here"
 {more}
@@ -26,8 +28,22 @@ def written(folder: Path, *rows: str, defaults: str = "") -> Path:
     return path
 
 
-def row(id: str, *, operations: str = '"image-edit"', successor: str | None = None) -> str:
-    return ROW.format(id=id, operations=operations, more=f'successor = "{successor}"' if successor else "")
+def row(
+    id: str,
+    *operations: str,
+    vendor: str = "google",
+    family: str = "gemini",
+    capabilities: Sequence[str] = (),
+    successor: str | None = None,
+) -> str:
+    return ROW.format(
+        id=id,
+        vendor=vendor,
+        family=family,
+        operations=list(operations or ["image-edit"]),
+        capabilities=list(capabilities),
+        more=f'successor = "{successor}"' if successor else "",
+    )
 
 
 def test_every_operation_has_a_model_and_every_chain_can_do_it() -> None:
@@ -44,12 +60,50 @@ def test_every_operation_has_a_model_and_every_chain_can_do_it() -> None:
         pytest.param([row("a", successor="b")], "no models: b", id="unknown successor"),
         pytest.param([row("a", successor="b"), row("b", successor="a")], "circle: a → b → a", id="circle"),
         pytest.param(
-            [row("a", successor="b"), row("b", operations='"image-upscale"')],
+            [row("a", successor="b"), row("b", "image-customize")],
             "b cannot do all that a can",
             id="successor that cannot",
+        ),
+        pytest.param(
+            [row("a", "text-to-image", "image-edit", successor="b"), row("b", "text-to-image")],
+            "b cannot do all that a can",
+            id="successor that can do one of two",
+        ),
+        pytest.param(
+            [
+                row("a", "text-to-image", family="imagen", successor="b"),
+                row("b", "text-to-image", vendor="aws", family="stability2"),
+            ],
+            "b: the family stability2 cannot do text-to-image",
+            id="Google's model with a successor of AWS's",
+        ),
+        pytest.param(
+            [row("a", "text2img", "img2img", vendor="aws", family="sdxl")],
+            "a: the family sdxl cannot do img2img",
+            id="sdxl with img2img",
+        ),
+        pytest.param(
+            [row("a", "virtual-try-on", "image-upscale")],
+            "a: the family gemini cannot do image-upscale, virtual-try-on",
+            id="two operations",
+        ),
+        pytest.param([row("a", vendor="aws")], "a: aws has no family gemini", id="another vendor's family"),
+        pytest.param(
+            [row("a", "text2img", family="titan")], "a: google has no family titan", id="google and titan"
+        ),
+        pytest.param(
+            [row("a"), row("b", capabilities=["seed", "time-travel"])],
+            r"(?s)model\.1\.capabilities\.1\n.*'time-travel'",
+            id="unknown capability",
         ),
     ],
 )
 def test_a_catalogue_that_breaks_a_rule_says_which(tmp_path: Path, rows: list[str], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         load_catalogue(written(tmp_path, *rows))
+
+
+def test_a_default_that_cannot_do_its_operation_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, row("a"), defaults='image-upscale = "a"')
+    with pytest.raises(ValueError, match="a is the default for image-upscale, but cannot do it"):
+        load_catalogue(path)

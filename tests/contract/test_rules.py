@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +23,8 @@ from app.contract.image import (
 )
 from app.contract.models import load_catalogue
 from app.contract.rules import Contract, read
+from app.pictures.blob import Blobs
+from app.pictures.work_folder import WorkFolder
 
 CATALOGUE = load_catalogue()
 
@@ -67,17 +69,19 @@ values = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     contract=st.sampled_from([TextToImage, ImageUpscale, ImageEdit, ImageCustomize, VirtualTryOn]),
     raw=st.dictionaries(names, values, max_size=8),
     text=st.booleans(),
 )
 def test_every_refusal_is_a_sentence_about_a_field(
-    contract: type[Contract], raw: dict[str, Any], text: bool
+    work: WorkFolder, contract: type[Contract], raw: dict[str, Any], text: bool
 ) -> None:
     sentences: tuple[str, ...] | None = ()
     try:
-        read(contract, raw, CATALOGUE, text=text)
+        with work.blobs() as blobs:
+            read(contract, raw, CATALOGUE, blobs, text=text)
     except InvalidRequest as error:
         sentences = error.sentences
     assert sentences is not None
@@ -92,9 +96,9 @@ def edit(*, mask: dict[str, Any]) -> dict[str, Any]:
     return {"referenceImages": [base, {**second, **mask}], "editMode": "EDIT_MODE_OUTPAINT"}
 
 
-def refused(contract: type[Contract], raw: dict[str, Any], *, text: bool = False) -> list[str]:
+def refused(contract: type[Contract], raw: dict[str, Any], blobs: Blobs, *, text: bool = False) -> list[str]:
     with pytest.raises(InvalidRequest) as caught:
-        read(contract, raw, CATALOGUE, text=text)
+        read(contract, deepcopy(raw), CATALOGUE, blobs, text=text)
     return list(caught.value.sentences or ())
 
 
@@ -168,8 +172,10 @@ def refused(contract: type[Contract], raw: dict[str, Any], *, text: bool = False
         ),
     ],
 )
-def test_rules_of_ours_are_told(contract: type[Contract], raw: dict[str, Any], sentences: list[str]) -> None:
-    assert refused(contract, raw) == sentences
+def test_rules_of_ours_are_told(
+    blobs: Blobs, contract: type[Contract], raw: dict[str, Any], sentences: list[str]
+) -> None:
+    assert refused(contract, raw, blobs) == sentences
 
 
 LEAST: dict[type[Contract], dict[str, Any]] = {
@@ -199,14 +205,16 @@ LEAST: dict[type[Contract], dict[str, Any]] = {
         {"responseFormat": None, "response_format": "OTHER"},
     ],
 )
-def test_the_response_format_has_two_spellings(contract: type[Contract], fields: dict[str, Any]) -> None:
+def test_the_response_format_has_two_spellings(
+    blobs: Blobs, contract: type[Contract], fields: dict[str, Any]
+) -> None:
     default = contract.model_fields["response_format"].default
     other = {"url": "b64_json", "b64_json": "url"}[default]
     given = {name: value and other for name, value in fields.items()}
 
     for text in (False, True):
         raw = deepcopy(LEAST[contract]) | given
-        built = read(contract, raw if not text else as_text(raw), CATALOGUE, text=text)
+        built = read(contract, raw if not text else as_text(raw), CATALOGUE, blobs, text=text)
         assert built.model_dump()["response_format"] == other
 
 
@@ -228,19 +236,19 @@ WRONG = "must be one of the following values: url, b64_json"
     ],
 )
 def test_a_wrong_response_format_is_named_as_the_caller_spelt_it(
-    contract: type[Contract], fields: dict[str, Any], sentence: str
+    blobs: Blobs, contract: type[Contract], fields: dict[str, Any], sentence: str
 ) -> None:
-    assert refused(contract, deepcopy(LEAST[contract]) | fields) == [sentence]
+    assert refused(contract, LEAST[contract] | fields, blobs) == [sentence]
 
 
-def test_a_field_without_a_name_is_an_unknown_field() -> None:
+def test_a_field_without_a_name_is_an_unknown_field(blobs: Blobs) -> None:
     for raw in ({"": 7}, {"": "x", "responseFormat": "b64_json"}):
-        assert read(TextToImage, {"prompt": "x", **raw}, CATALOGUE).prompt == "x"
+        assert read(TextToImage, {"prompt": "x", **raw}, CATALOGUE, blobs).prompt == "x"
 
 
-def test_seed_switches_an_unsaid_watermark_off() -> None:
-    assert read(TextToImage, {"prompt": "x", "seed": 5}, CATALOGUE).watermark is False
-    assert read(TextToImage, {"prompt": "x"}, CATALOGUE).watermark is True
+def test_seed_switches_an_unsaid_watermark_off(blobs: Blobs) -> None:
+    assert read(TextToImage, {"prompt": "x", "seed": 5}, CATALOGUE, blobs).watermark is False
+    assert read(TextToImage, {"prompt": "x"}, CATALOGUE, blobs).watermark is True
 
 
 def as_text(value: Any) -> Any:
@@ -252,7 +260,7 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def test_a_form_s_text_becomes_numbers_at_every_depth() -> None:
+def test_a_form_s_text_becomes_numbers_at_every_depth(blobs: Blobs) -> None:
     picture = png()
     mask = {
         "referenceType": "REFERENCE_TYPE_MASK",
@@ -267,9 +275,9 @@ def test_a_form_s_text_becomes_numbers_at_every_depth() -> None:
         "sampleCount": "2",
         "addWatermark": "false",
     }
-    edit = read(ImageEdit, raw, CATALOGUE, text=True)
+    edit = read(ImageEdit, deepcopy(raw), CATALOGUE, blobs, text=True)
     config = edit.reference_images[1].mask_image_config
     assert (edit.sample_count, edit.add_watermark, edit.reference_images[1].reference_id) == (2, False, 2)
     assert config is not None
     assert config.dilation == 0.01
-    assert refused(ImageEdit, raw)[0] == "referenceImages.0.referenceId must be an integer number"
+    assert refused(ImageEdit, raw, blobs)[0] == "referenceImages.0.referenceId must be an integer number"

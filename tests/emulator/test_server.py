@@ -58,7 +58,7 @@ def failing(ask: object, emulator: Emulator) -> None:
 
 def test_stopped_ports_are_free_again(tmp_path: Path) -> None:
     with started(tmp_path) as emulator:
-        addresses = [emulator.vertex_endpoint, emulator.http_url.removeprefix("http://")]
+        addresses = [emulator.grpc_address, emulator.http_url.removeprefix("http://")]
     for address in addresses:
         host, _, port = address.partition(":")
         socket.create_server((host, int(port))).close()
@@ -100,7 +100,8 @@ def test_it_runs_alone_and_stops_when_told(tmp_path: Path) -> None:
         assert process.stdout is not None
         told = dict(process.stdout.readline().strip().split("=", 1) for _ in range(4))
         alone = Emulator(catalogue=load_catalogue(), data_dir=tmp_path)
-        alone.vertex_endpoint, alone.http_url = told["VERTEX_ENDPOINT"], told["STORAGE_EMULATOR_HOST"]
+        alone.grpc_address = process.stdout.readline().strip().rpartition(" ")[2]
+        alone.http_url = told["VERTEX_ENDPOINT"]
         assert ask_grpc(alone, IMAGEN, asking("a pear")).status == 200
         assert httpx.get(f"{told['ANTHROPIC_BASE_URL']}/__emulator/calls").json()["paid"] == 1
         process.send_signal(signal.SIGTERM)

@@ -252,7 +252,7 @@ def started(channel: grpc.Channel, prompt: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["hang", "slow=600"])
 def test_grpc_call_is_cancelled_when_the_client_leaves(kind: str, emulator: Emulator) -> None:
-    with grpc.insecure_channel(emulator.vertex_endpoint) as channel:
+    with grpc.insecure_channel(emulator.grpc_address) as channel:
         calling = started(channel, f"#trouble:{kind}")
         emulator.calls.wait_for(lambda calls: len(calls) == 1)
         calling.cancel()
@@ -280,7 +280,7 @@ def test_dropped_grpc_call_is_paid_and_never_answered(emulator: Emulator) -> Non
 
 
 def test_three_hundred_calls_may_hang_at_once(emulator: Emulator) -> None:
-    with grpc.insecure_channel(emulator.vertex_endpoint) as channel:
+    with grpc.insecure_channel(emulator.grpc_address) as channel:
         calling = [started(channel, "#trouble:hang") for _ in range(300)]
         emulator.calls.wait_for(lambda calls: len(calls) == 300, timeout=30)
         assert ask_grpc(emulator, IMAGEN, asking(IMAGEN, "a pear")).status == 200

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.contract.gen import Img2Img, InvalidGen, Text2Img, fit_words, read_gen
-from app.contract.pictures import picture
+from app.pictures.blob import Blobs
+from app.pictures.work_folder import WorkFolder
 
 Json = dict[str, Any]
 
@@ -36,14 +37,14 @@ def img2img(data: bytes | None = None, **fields: Any) -> Json:
     return {"mode": "img2img", "prompt": "a cat", "init_image": image} | fields
 
 
-def refusal(values: Json, *, text: bool = False) -> tuple[str, str]:
+def refusal(values: Json, blobs: Blobs, *, text: bool = False) -> tuple[str, str]:
     with pytest.raises(InvalidGen) as raised:
-        read_gen(values, text=text)
+        read_gen(values, blobs, text=text)
     return raised.value.error, raised.value.details
 
 
-def test_a_text2img_request_has_the_documents_defaults() -> None:
-    assert read_gen(text2img(), text=False) == Text2Img(
+def test_a_text2img_request_has_the_documents_defaults(blobs: Blobs) -> None:
+    assert read_gen(text2img(), blobs, text=False) == Text2Img(
         mode="text2img",
         prompt="a cat",
         negative_prompt="",
@@ -54,14 +55,18 @@ def test_a_text2img_request_has_the_documents_defaults() -> None:
     )
 
 
-def test_an_img2img_request_has_the_documents_defaults() -> None:
-    assert read_gen(img2img(), text=False) == Img2Img(
+def test_an_img2img_request_has_the_documents_defaults(blobs: Blobs) -> None:
+    request = read_gen(img2img(), blobs, text=False)
+
+    assert isinstance(request, Img2Img)
+    assert request == Img2Img(
         mode="img2img",
         prompt="a cat",
-        init_image=picture(png()),
+        init_image=request.init_image,
         similarity_strength=0.5,
         auto_resize=False,
     )
+    assert b"".join(request.init_image.blob.pieces()) == png()
 
 
 ACCEPTED = [
@@ -82,15 +87,15 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("values", ACCEPTED)
-def test_a_legal_request_is_read(values: Json) -> None:
-    assert read_gen(values, text=False).prompt == values["prompt"]
+def test_a_legal_request_is_read(blobs: Blobs, values: Json) -> None:
+    assert read_gen(values, blobs, text=False).prompt == values["prompt"]
 
 
 @pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("names", [["responseFormat"], ["response_format", "responseFormat"]])
-def test_the_response_format_has_two_spellings(names: list[str], text: bool) -> None:
+def test_the_response_format_has_two_spellings(blobs: Blobs, names: list[str], text: bool) -> None:
     for values in (text2img(), img2img()):
-        assert read_gen(values | dict.fromkeys(names, "url"), text=text).response_format == "url"
+        assert read_gen(values | dict.fromkeys(names, "url"), blobs, text=text).response_format == "url"
 
 
 MODE = ("Invalid mode", 'The \'mode\' field must be "text2img" or "img2img"')
@@ -203,48 +208,50 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("values", "sentences"), REFUSED)
-def test_a_broken_rule_is_told_in_the_documents_words(values: Json, sentences: tuple[str, str]) -> None:
-    assert refusal(values) == sentences
+def test_a_broken_rule_is_told_in_the_documents_words(
+    blobs: Blobs, values: Json, sentences: tuple[str, str]
+) -> None:
+    assert refusal(values, blobs) == sentences
 
 
-def test_what_the_json_parser_makes_of_nan_is_refused() -> None:
+def test_what_the_json_parser_makes_of_nan_is_refused(blobs: Blobs) -> None:
     values = json.loads(json.dumps(img2img(similarity_strength=float("nan"))))
 
-    assert refusal(values) == SIMILARITY
+    assert refusal(values, blobs) == SIMILARITY
 
 
-def test_a_form_has_numbers_flags_and_files() -> None:
+def test_a_form_has_numbers_flags_and_files(blobs: Blobs) -> None:
     form = {
         "mode": "img2img",
         "prompt": "a cat",
-        "init_image": png(),
+        "init_image": blobs.of(png()),
         "similarity_strength": "0.7",
         "regen_prompt": "True",
         "auto_resize": "false",
     }
 
-    request = read_gen(form, text=True)
+    request = read_gen(form, blobs, text=True)
 
     assert isinstance(request, Img2Img)
     assert (request.similarity_strength, request.regen_prompt, request.auto_resize) == (0.7, True, False)
-    assert request.init_image == picture(png())
+    assert request.init_image.blob is form["init_image"]
 
 
 @pytest.mark.parametrize("value", ["", "1e1", "1e999", "nan", "0x1", "1_0", " 0.5", "\u0660", "9" * 400, "2"])
-def test_a_form_takes_decimal_notation_only(value: str) -> None:
-    assert refusal(img2img() | {"similarity_strength": value}, text=True) == SIMILARITY
+def test_a_form_takes_decimal_notation_only(blobs: Blobs, value: str) -> None:
+    assert refusal(img2img() | {"similarity_strength": value}, blobs, text=True) == SIMILARITY
 
 
 @pytest.mark.parametrize(("value", "strength"), [("1e-05", 0.00001), (".5", 0.5), ("1.", 1), ("1E0", 1)])
-def test_a_form_takes_a_number_as_languages_write_it(value: str, strength: float) -> None:
-    request = read_gen(img2img() | {"similarity_strength": value}, text=True)
+def test_a_form_takes_a_number_as_languages_write_it(blobs: Blobs, value: str, strength: float) -> None:
+    request = read_gen(img2img() | {"similarity_strength": value}, blobs, text=True)
     assert isinstance(request, Img2Img)
     assert request.similarity_strength == strength
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "", "tru"])
-def test_a_form_takes_true_and_false_only(value: str) -> None:
-    assert refusal(text2img(regen_prompt=value), text=True) == FLAG
+def test_a_form_takes_true_and_false_only(blobs: Blobs, value: str) -> None:
+    assert refusal(text2img(regen_prompt=value), blobs, text=True) == FLAG
 
 
 anything = st.recursive(
@@ -254,15 +261,17 @@ anything = st.recursive(
 NAMES = [*Img2Img.model_fields, "responseFormat", "unknown"]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     values=st.dictionaries(st.sampled_from(NAMES), anything),
     good=st.sampled_from([{}, text2img(), img2img()]),
     text=st.booleans(),
 )
-def test_anything_is_a_request_or_a_refusal(values: Json, good: Json, text: bool) -> None:
-    with suppress(InvalidGen):
-        assert read_gen(good | values, text=text).prompt.strip()
+def test_anything_is_a_request_or_a_refusal(work: WorkFolder, values: Json, good: Json, text: bool) -> None:
+    """The binary values become blobs, as the parsers of bodies make them."""
+    with work.blobs() as blobs, suppress(InvalidGen):
+        read = {name: blobs.of(one) if isinstance(one, bytes) else one for name, one in values.items()}
+        assert read_gen(good | read, blobs, text=text).prompt.strip()
 
 
 @pytest.mark.parametrize(

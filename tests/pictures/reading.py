@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.pictures.blob import Blob
+from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonReader
 from app.pictures.json_limits import Limits
 from app.pictures.work_folder import WorkFolder
@@ -17,9 +17,9 @@ def assert_empty(folder: WorkFolder) -> None:
     assert not [path for path in folder.path.iterdir() if path.name != ".lock"]
 
 
-def read(source: Iterable[bytes], folder: WorkFolder, limits: Limits | None = None) -> object:
+def read(source: Iterable[bytes], blobs: Blobs, limits: Limits | None = None) -> object:
     """The value, with bytes for its blobs, which are closed."""
-    with JsonReader(folder.blob, limits) as reader:
+    with JsonReader(blobs.new, limits) as reader:
         for piece in source:
             reader.feed(piece)
         value = reader.finish()
@@ -50,7 +50,12 @@ def cut(source: bytes, places: Iterable[int]) -> Iterator[bytes]:
 
 
 @contextmanager
-def a_folder(memory_bytes: int = 1000) -> Iterator[WorkFolder]:
-    with TemporaryDirectory() as parent, WorkFolder(Path(parent), memory_bytes=memory_bytes) as folder:
-        yield folder
+def some_blobs(memory_bytes: int = 1000) -> Iterator[Blobs]:
+    """A scope in which nothing may be left open."""
+    with (
+        TemporaryDirectory() as parent,
+        WorkFolder(Path(parent), memory_bytes=memory_bytes) as folder,
+        folder.blobs() as blobs,
+    ):
+        yield blobs
         assert_empty(folder)

@@ -1,4 +1,5 @@
 import base64
+import gc
 import hashlib
 import subprocess
 import sys
@@ -7,18 +8,19 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from app.pictures.blob import Blob, NoRoom
+from app.pictures.blob import Blob, Blobs, NoRoom
 from app.pictures.work_folder import WorkFolder
+from tests.pictures.reading import assert_empty
 
-LENGTHS = [0, 1, 2, 3, 99, 100, 101, 48 * 1024, 48 * 1024 + 1, 64 * 1024, 200_000]
+LENGTHS = [0, 1, 2, 3, 99, 100, 101, 192 * 1024, 192 * 1024 + 1, 256 * 1024, 600_000]
 
 
 def some(length: int) -> bytes:
     return (bytes(range(251)) * (length // 251 + 1))[:length]
 
 
-def written(folder: WorkFolder, data: bytes, step: int = 1000, **digests: bool) -> Blob:
-    blob = folder.blob(**digests)
+def written(blobs: Blobs, data: bytes, step: int = 1000, **digests: bool) -> Blob:
+    blob = blobs.new(**digests)
     for start in range(0, len(data), step):
         blob.write(data[start : start + step])
     blob.seal()
@@ -27,9 +29,9 @@ def written(folder: WorkFolder, data: bytes, step: int = 1000, **digests: bool) 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["digests while written", "digests on demand"])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_what_is_written_is_read(folder: WorkFolder, length: int, at_once: bool) -> None:
+def test_what_is_written_is_read(blobs: Blobs, folder: WorkFolder, length: int, at_once: bool) -> None:
     data = some(length)
-    with written(folder, data, sha256=at_once, crc32c=at_once) as blob:
+    with written(blobs, data, sha256=at_once, crc32c=at_once) as blob:
         assert blob.in_memory == (length <= 100)
         assert (blob.length, blob.head(10)) == (length, data[:10])
         assert blob.sha256() == hashlib.sha256(data).digest()
@@ -38,7 +40,7 @@ def test_what_is_written_is_read(folder: WorkFolder, length: int, at_once: bool)
             assert b"".join(blob.pieces()) == data
             assert b"".join(blob.base64_pieces()) == base64.b64encode(data)
         assert blob.base64_length == len(base64.b64encode(data))
-        assert all(len(piece) <= 64 * 1024 for piece in (*blob.pieces(), *blob.base64_pieces()))
+        assert all(len(piece) <= 256 * 1024 for piece in (*blob.pieces(), *blob.base64_pieces()))
         with blob.open() as file:
             assert file.read(5) == data[:5]
             file.seek(0)
@@ -49,15 +51,26 @@ def test_what_is_written_is_read(folder: WorkFolder, length: int, at_once: bool)
         assert blob.head(10) == data[:10]
 
 
-def test_only_the_owner_reads_the_files(folder: WorkFolder) -> None:
-    with written(folder, some(200)) as blob:
+def test_what_is_made_of_a_picture_on_disk_goes_to_disk(blobs: Blobs) -> None:
+    small, large = written(blobs, some(10)), written(blobs, some(200))
+    made = [blob.sibling() for blob in (small, large)]
+    for blob in made:
+        blob.write(b"1")
+        blob.seal()
+    assert [blob.in_memory for blob in made] == [True, False]
+    assert [blob.scope for blob in made] == [blobs, blobs]
+    blobs.close()
+
+
+def test_only_the_owner_reads_the_files(blobs: Blobs, folder: WorkFolder) -> None:
+    with written(blobs, some(200)) as blob:
         assert blob.path().stat().st_mode & 0o777 == 0o600
         assert folder.path.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_blob_is_written_then_sealed_then_closed(folder: WorkFolder) -> None:
+def test_a_blob_is_written_then_sealed_then_closed(blobs: Blobs) -> None:
     for length in (50, 200):
-        with folder.blob() as blob:
+        with blobs.new() as blob:
             blob.write(some(length))
             for read in (blob.open, blob.path, lambda: list(blob.pieces()), blob.sha256):
                 with pytest.raises(ValueError, match="not sealed"):
@@ -73,8 +86,8 @@ def test_a_blob_is_written_then_sealed_then_closed(folder: WorkFolder) -> None:
             blob.path()
 
 
-def test_a_blob_does_not_show_its_bytes(folder: WorkFolder) -> None:
-    with written(folder, b"secret") as blob:
+def test_a_blob_does_not_show_its_bytes(blobs: Blobs) -> None:
+    with written(blobs, b"secret") as blob:
         assert repr(blob) == "<Blob of 6 bytes, in memory>"
         blob.path()
         assert repr(blob) == "<Blob of 6 bytes, on disk>"
@@ -83,31 +96,29 @@ def test_a_blob_does_not_show_its_bytes(folder: WorkFolder) -> None:
 
 def test_memory_is_shared_by_all_blobs(tmp_path: Path) -> None:
     with WorkFolder(tmp_path, memory_bytes=1000) as folder:
-        blobs = [written(folder, some(400)) for _ in range(3)]
-        assert [blob.in_memory for blob in blobs] == [True, True, False]
-        blobs[0].close()
-        with written(folder, some(400)) as another:
-            assert another.in_memory
-        for blob in blobs:
-            blob.close()
-        assert (folder.memory_used, folder.disk_used) == (0, 0)
+        with folder.blobs() as blobs, folder.blobs() as others:
+            made = [written(scope, some(400)) for scope in (blobs, others, blobs)]
+            assert [blob.in_memory for blob in made] == [True, True, False]
+            made[0].close()
+            assert written(others, some(400)).in_memory
+        assert_empty(folder)
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path, memory_bytes=0, max_bytes=1000) as folder:
-        with written(folder, some(600)), folder.blob() as second:
+    with WorkFolder(tmp_path, memory_bytes=0, max_bytes=1000) as folder, folder.blobs() as blobs:
+        with written(blobs, some(600)), blobs.new() as second:
             second.write(some(400))
             with pytest.raises(NoRoom, match="1000 bytes"):
                 second.write(b"?")
-        with written(folder, some(1000)):
+        with written(blobs, some(1000)):
             pass
 
 
 def test_a_disk_that_refuses(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path, memory_bytes=0) as folder:
+    with WorkFolder(tmp_path, memory_bytes=0) as folder, folder.blobs() as blobs:
         (folder.path / ".lock").unlink()
         folder.path.rmdir()
-        with folder.blob() as blob, pytest.raises(NoRoom, match="No such file"):
+        with blobs.new() as blob, pytest.raises(NoRoom, match="No such file"):
             blob.write(b"?")
         assert folder.disk_used == 0
 
@@ -120,9 +131,9 @@ from app.pictures.work_folder import WorkFolder
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-with WorkFolder(Path(sys.argv[1]), memory_bytes=0) as folder:
+with WorkFolder(Path(sys.argv[1]), memory_bytes=0) as folder, folder.blobs() as blobs:
     for step in (100_000, 1000):
-        with folder.blob() as blob:
+        with blobs.new() as blob:
             try:
                 for _ in range(0, 100_000, step):
                     blob.write(bytes(step))
@@ -140,16 +151,54 @@ def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
     assert (ended.stdout, ended.stderr) == ("File too large\n" * 2, "")
 
 
-def test_a_picture_may_be_moved_away(folder: WorkFolder, tmp_path: Path) -> None:
-    with written(folder, some(200)) as blob:
+def test_a_picture_may_be_moved_away(blobs: Blobs, tmp_path: Path) -> None:
+    with written(blobs, some(200)) as blob:
         blob.path().rename(tmp_path / "kept.png")
     assert (tmp_path / "kept.png").read_bytes() == some(200)
 
 
+# ── scopes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_scope_deletes_all_that_is_left_in_it(folder: WorkFolder) -> None:
+    with folder.blobs() as blobs:
+        left = [blobs.of(some(50)), blobs.of(some(200)), blobs.new(), blobs.new()]
+        left[3].write(some(200))
+    assert_empty(folder)
+    for blob in left:
+        with pytest.raises(ValueError, match="closed"):
+            blob.open()
+
+
+def test_a_closed_scope_keeps_nothing(folder: WorkFolder) -> None:
+    blobs = folder.blobs()
+    blobs.close()
+    with pytest.raises(ValueError, match="closed"):
+        blobs.of(some(200))
+    assert_empty(folder)
+
+
+def test_a_blob_moves_to_another_scope(folder: WorkFolder) -> None:
+    with folder.blobs() as short, folder.blobs() as long:
+        kept, given = short.of(some(200)), long.of(some(50))
+        long.take(kept)
+        short.take(given)
+        short.close()
+        assert kept.scope is long
+        assert kept.head(200) == some(200)
+        with pytest.raises(ValueError, match="closed"):
+            given.open()
+
+
 @pytest.mark.parametrize("length", [50, 200])
-def test_a_forgotten_blob_is_deleted_and_complained_about(folder: WorkFolder, length: int) -> None:
-    with pytest.warns(ResourceWarning, match=f"a blob of {length} bytes"):
-        written(folder, some(length))
+def test_a_forgotten_scope_is_closed_and_complained_about(folder: WorkFolder, length: int) -> None:
+    folder.blobs().of(some(length))
+    with pytest.warns(ResourceWarning, match="a scope of blobs was not closed"):
+        gc.collect()
+    assert_empty(folder)
+
+
+# ── folders ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 HOLDER = """
@@ -158,7 +207,8 @@ from pathlib import Path
 from app.pictures.work_folder import WorkFolder
 
 folder = WorkFolder(Path(sys.argv[1]), memory_bytes=0)
-blob = folder.blob()
+blobs = folder.blobs()
+blob = blobs.new()
 blob.write(b"left behind")
 blob.seal()
 print(blob.path(), flush=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
-from tests.pictures.reading import a_folder, cut, read
+from tests.pictures.reading import cut, read, some_blobs
 
 SMALL = Limits(blob_from=16)
 """So that small examples have pictures in them."""
@@ -136,8 +136,8 @@ anything = st.recursive(
 @given(anything, cuts, st.sampled_from([0, 60, 10_000]))
 def test_any_json_cut_anywhere(spelled: Spelled, places: list[int], memory: int) -> None:
     source, expected = spelled
-    with a_folder(memory) as folder:
-        assert read(cut(source.encode(), places), folder, SMALL) == expected
+    with some_blobs(memory) as blobs:
+        assert read(cut(source.encode(), places), blobs, SMALL) == expected
     assert same(json.loads(source), expected)
 
 
@@ -163,8 +163,8 @@ def decoded(text: str) -> bytes:
 @given(anything)
 def test_any_json_byte_by_byte(spelled: Spelled) -> None:
     source, expected = spelled
-    with a_folder() as folder:
-        assert read((bytes([byte]) for byte in source.encode()), folder, SMALL) == expected
+    with some_blobs() as blobs:
+        assert read((bytes([byte]) for byte in source.encode()), blobs, SMALL) == expected
 
 
 # ── no JSON ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,15 +202,15 @@ def test_what_a_whole_parse_refuses_is_refused(
     for place, removed, added in changes:
         place %= len(source) + 1
         source = source[:place] + added + source[place + removed :]
-    with a_folder() as folder:
+    with some_blobs() as blobs:
         try:
             expected = whole(source)
         except orjson.JSONDecodeError:
             with pytest.raises(MalformedJson):
-                read(cut(source, places), folder, SMALL)
+                read(cut(source, places), blobs, SMALL)
             return
         try:
-            value = read(cut(source, places), folder, SMALL)
+            value = read(cut(source, places), blobs, SMALL)
         except JsonTooLarge as exc:
             assert "a name" in str(exc)  # noqa: PT017 - it need not be raised
             return

@@ -1,15 +1,16 @@
-"""Bedrock through the real boto3: what is sent, what each answer becomes, and that nothing is paid twice."""
+"""Bedrock over HTTP: what is sent, what each answer becomes, and that nothing is paid twice."""
 
 import asyncio
-import inspect
+import hashlib
 import json
 import random
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import botocore.exceptions
+import boto3
 import pybase64
 import pytest
 from PIL import Image
@@ -22,15 +23,20 @@ from app.contract.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from app.contract.gen import GenRequest, Img2Img, InvalidGen, read_gen
+from app.contract.gen import GEN_REQUEST, INIT_IMAGE_SIZES, AspectRatio, GenRequest, InvalidGen
 from app.contract.models import Model, load_catalogue
-from app.contract.pictures import picture
 from app.contract.safety import Block
 from app.emulator.calls import Calls
 from app.emulator.server import Emulator
-from app.ports import Generation, Provider
-from app.providers.bedrock.client import Bedrock, translate
-from tests.two_second_model import two_second_model
+from app.emulator.travel import Travel
+from app.pictures.blob import Blobs
+from app.pictures.picture import picture
+from app.pictures.pixels import fit
+from app.ports import Generation
+from app.providers.bedrock.client import Bedrock
+from app.providers.bedrock.failure import failed_answer
+from app.providers.transport import Answer, Transport
+from tests.gen_calls import call, encoded, grey, scope
 
 pytestmark = pytest.mark.anyio
 
@@ -45,48 +51,47 @@ TITAN = CATALOGUE["amazon.titan-image-generator-v2:0"]
 NOVA = CATALOGUE["amazon.nova-canvas-v1:0"]
 SD35 = CATALOGUE["stability.sd3-5-large-v1:0"]
 
-RATIOS = ("1:1", "16:9", "9:16", "3:2", "3:5")
+RATIOS: tuple[AspectRatio, ...] = get_args(AspectRatio)
 
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def _bedrock(cloud: Emulator) -> Iterator[Bedrock]:
-    provider = connect(cloud.http_url)
-    yield provider
-    asyncio.run(provider.aclose())
+@dataclass(frozen=True)
+class Caller:
+    """Someone with a request. The pictures live as long as `blobs`."""
+
+    bedrock: Bedrock
+    blobs: Blobs
+
+    def img2img(self, prompt: str = "a cat", *, init_image: bytes | None = None, **fields: Any) -> GenRequest:
+        source = picture(self.blobs.of(init_image)) if init_image else grey(self.blobs, (1024, 1024))
+        given = {"mode": "img2img", "prompt": prompt, "init_image": source}
+        return GEN_REQUEST.validate_python(given | fields)
+
+    async def run(
+        self, request: GenRequest, model: Model, *, seconds: float = 20, trouble: str | None = None
+    ) -> Generation:
+        return await self.bedrock.run(request, model, call(self.blobs, seconds=seconds, trouble=trouble))
+
+
+@asynccontextmanager
+async def calling(url: str, **settings: Any) -> AsyncIterator[Caller]:
+    keys = {"access_key_id": "emulated", "secret_access_key": "emulated"}
+    transport = settings.pop("transport", None) or Transport()
+    settings = {"endpoint_url": url, "regions": REGIONS, "pause_seconds": 0.01, **keys, **settings}
+    with scope() as blobs:
+        yield Caller(Bedrock(transport=transport, **settings), blobs)
+        await transport.aclose()
 
 
 @pytest.fixture
-def bedrock(_bedrock: Bedrock, emulator: Emulator) -> Bedrock:
-    """One for all tests, for boto3 takes a second to build its clients; the emulator is tidied for each."""
-    return _bedrock
-
-
-def connect(url: str, timeout_seconds: float = 20, max_calls: int = 64) -> Bedrock:
-    return Bedrock(
-        regions=REGIONS,
-        timeout_seconds=timeout_seconds,
-        max_calls=max_calls,
-        endpoint_url=url,
-        access_key_id="emulated",
-        secret_access_key="emulated",
-    )
+async def bedrock(emulator: Emulator) -> AsyncIterator[Caller]:
+    async with calling(emulator.http_url) as caller:
+        yield caller
 
 
 def text2img(prompt: str = "a cat", **fields: Any) -> GenRequest:
-    return read_gen({"mode": "text2img", "prompt": prompt} | fields, text=False)
-
-
-def img2img(prompt: str = "a cat", *, init_image: str | None = None, **fields: Any) -> GenRequest:
-    given = {"mode": "img2img", "prompt": prompt, "init_image": init_image or encoded((1024, 1024))}
-    return read_gen(given | fields, text=False)
-
-
-def encoded(size: tuple[int, int], mode: str = "RGB") -> str:
-    out = BytesIO()
-    Image.new(mode, size, "gray").save(out, "PNG")
-    return pybase64.b64encode(out.getvalue()).decode()
+    return GEN_REQUEST.validate_python({"mode": "text2img", "prompt": prompt} | fields)
 
 
 def sent(emulator: Emulator) -> Json:
@@ -101,9 +106,8 @@ def recorded(name: str) -> Json:
     return found
 
 
-def source_of(name: str) -> str:
-    image: str = recorded(name)["request_json"]["imageVariationParams"]["images"][0]
-    return image
+def source_of(name: str) -> bytes:
+    return pybase64.b64decode(recorded(name)["request_json"]["imageVariationParams"]["images"][0])
 
 
 POLICY = {
@@ -133,21 +137,27 @@ def what_matters(value: Any) -> Any:
 
 
 CAT = "A cat sitting on a wooden table, soft window light"
+
+
+def wish(prompt: str, **fields: Any) -> Json:
+    return {"prompt": prompt, **fields}
+
+
 WISHES = [
-    pytest.param("litellm-sdxl-text-1024", text2img(CAT), id="sdxl"),
+    pytest.param("litellm-sdxl-text-1024", wish(CAT), id="sdxl"),
     pytest.param(
         "litellm-sdxl-text-1344x768-cfg-steps-seed",
-        text2img("A lighthouse in a storm", aspect_ratio="16:9"),
+        wish("A lighthouse in a storm", aspect_ratio="16:9"),
         id="sdxl 16:9",
     ),
     pytest.param(
         "griptape-titan2-text-1024",
-        text2img("A watercolor landscape", negative_prompt="blurry, text"),
+        wish("A watercolor landscape", negative_prompt="blurry, text"),
         id="titan text",
     ),
     pytest.param(
         "aisdk-titan2-variation-1024-0.7",
-        img2img(
+        wish(
             "turn this into a watercolor painting",
             negative_prompt="blurry, low quality, distorted, watermark, text, ugly, deformed",
             similarity_strength=0.7,
@@ -157,30 +167,29 @@ WISHES = [
     ),
     pytest.param(
         "aisdk-nova-text-neg-cfg-style",
-        text2img(
-            "A futuristic city, neon lights", negative_prompt="blurry, low quality", aspect_ratio="16:9"
-        ),
+        wish("A futuristic city, neon lights", negative_prompt="blurry, low quality", aspect_ratio="16:9"),
         id="nova",
     ),
     pytest.param(
         "litellm-core-text-16x9-neg-seed",
-        text2img(CAT, negative_prompt="blurry, watermark", aspect_ratio="16:9"),
+        wish(CAT, negative_prompt="blurry, watermark", aspect_ratio="16:9"),
         id="core",
     ),
     pytest.param(
-        "litellm-sd35-text-3x2-neg", text2img(CAT, negative_prompt="lowres", aspect_ratio="3:2"), id="sd35"
+        "litellm-sd35-text-3x2-neg", wish(CAT, negative_prompt="lowres", aspect_ratio="3:2"), id="sd35"
     ),
-    pytest.param("portkey-sd35-text", text2img("a harbour", aspect_ratio="9:16"), id="sd35 9:16"),
+    pytest.param("portkey-sd35-text", wish("a harbour", aspect_ratio="9:16"), id="sd35 9:16"),
 ]
 
 
 @pytest.mark.parametrize(("name", "wish"), WISHES)
 async def test_a_wish_is_sent_as_other_clients_send_it(
-    bedrock: Bedrock, emulator: Emulator, name: str, wish: GenRequest
+    bedrock: Caller, emulator: Emulator, name: str, wish: Json
 ) -> None:
     recording = recorded(name)
+    request = bedrock.img2img(**wish) if "init_image" in wish else text2img(**wish)
 
-    await bedrock.run(wish, CATALOGUE[recording["model"]])
+    await bedrock.run(request, CATALOGUE[recording["model"]])
 
     expected = Calls().record("", "", "", recording["request_json"]).body  # pictures by their hash
     assert what_matters(sent(emulator)) == what_matters(expected)
@@ -194,13 +203,14 @@ async def test_a_wish_is_sent_as_other_clients_send_it(
     ],
 )
 async def test_a_variation_always_says_how_similar(
-    bedrock: Bedrock, emulator: Emulator, name: str, ratio: str, negative: str
+    bedrock: Caller, emulator: Emulator, name: str, ratio: str, negative: str
 ) -> None:
     recording = recorded(name)
     prompt = recording["request_json"]["imageVariationParams"]["text"]
 
     await bedrock.run(
-        img2img(prompt, init_image=source_of(name), aspect_ratio=ratio, negative_prompt=negative), TITAN
+        bedrock.img2img(prompt, init_image=source_of(name), aspect_ratio=ratio, negative_prompt=negative),
+        TITAN,
     )
 
     expected = Calls().record("", "", "", recording["request_json"]).body
@@ -208,9 +218,7 @@ async def test_a_variation_always_says_how_similar(
     assert what_matters(sent(emulator)) == what_matters(expected)
 
 
-async def test_sdxl_takes_a_negative_prompt_as_a_negative_weight(
-    bedrock: Bedrock, emulator: Emulator
-) -> None:
+async def test_sdxl_takes_a_negative_prompt_as_a_negative_weight(bedrock: Caller, emulator: Emulator) -> None:
     await bedrock.run(text2img("comic book", negative_prompt="blurry"), SDXL)
 
     assert sent(emulator) == {
@@ -225,18 +233,18 @@ async def test_sdxl_takes_a_negative_prompt_as_a_negative_weight(
 
 @pytest.mark.parametrize(("similarity", "told"), [(0, 0.2), (0.1, 0.2), (0.2, 0.2), (0.7, 0.7), (1, 1.0)])
 async def test_titan_is_told_a_similarity_of_at_least_a_fifth(
-    bedrock: Bedrock, emulator: Emulator, similarity: float, told: float
+    bedrock: Caller, emulator: Emulator, similarity: float, told: float
 ) -> None:
-    await bedrock.run(img2img(similarity_strength=similarity), TITAN)
+    await bedrock.run(bedrock.img2img(similarity_strength=similarity), TITAN)
 
     assert sent(emulator)["imageVariationParams"]["similarityStrength"] == told
 
 
 @pytest.mark.parametrize(("similarity", "strength"), [(0, 1), (0.7, 0.3), (1, 0)])
 async def test_sd35_is_told_the_opposite_of_similarity(
-    bedrock: Bedrock, emulator: Emulator, similarity: float, strength: float
+    bedrock: Caller, emulator: Emulator, similarity: float, strength: float
 ) -> None:
-    await bedrock.run(img2img(similarity_strength=similarity), SD35)
+    await bedrock.run(bedrock.img2img(similarity_strength=similarity), SD35)
 
     body = sent(emulator)
     body.pop("image")
@@ -269,9 +277,9 @@ def test_every_model_and_mode_has_its_sizes_above() -> None:
 
 
 @pytest.mark.parametrize(("short", "mode"), SIZES)
-async def test_each_ratio_has_a_size_that_the_model_takes(bedrock: Bedrock, short: str, mode: str) -> None:
+async def test_each_ratio_has_a_size_that_the_model_takes(bedrock: Caller, short: str, mode: str) -> None:
     model = next(model for model in CATALOGUE.model if model.short == short)
-    wish = text2img if mode == "text2img" else img2img
+    wish = text2img if mode == "text2img" else bedrock.img2img
 
     drawn = [await bedrock.run(wish(aspect_ratio=ratio), model) for ratio in RATIOS]
 
@@ -284,43 +292,33 @@ async def test_each_ratio_has_a_size_that_the_model_takes(bedrock: Bedrock, shor
     ids=["titan PNG", "titan JPEG", "nova RGBA", "sd35 RGBA"],
 )
 async def test_a_large_noisy_init_image_is_made_to_fit(
-    bedrock: Bedrock, model: Model, mode: str, format: str
+    bedrock: Caller, model: Model, mode: str, format: str
 ) -> None:
     size = (2048, 1472)
-    out = BytesIO()
-    noise = random.Random(1).randbytes(size[0] * size[1] * len(mode))
-    Image.frombytes(mode, size, noise).save(out, format, compress_level=1)
-    data = out.getvalue()
-    request = text2img().model_dump() | {"mode": "img2img", "init_image": picture(data)}
+    noise = Image.frombytes(mode, size, random.Random(1).randbytes(size[0] * size[1] * len(mode)))
+    source = encoded(noise, format, compress_level=1)
 
-    generation = await bedrock.run(Img2Img.model_construct(**request, similarity_strength=0.5), model)
+    generation = await bedrock.run(bedrock.img2img(init_image=source), model)
 
     assert generation.pictures[0].size == (1024, 1024)
 
 
-async def test_a_heavy_jpeg_is_made_lighter_for_titan(bedrock: Bedrock, emulator: Emulator) -> None:
+async def test_a_heavy_jpeg_is_made_lighter_for_titan(bedrock: Caller, emulator: Emulator) -> None:
     """Its sides are within the limit, its 6 MB are not."""
-    out = BytesIO()
     noise = Image.frombytes("RGB", (1408, 1408), random.Random(1).randbytes(1408 * 1408 * 3))
-    noise.save(out, "JPEG", quality=100, subsampling=0)
-    heavy = picture(out.getvalue())
+    heavy = encoded(noise, "JPEG", quality=100, subsampling=0)
 
-    await bedrock.run(
-        Img2Img.model_construct(
-            **text2img().model_dump() | {"mode": "img2img", "init_image": heavy}, similarity_strength=0.5
-        ),
-        TITAN,
-    )
+    await bedrock.run(bedrock.img2img(init_image=heavy), TITAN)
 
-    (source,) = emulator.calls.list()[0].body["imageVariationParams"]["images"]
-    assert len(heavy.data) > 5_500_000 > 5_000_000 >= source["bytes"]
+    (source,) = sent(emulator)["imageVariationParams"]["images"]
+    assert len(heavy) > 5_500_000 > 5_000_000 >= source["bytes"]
 
 
-async def test_a_model_is_not_asked_for_what_it_cannot(bedrock: Bedrock, emulator: Emulator) -> None:
+async def test_a_model_is_not_asked_for_what_it_cannot(bedrock: Caller, emulator: Emulator) -> None:
     with pytest.raises(InvalidGen) as img2img_by_core:
-        await bedrock.run(img2img(), CORE)
+        await bedrock.run(bedrock.img2img(), CORE)
     with pytest.raises(InvalidGen) as long_negative:
-        await bedrock.run(img2img(negative_prompt="x" * 513), TITAN)
+        await bedrock.run(bedrock.img2img(negative_prompt="x" * 513), TITAN)
 
     assert img2img_by_core.value.details == f"The model {CORE.id} does not do img2img"
     assert long_negative.value.error == "Invalid negative_prompt"
@@ -367,7 +365,7 @@ def test_every_recorded_answer_has_its_outcome_above() -> None:
     assert OUTCOMES.keys() == {name for name in names if not name.startswith("anthropic")}
 
 
-async def outcome(bedrock: Bedrock, model: Model) -> object:
+async def outcome(bedrock: Caller, model: Model) -> object:
     try:
         generation = await bedrock.run(text2img(), model)
     except SafetyBlocked as exc:
@@ -379,7 +377,7 @@ async def outcome(bedrock: Bedrock, model: Model) -> object:
 
 @pytest.mark.parametrize("name", OUTCOMES)
 async def test_a_recorded_answer_becomes_what_is_settled(
-    bedrock: Bedrock, emulator: Emulator, name: str
+    bedrock: Caller, emulator: Emulator, name: str
 ) -> None:
     canned = json.loads((WIRE / f"resp-{name}.json").read_text())
     answer = {key: canned[key] for key in ("status", "headers")} | {"body": canned["response_json"]}
@@ -426,11 +424,64 @@ MORE_ANSWERS = [
 
 @pytest.mark.parametrize(("model", "status", "body", "becomes"), MORE_ANSWERS)
 async def test_any_other_answer_is_a_refusal_or_a_failure(
-    bedrock: Bedrock, emulator: Emulator, model: Model, status: int, body: object, becomes: object
+    bedrock: Caller, emulator: Emulator, model: Model, status: int, body: object, becomes: object
 ) -> None:
     emulator.troubles.set("answer", vendor="bedrock", arg={"status": status, "body": body})
 
     assert await outcome(bedrock, model) == becomes
+
+
+HALF_A_PICTURE = pybase64.b64encode(
+    encoded(Image.frombytes("RGB", (90, 90), random.Random(1).randbytes(24300)))[:-5000]
+).decode()
+NO_PICTURES: list[object] = [
+    None,
+    5,
+    True,
+    "",
+    "!",
+    "AAAA",
+    [],
+    {},
+    HALF_A_PICTURE,
+    HALF_A_PICTURE[:-1] + "!",
+]
+
+
+def _shapes() -> Iterator[tuple[Model, object]]:
+    each: object
+    for model in (SDXL, TITAN, SD35):
+        for each in (None, 5, [], [{}], '"images"', "{", ""):
+            yield model, each
+    for each in NO_PICTURES:
+        yield TITAN, {"images": [each]}
+        yield SD35, {"images": [each], "finish_reasons": [None]}
+        yield SDXL, {"artifacts": [{"finishReason": "SUCCESS", "base64": each}]}
+    for each in (5, "AAAA", {"0": "AAAA"}, HALF_A_PICTURE):
+        yield TITAN, {"images": each}
+    for each in (5, [], {}):
+        yield TITAN, {"error": each}
+    for each in (None, 5, {}, [None], [[]], [{"finishReason": None}]):
+        yield SDXL, {"artifacts": each}
+    for each in (None, 5, {}, "AAAA"):
+        yield SD35, {"images": each}
+    for each in (None, 5, {}, [5], [[]], ["Whatever"]):
+        yield SD35, {"finish_reasons": each}
+
+
+SHAPES = list(_shapes())
+
+
+@pytest.mark.parametrize(
+    ("model", "body"), SHAPES, ids=lambda value: str(getattr(value, "short", value))[:50]
+)
+async def test_an_answer_of_an_unknown_shape_is_a_failure(
+    bedrock: Caller, emulator: Emulator, model: Model, body: object
+) -> None:
+    emulator.troubles.set("answer", vendor="bedrock", arg={"status": 200, "body": body})
+
+    assert await outcome(bedrock, model) is UpstreamFailed
+    assert len(emulator.calls.list()) == 1
 
 
 @pytest.mark.parametrize(
@@ -449,7 +500,7 @@ async def test_any_other_answer_is_a_refusal_or_a_failure(
     ids=lambda value: value.short if isinstance(value, Model) else value,
 )
 async def test_a_blocked_request_is_told_on_which_side(
-    bedrock: Bedrock, emulator: Emulator, model: Model, kind: str, side: str | None
+    bedrock: Caller, emulator: Emulator, model: Model, kind: str, side: str | None
 ) -> None:
     with pytest.raises(SafetyBlocked) as blocked:
         await bedrock.run(text2img(f"a cat #trouble:{kind}"), model)
@@ -478,7 +529,7 @@ ERRORS: dict[str, tuple[int, type[GatewayError]]] = {
 
 @pytest.mark.parametrize("name", ERRORS)
 async def test_a_named_error_becomes_ours_without_the_vendors_words(
-    bedrock: Bedrock, emulator: Emulator, name: str
+    bedrock: Caller, emulator: Emulator, name: str
 ) -> None:
     status, ours = ERRORS[name]
     headers = {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/com.amazon.bedrock/"}
@@ -489,36 +540,44 @@ async def test_a_named_error_becomes_ours_without_the_vendors_words(
         await bedrock.run(text2img(), TITAN)
 
     assert "arn:" not in raised.value.message
-    assert isinstance(raised.value.__cause__, botocore.exceptions.ClientError)
+    assert raised.value.vendor_code == name
     assert len(emulator.calls.list()) == (3 if status in (429, 503) else 1)
 
 
-async def test_every_error_of_the_service_model_is_in_the_table(bedrock: Bedrock) -> None:
-    operation = bedrock._clients["us-west-2"].meta.service_model.operation_model("InvokeModel")
+def test_every_error_of_the_service_model_is_in_the_table() -> None:
+    client = boto3.client("bedrock-runtime", "us-west-2", aws_access_key_id="x", aws_secret_access_key="x")
+    operation = client.meta.service_model.operation_model("InvokeModel")
     modelled = {shape.name: shape.metadata["error"]["httpStatusCode"] for shape in operation.error_shapes}
+    client.close()
 
     assert modelled.items() <= {name: status for name, (status, _) in ERRORS.items()}.items()
 
 
-EXCEPTIONS = [
-    kind
-    for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass)
-    if issubclass(kind, botocore.exceptions.BotoCoreError)
+FORGED = [
+    ({}, None, "403"),
+    ({"x-amzn-errortype": "AccessDeniedException"}, None, "403"),
+    ({"x-amzn-errortype": "AccessDeniedException"}, {"message": "no"}, "AccessDeniedException"),
+    ({"x-amzn-errortype": "AccessDeniedException:http://x/"}, {"Message": "no"}, "AccessDeniedException"),
+    ({"x-amzn-errortype": "arn:aws:iam::123456789012:user/x"}, {"message": "no"}, "arn"),
+    ({"x-amzn-errortype": "see 123456789012"}, {"message": "no"}, "403"),
+    ({"x-amzn-errortype": "x" * 65}, {"message": "no"}, "403"),
+    ({}, {"message": "no"}, "403"),
 ]
 
 
-@pytest.mark.parametrize("kind", EXCEPTIONS)
-def test_every_exception_of_botocore_becomes_ours(kind: type[botocore.exceptions.BotoCoreError]) -> None:
-    ours = type(translate(kind.__new__(kind), TITAN))
+@pytest.mark.parametrize(("headers", "value", "code"), FORGED)
+def test_the_logged_code_is_a_name_or_a_status(headers: dict[str, str], value: object, code: str) -> None:
+    failed = failed_answer(Answer(403, headers, value), TITAN)
 
-    assert ours is (UpstreamTimeout if kind.__name__.endswith("TimeoutError") else UpstreamFailed)
+    assert failed.error.vendor_code == code
+    assert failed.served == ("unknown" if code == "403" else "refused")
 
 
 # ── Nothing is paid twice ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", ["429", "503"])
-async def test_a_busy_model_is_asked_again_twice(bedrock: Bedrock, emulator: Emulator, kind: Any) -> None:
+async def test_a_busy_model_is_asked_again_twice(bedrock: Caller, emulator: Emulator, kind: Any) -> None:
     emulator.troubles.set(kind, vendor="bedrock", times=2)
 
     await bedrock.run(text2img(), TITAN)
@@ -527,7 +586,7 @@ async def test_a_busy_model_is_asked_again_twice(bedrock: Bedrock, emulator: Emu
     assert emulator.calls.paid == 1
 
 
-async def test_a_long_wait_is_left_to_the_caller(bedrock: Bedrock, emulator: Emulator) -> None:
+async def test_a_long_wait_is_left_to_the_caller(bedrock: Caller, emulator: Emulator) -> None:
     with pytest.raises(RateLimited) as limited:
         await bedrock.run(text2img("a cat #trouble:429=7"), TITAN)
 
@@ -540,64 +599,173 @@ async def test_a_long_wait_is_left_to_the_caller(bedrock: Bedrock, emulator: Emu
     [("500", UpstreamFailed, 0), ("drop", UpstreamFailed, 1), ("hang", UpstreamTimeout, 0)],
 )
 async def test_a_call_whose_outcome_is_unknown_is_not_repeated(
-    emulator: Emulator, kind: str, ours: type[GatewayError], paid: int
+    bedrock: Caller, emulator: Emulator, kind: str, ours: type[GatewayError], paid: int
 ) -> None:
-    bedrock = connect(emulator.http_url, timeout_seconds=1)
-
     with pytest.raises(ours):
-        await bedrock.run(text2img(f"a cat #trouble:{kind}"), TITAN)
-    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: all(call.finished for call in calls))
-    await bedrock.aclose()
+        await bedrock.run(text2img(f"a cat #trouble:{kind}"), TITAN, seconds=1)
 
+    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: all(call.finished for call in calls))
     assert (len(emulator.calls.list()), emulator.calls.paid) == (1, paid)
 
 
-async def test_no_connection_is_a_failure() -> None:
-    bedrock = connect("http://127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (429, {}, "<html>Too many requests</html>"),
+        (503, {}, "<html>Service unavailable</html>"),
+        (503, {"x-amzn-errortype": "ServiceUnavailableException"}, "<html>"),
+        (503, {}, {"message": "from a proxy"}),
+    ],
+)
+async def test_a_busy_proxy_is_not_a_busy_model(
+    bedrock: Caller, emulator: Emulator, status: int, headers: dict[str, str], body: object
+) -> None:
+    """Who knows what stands behind it, and what that has done."""
+    answer = {"status": status, "headers": headers, "body": body}
+    emulator.troubles.set("answer", vendor="bedrock", arg=answer, times=3)
 
-    with pytest.raises(UpstreamFailed):
+    with pytest.raises(RateLimited if status == 429 else UpstreamFailed):
         await bedrock.run(text2img(), TITAN)
-    with pytest.raises(OSError, match="Connect call failed"):
-        await bedrock.ready()
-    await bedrock.aclose()
+
+    assert len(emulator.calls.list()) == 1
 
 
-async def test_calls_cancelled_in_the_queue_are_never_sent(emulator: Emulator) -> None:
-    bedrock = connect(emulator.http_url, timeout_seconds=2, max_calls=2)
+async def test_no_connection_is_a_failure() -> None:
+    async with calling("http://127.0.0.1:1") as bedrock:
+        with pytest.raises(UpstreamFailed):
+            await bedrock.run(text2img(), TITAN)
+        with pytest.raises(OSError, match="Connect call failed"):
+            await bedrock.bedrock.ready()
+
+
+async def test_64_calls_are_under_way_at_once_and_closed_when_cancelled(
+    bedrock: Caller, emulator: Emulator
+) -> None:
     emulator.troubles.set("hang", vendor="bedrock")
-    waves = [asyncio.create_task(bedrock.run(text2img(), TITAN)) for _ in range(8)]
-    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) == 2)
+    waiting = [asyncio.create_task(bedrock.run(text2img(), TITAN)) for _ in range(64)]
+    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) == 64)
 
-    for task in waves:
+    for task in waiting:
         task.cancel()
-    results = await asyncio.gather(*waves, return_exceptions=True)
-    emulator.troubles.clear()
-    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: all(call.finished for call in calls))
-    await bedrock.run(text2img(), TITAN)
-    await bedrock.aclose()
 
+    results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
-    assert [call.status for call in emulator.calls.list()] == [None, None, 200]
+    await asyncio.to_thread(emulator.calls.wait_for, lambda calls: all(call.cancelled for call in calls))
 
 
-async def test_ready_connects(bedrock: Bedrock, emulator: Emulator) -> None:
-    await bedrock.ready()
+async def test_nothing_is_sent_when_the_time_is_up(bedrock: Caller, emulator: Emulator) -> None:
+    for request in (text2img(), bedrock.img2img()):
+        with pytest.raises(UpstreamTimeout):
+            await bedrock.run(request, TITAN, seconds=0)
 
     assert not emulator.calls.list()
 
 
-async def test_64_callers_do_not_wait_for_each_other() -> None:
-    loop = asyncio.get_running_loop()
-    with two_second_model() as url:
-        bedrock: Provider[GenRequest] = connect(url)
-        begin = loop.time()
+async def test_a_rehearsed_trouble_travels_in_the_header(bedrock: Caller, emulator: Emulator) -> None:
+    with pytest.raises(RateLimited):
+        await bedrock.run(text2img(), TITAN, trouble="429=7")
 
-        async def wait() -> tuple[float, Generation]:
-            generation = await bedrock.run(text2img(), SDXL)
-            return loop.time() - begin, generation
+    assert len(emulator.calls.list()) == 1
 
-        done = await asyncio.gather(*(wait() for _ in range(64)))
-        await bedrock.aclose()
 
-    assert {generation.pictures[0].size for _, generation in done} == {(1024, 1024)}
-    assert max(seconds for seconds, _ in done) < 2.6
+async def test_ready_connects(bedrock: Caller, emulator: Emulator) -> None:
+    await bedrock.bedrock.ready()
+
+    assert not emulator.calls.list()
+
+
+# ── How answers travel ───────────────────────────────────────────────────────────────────────────────
+
+SAME: list[Json] = [
+    {"chunked": True},
+    {"chunked": True, "piece": 1000},
+    {"gzip": True},
+    {"gzip": True, "chunked": True, "piece": 777},
+    {"reordered": True},
+    {"indented": True},
+    {"escaped": True},
+    {"escaped": True, "reordered": True, "piece": 4099},
+    {"cut": "after"},
+    {"cut": "after", "reset": True},
+]
+
+
+@pytest.mark.parametrize("travel", SAME, ids=str)
+@pytest.mark.parametrize("model", [SDXL, TITAN, SD35], ids=lambda model: model.short)
+async def test_an_answer_is_the_same_however_it_travels(
+    bedrock: Caller, emulator: Emulator, model: Model, travel: Json
+) -> None:
+    canned = {SDXL: "sdxl-success-1024", TITAN: "titan-success-1024", SD35: "sd35-success-string-seed"}[model]
+    body = json.loads((WIRE / f"resp-{canned}.json").read_text())["response_json"]
+    emulator.troubles.set("answer", vendor="bedrock", arg={"status": 200, "body": body}, times=1)
+    emulator.troubles.set(vendor="bedrock", travel=Travel(**travel), times=1)
+
+    generation = await bedrock.run(text2img(), model)
+
+    (image,) = body["images"] if "images" in body else (one["base64"] for one in body["artifacts"])
+    (drawn,) = generation.pictures
+    assert b"".join(drawn.blob.pieces()) == pybase64.b64decode(image)
+
+
+BROKEN: list[tuple[Json, type[GatewayError]]] = [
+    ({"cut": "before"}, UpstreamFailed),
+    ({"cut": "before", "reset": True}, UpstreamFailed),
+    ({"cut": 0}, UpstreamFailed),
+    ({"cut": 5000}, UpstreamFailed),
+    ({"cut": 5000, "reset": True}, UpstreamFailed),
+    ({"cut": 5000, "chunked": True}, UpstreamFailed),
+    ({"cut": 500, "gzip": True}, UpstreamFailed),
+    ({"length": 5}, UpstreamFailed),
+    ({"length": -5}, UpstreamFailed),
+    ({"timed_out": True}, UpstreamTimeout),
+    ({"delay": 600}, UpstreamTimeout),
+    ({"drip": 10}, UpstreamTimeout),
+]
+
+
+@pytest.mark.parametrize(("travel", "ours"), BROKEN, ids=str)
+async def test_an_answer_that_is_lost_is_paid_once(
+    bedrock: Caller, emulator: Emulator, travel: Json, ours: type[GatewayError]
+) -> None:
+    emulator.troubles.set(vendor="bedrock", travel=Travel(**travel))
+
+    with pytest.raises(ours):
+        await bedrock.run(text2img(), TITAN, seconds=3)
+
+    assert (len(emulator.calls.list()), emulator.calls.paid) == (1, 1)
+
+
+# ── Pictures are fitted once ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("model", [TITAN, NOVA, SD35, ULTRA], ids=lambda model: model.short)
+async def test_auto_resize_fits_the_picture_to_the_model_that_serves(
+    bedrock: Caller, emulator: Emulator, model: Model, ratio: AspectRatio
+) -> None:
+    source = encoded(Image.new("RGB", (700, 300), "gray"))
+
+    await bedrock.run(bedrock.img2img(init_image=source, auto_resize=True, aspect_ratio=ratio), model)
+
+    wanted = (
+        INIT_IMAGE_SIZES[ratio]
+        if model in (TITAN, NOVA)
+        else SIZES[model.short, "img2img"][RATIOS.index(ratio)]
+    )
+    expected = fit(picture(bedrock.blobs.of(source)), wanted)
+    body = sent(emulator)
+    (image,) = body["imageVariationParams"]["images"] if model in (TITAN, NOVA) else (body["image"],)
+    assert image["sha256"] == expected.blob.sha256().hex()
+
+
+@pytest.mark.parametrize("model", [TITAN, SD35], ids=lambda model: model.short)
+async def test_a_picture_that_fits_is_sent_as_it_is(
+    bedrock: Caller, emulator: Emulator, model: Model
+) -> None:
+    source = encoded(Image.new("RGB", (1024, 1024), "gray"))
+
+    await bedrock.run(bedrock.img2img(init_image=source, auto_resize=True), model)
+
+    body = sent(emulator)
+    (image,) = body["imageVariationParams"]["images"] if model is TITAN else (body["image"],)
+    assert image == {"sha256": hashlib.sha256(source).hexdigest(), "bytes": len(source)}

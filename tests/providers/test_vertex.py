@@ -1,20 +1,18 @@
-"""The Vertex provider, with Google's own client over gRPC, against the emulator."""
+"""The Vertex provider against the emulator, over HTTP."""
 
 import asyncio
-import inspect
 import json
-import logging
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-import grpc
 import pybase64
 import pytest
-from google.api_core import exceptions as google_errors
-from google.auth import exceptions as auth_errors
-from google.rpc import error_details_pb2 as details
 from PIL import Image, ImageChops
 
 from app.contract import errors
@@ -24,39 +22,29 @@ from app.contract.image import (
     ImageRequest,
     ImageUpscale,
     ProductRecontext,
-    TextToImage,
 )
-from app.contract.models import load_catalogue
-from app.contract.pictures import Picture
-from app.contract.rules import read
+from app.contract.models import Model
 from app.contract.safety import block
 from app.emulator.server import Emulator
-from app.ports import Generation
-from app.providers.vertex.client import Vertex, host
-from app.providers.vertex.failure import translate
+from app.emulator.travel import Travel
+from app.pictures.picture import Picture
+from app.pictures.work_folder import WorkFolder
+from app.providers.transport import Answer, Body, Transport
+from app.providers.vertex.client import host
 from tests import wire
+from tests.vertex_calls import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded, opened
 
 pytestmark = pytest.mark.anyio
 
-CATALOGUE = load_catalogue()
-IMAGEN = CATALOGUE["imagen-4.0-generate-001"]
-GEMINI = CATALOGUE["gemini-2.5-flash-image"]
 BOTH = pytest.mark.parametrize(
     "model", [pytest.param(IMAGEN, id="imagen"), pytest.param(GEMINI, id="gemini")]
 )
 
 
 @pytest.fixture
-async def vertex(emulator: Emulator) -> AsyncIterator[Vertex]:
-    vertex = Vertex(
-        project="demo", endpoint=emulator.vertex_endpoint, timeout_seconds=20, backoff_seconds=0.01
-    )
-    yield vertex
-    await vertex.aclose()
-
-
-def text_to_image(**fields: Any) -> TextToImage:
-    return read(TextToImage, {"prompt": "a cat", **fields}, CATALOGUE)
+async def caller(emulator: Emulator) -> AsyncIterator[Caller]:
+    async with calling(emulator) as caller:
+        yield caller
 
 
 def answer(emulator: Emulator, body: Any, status: int = 200) -> None:
@@ -71,79 +59,74 @@ def detail(kind: str, **fields: Any) -> wire.Json:
     return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
 
 
-def opened(picture: Picture) -> Image.Image:
-    return Image.open(BytesIO(picture.data))
+def sample(part: wire.Json) -> wire.Json:
+    """Gemini's answer of this one part."""
+    return {"candidates": [{"finishReason": "STOP", "content": {"parts": [part]}}]}
 
 
-def encoded(image: Image.Image, format: str = "PNG") -> str:
-    file = BytesIO()
-    image.save(file, format)
-    return pybase64.b64encode_as_string(file.getvalue())
+def inline(data: object) -> wire.Json:
+    return {"inlineData": {"mimeType": "image/png", "data": data}}
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_imagen_makes_all_samples_in_one_call(vertex: Vertex, emulator: Emulator) -> None:
-    made = await vertex.run(text_to_image(sampleCount=4, aspectRatio="16:9"), IMAGEN)
+async def test_imagen_makes_all_samples_in_one_call(caller: Caller, emulator: Emulator) -> None:
+    made = await caller.run(caller.text_to_image(sampleCount=4, aspectRatio="16:9"), IMAGEN)
     assert [(one.mime_type, one.size) for one in made.pictures] == [("image/png", (1408, 768))] * 4
     assert made.filtered == ()
     assert [call.method for call in emulator.calls.list()] == ["predict"]
 
 
-async def test_gemini_makes_each_sample_in_a_call_of_its_own(vertex: Vertex, emulator: Emulator) -> None:
-    made = await vertex.run(text_to_image(sampleCount=3, seed=10), GEMINI)
+async def test_gemini_makes_each_sample_in_a_call_of_its_own(caller: Caller, emulator: Emulator) -> None:
+    made = await caller.run(caller.text_to_image(sampleCount=3, seed=10), GEMINI)
     assert [one.mime_type for one in made.pictures] == ["image/png"] * 3
     calls = emulator.calls.list()
     assert [call.method for call in calls] == ["generateContent"] * 3
     assert sorted(call.body["generationConfig"]["seed"] for call in calls) == [10, 11, 12]
-    assert len({one.data for one in made.pictures}) == 3
+    assert len({data(one) for one in made.pictures}) == 3
 
 
-async def test_the_picture_that_is_no_thought_is_taken(vertex: Vertex) -> None:
-    made = await vertex.run(text_to_image(), CATALOGUE["gemini-3-pro-image"])
+async def test_the_picture_that_is_no_thought_is_taken(caller: Caller) -> None:
+    made = await caller.run(caller.text_to_image(), CATALOGUE["gemini-3-pro-image"])
     assert made.pictures[0].size == (1024, 1024)
 
 
 @pytest.mark.parametrize("asked", ["image/png", "image/jpeg"])
 @pytest.mark.parametrize("given", ["PNG", "JPEG", "WEBP"])
 async def test_gemini_answers_in_the_type_asked_for(
-    given: str, asked: str, vertex: Vertex, emulator: Emulator
+    given: str, asked: str, caller: Caller, emulator: Emulator
 ) -> None:
-    data = encoded(Image.new("RGB", (40, 30), "red"), given)
-    blob = {"inlineData": {"mimeType": "image/webp", "data": data}}
-    answer(emulator, {"candidates": [{"finishReason": "STOP", "content": {"parts": [blob]}}]})
-    made = await vertex.run(text_to_image(outputOptions={"mimeType": asked}), GEMINI)
+    answer(emulator, sample(inline(encoded(Image.new("RGB", (40, 30), "red"), given))))
+    made = await caller.run(caller.text_to_image(outputOptions={"mimeType": asked}), GEMINI)
     [picture] = made.pictures
     assert (picture.mime_type, picture.size) == (asked, (40, 30))
     assert Image.MIME[opened(picture).format or ""] == asked
 
 
-async def test_answers_may_be_larger_than_grpc_lets_by_default(vertex: Vertex, emulator: Emulator) -> None:
+async def test_answers_may_be_large(caller: Caller, emulator: Emulator) -> None:
     noise = Image.effect_noise((2000, 2000), 100).convert("RGB")
     prediction = {"mimeType": "image/png", "bytesBase64Encoded": encoded(noise)}
     answer(emulator, {"predictions": [prediction] * 2})
-    made = await vertex.run(text_to_image(), IMAGEN)
-    assert [one.data for one in made.pictures] == [pybase64.b64decode(prediction["bytesBase64Encoded"])] * 2
+    made = await caller.run(caller.text_to_image(), IMAGEN)
+    assert [data(one) for one in made.pictures] == [pybase64.b64decode(prediction["bytesBase64Encoded"])] * 2
 
 
 async def test_upscaled_pictures_may_be_larger_than_callers_pictures(
-    vertex: Vertex, emulator: Emulator
+    caller: Caller, emulator: Emulator
 ) -> None:
     noise = Image.frombytes("RGB", (2700, 2700), bytes(range(251)) * (2700 * 2700 * 3 // 251 + 1))
     file = BytesIO()
     noise.save(file, "PNG", compress_level=0)
     assert len(file.getvalue()) > 20 * 2**20
     answer(emulator, {"predictions": [{"bytesBase64Encoded": pybase64.b64encode_as_string(file.getvalue())}]})
-    request = read(ImageUpscale, {"image": encoded(Image.new("L", (10, 10)))}, CATALOGUE)
-    made = await vertex.run(request, CATALOGUE["imagen-4.0-upscale-preview"])
-    assert made.pictures[0].data == file.getvalue()
+    request = caller.read(ImageUpscale, {"image": encoded(Image.new("L", (10, 10)))})
+    made = await caller.run(request, CATALOGUE["imagen-4.0-upscale-preview"])
+    assert data(made.pictures[0]) == file.getvalue()
 
 
 RECORDED = {
-    case["name"]: case
-    for case in json.loads((wire.FOLDER / "responses.json").read_text("utf-8"))["cases"]
-    if case["name"] != "ok-200-not-json"  # gRPC has no such answer
+    case["name"]: case for case in json.loads((wire.FOLDER / "responses.json").read_text("utf-8"))["cases"]
 }
 MADE = {
     "predict-two-images": (2, ()),
@@ -166,6 +149,7 @@ BLOCKED = {
     "error-400-prompt-filtered-code-in-details": block("42876398"),
 }
 FAILED = {
+    "ok-200-not-json": errors.UpstreamFailed,
     "error-400-bad-request-field-violation": errors.InvalidRequest,
     "error-401": errors.UpstreamFailed,
     "error-429": errors.RateLimited,
@@ -175,21 +159,21 @@ FAILED = {
 
 
 @pytest.mark.parametrize("name", RECORDED)
-async def test_recorded_answer_is_read(name: str, vertex: Vertex, emulator: Emulator) -> None:
+async def test_recorded_answer_is_read(name: str, caller: Caller, emulator: Emulator) -> None:
     case = RECORDED[name]
     model = GEMINI if case["sdk_call"].endswith("generate_content") else IMAGEN
     for _ in range(3):
         answer(emulator, case["response_body"], case["http_status"])
     if name in MADE:
-        made = await vertex.run(text_to_image(), model)
+        made = await caller.run(caller.text_to_image(), model)
         assert (len(made.pictures), made.filtered) == MADE[name]
     elif name in BLOCKED:
         with pytest.raises(errors.SafetyBlocked) as blocked:
-            await vertex.run(text_to_image(), model)
+            await caller.run(caller.text_to_image(), model)
         assert blocked.value.block == BLOCKED[name]
     else:
         with pytest.raises(FAILED[name]):
-            await vertex.run(text_to_image(), model)
+            await caller.run(caller.text_to_image(), model)
 
 
 @pytest.mark.parametrize(
@@ -215,44 +199,51 @@ async def test_recorded_answer_is_read(name: str, vertex: Vertex, emulator: Emul
     ],
 )
 async def test_answer_without_a_picture_is_a_block(
-    body: wire.Json, expected: object, vertex: Vertex, emulator: Emulator
+    body: wire.Json, expected: object, caller: Caller, emulator: Emulator
 ) -> None:
     answer(emulator, body)
     with pytest.raises(errors.SafetyBlocked) as blocked:
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert blocked.value.block == expected
+
+
+async def test_element_that_is_no_picture_and_no_reason_is_skipped(
+    caller: Caller, emulator: Emulator
+) -> None:
+    picture = {"mimeType": "image/png", "bytesBase64Encoded": encoded(Image.new("RGB", (8, 8)))}
+    attributes = {"contentType": "Positive Prompt", "safetyAttributes": {"scores": [0.1]}}
+    answer(emulator, {"predictions": [attributes, picture]})
+    made = await caller.run(caller.text_to_image(), IMAGEN)
+    assert (len(made.pictures), made.filtered) == (1, ())
 
 
 @BOTH
 async def test_broken_picture_of_the_vendor_is_its_failure(
-    model: Any, vertex: Vertex, emulator: Emulator
+    model: Model, caller: Caller, emulator: Emulator
 ) -> None:
-    blob = {"mimeType": "image/png", "data": "AAAA"}
-    candidates = [{"finishReason": "STOP", "content": {"parts": [{"inlineData": blob}]}}]
     imagen = {"predictions": [{"bytesBase64Encoded": "AAAA"}]}
-    answer(emulator, imagen if model is IMAGEN else {"candidates": candidates})
+    answer(emulator, imagen if model is IMAGEN else sample(inline("AAAA")))
     with pytest.raises(errors.UpstreamFailed):
-        await vertex.run(text_to_image(), model)
+        await caller.run(caller.text_to_image(), model)
 
 
-async def test_truncated_picture_of_the_vendor_is_its_failure(vertex: Vertex, emulator: Emulator) -> None:
+async def test_truncated_picture_of_the_vendor_is_its_failure(caller: Caller, emulator: Emulator) -> None:
     whole = pybase64.b64decode(encoded(Image.effect_noise((64, 64), 99), "JPEG"))
-    blob = {"inlineData": {"mimeType": "image/jpeg", "data": pybase64.b64encode_as_string(whole[:-500])}}
-    answer(emulator, {"candidates": [{"finishReason": "STOP", "content": {"parts": [blob]}}]})
+    answer(emulator, sample(inline(pybase64.b64encode_as_string(whole[:-500]))))
     with pytest.raises(errors.UpstreamFailed):
-        await vertex.run(text_to_image(), GEMINI)
+        await caller.run(caller.text_to_image(), GEMINI)
 
 
 @BOTH
-async def test_half_blocked_batch_is_told(model: Any, vertex: Vertex, emulator: Emulator) -> None:
-    made = await vertex.run(text_to_image(prompt="#trouble:half-blocked", sampleCount=4), model)
+async def test_half_blocked_batch_is_told(model: Model, caller: Caller, emulator: Emulator) -> None:
+    made = await caller.run(caller.text_to_image(prompt="#trouble:half-blocked", sampleCount=4), model)
     assert len(made.pictures) == 2
     assert {one.code for one in made.filtered} == {56562880}
     assert emulator.calls.paid == 2
 
 
 @BOTH
-async def test_reference_pictures_travel(model: Any, vertex: Vertex, emulator: Emulator) -> None:
+async def test_reference_pictures_travel(model: Model, caller: Caller, emulator: Emulator) -> None:
     picture = encoded(Image.new("RGB", (64, 64), "blue"))
     subject = {"subjectType": "SUBJECT_TYPE_PRODUCT", "subjectDescription": "a shoe"}
     reference = {
@@ -265,11 +256,11 @@ async def test_reference_pictures_travel(model: Any, vertex: Vertex, emulator: E
     custom = CATALOGUE["imagen-3.0-capability-001"] if model is IMAGEN else GEMINI
     scene = CATALOGUE["imagen-product-recontext-preview-06-30"] if model is IMAGEN else GEMINI
     requests: list[tuple[ImageRequest, Any]] = [
-        (read(ImageCustomize, body, CATALOGUE), custom),
-        (read(ProductRecontext, {"productImages": [picture]}, CATALOGUE), scene),
+        (caller.read(ImageCustomize, body), custom),
+        (caller.read(ProductRecontext, {"productImages": [picture]}), scene),
     ]
     for request, row in requests:
-        assert len((await vertex.run(request, row)).pictures) == 1
+        assert len((await caller.run(request, row)).pictures) == 1
     assert emulator.calls.paid == 2
 
 
@@ -278,7 +269,7 @@ async def test_reference_pictures_travel(model: Any, vertex: Vertex, emulator: E
 ORIGINAL = Image.effect_noise((120, 90), 80).convert("RGB")
 
 
-def masked_edit(**mask: Any) -> ImageEdit:
+def masked_edit(caller: Caller, **mask: Any) -> ImageEdit:
     area = Image.new("L", ORIGINAL.size)
     area.paste(255, (40, 30, 80, 60))
     config = {"maskMode": "MASK_MODE_USER_PROVIDED", "dilation": 0.1, **mask.pop("config", {})}
@@ -296,11 +287,11 @@ def masked_edit(**mask: Any) -> ImageEdit:
         "editMode": "EDIT_MODE_INPAINT_INSERTION",
         "sampleCount": 2,
     }
-    return read(ImageEdit, body, CATALOGUE)
+    return caller.read(ImageEdit, body)
 
 
-async def test_edit_by_gemini_changes_no_pixel_outside_the_dilated_mask(vertex: Vertex) -> None:
-    made = await vertex.run(masked_edit(), GEMINI)
+async def test_edit_by_gemini_changes_no_pixel_outside_the_dilated_mask(caller: Caller) -> None:
+    made = await caller.run(masked_edit(caller), GEMINI)
     assert len(made.pictures) == 2
     for picture in made.pictures:
         assert (picture.mime_type, picture.size) == ("image/png", ORIGINAL.size)
@@ -313,22 +304,14 @@ async def test_edit_by_gemini_changes_no_pixel_outside_the_dilated_mask(vertex: 
         assert changed != (40, 30, 80, 60), "the mask was to be dilated"
 
 
-@pytest.mark.parametrize(
-    ("request_", "sentence"),
-    [
-        pytest.param(
-            masked_edit(bytesBase64Encoded="gs://bucket/mask.png"),
-            "referenceImages.1.bytesBase64Encoded cannot be a gs:// URI with gemini-2.5-flash-image",
-            id="mask we cannot see",
-        ),
-    ],
-)
 async def test_edit_that_could_not_be_composed_is_refused_before_it_is_paid(
-    request_: ImageEdit, sentence: str, vertex: Vertex, emulator: Emulator
+    caller: Caller, emulator: Emulator
 ) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
-        await vertex.run(request_, GEMINI)
-    assert refused.value.message == sentence
+        await caller.run(masked_edit(caller, bytesBase64Encoded="gs://bucket/mask.png"), GEMINI)
+    assert refused.value.message == (
+        "referenceImages.1.bytesBase64Encoded cannot be a gs:// URI with gemini-2.5-flash-image"
+    )
     assert emulator.calls.list() == ()
 
 
@@ -370,13 +353,14 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("body", "sentence"), REFUSALS)
 async def test_refused_value_is_the_callers(
-    body: wire.Json, sentence: str, vertex: Vertex, emulator: Emulator
+    body: wire.Json, sentence: str, caller: Caller, emulator: Emulator
 ) -> None:
     answer(emulator, body, body["error"]["code"])
     with pytest.raises(errors.InvalidRequest) as refused:
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert refused.value.message == sentence
-    assert isinstance(refused.value.__cause__, google_errors.GoogleAPICallError)
+    assert refused.value.vendor_code == body["error"]["status"]
+    assert len(emulator.calls.list()) == 1
 
 
 @pytest.mark.parametrize(
@@ -389,26 +373,26 @@ async def test_refused_value_is_the_callers(
     ],
 )
 async def test_support_code_anywhere_in_an_error_is_a_block(
-    body: wire.Json, vertex: Vertex, emulator: Emulator
+    body: wire.Json, caller: Caller, emulator: Emulator
 ) -> None:
     answer(emulator, body, 400)
     with pytest.raises(errors.SafetyBlocked) as blocked:
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert blocked.value.block == block("58061214")
 
 
-async def test_block_without_a_code_is_a_block(vertex: Vertex, emulator: Emulator) -> None:
+async def test_block_without_a_code_is_a_block(caller: Caller, emulator: Emulator) -> None:
     words = "This prompt contains sensitive words that violate Google's Responsible AI practices."
     answer(emulator, error(400, "INVALID_ARGUMENT", words), 400)
     with pytest.raises(errors.SafetyBlocked) as blocked:
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert blocked.value.block == UNEXPLAINED
 
 
 @BOTH
-async def test_model_that_is_gone(model: Any, vertex: Vertex, emulator: Emulator) -> None:
+async def test_model_that_is_gone(model: Model, caller: Caller, emulator: Emulator) -> None:
     with pytest.raises(errors.ModelGone) as gone:
-        await vertex.run(text_to_image(prompt="#trouble:retired", sampleCount=2), model)
+        await caller.run(caller.text_to_image(prompt="#trouble:retired", sampleCount=2), model)
     assert gone.value.model == model.id
     assert emulator.calls.paid == 0
 
@@ -421,32 +405,33 @@ async def test_model_that_is_gone(model: Any, vertex: Vertex, emulator: Emulator
     ],
 )
 async def test_quota_and_overload_are_tried_three_times(
-    status: str, code: int, expected: type[errors.GatewayError], vertex: Vertex, emulator: Emulator
+    status: str, code: int, expected: type[errors.GatewayError], caller: Caller, emulator: Emulator
 ) -> None:
     for _ in range(4):
         answer(emulator, error(code, status), code)
     with pytest.raises(expected):
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert [call.status for call in emulator.calls.list()] == [code] * 3
 
 
-async def test_a_retry_may_succeed(vertex: Vertex, emulator: Emulator) -> None:
+async def test_a_retry_may_succeed(caller: Caller, emulator: Emulator) -> None:
     for _ in range(2):
         answer(emulator, error(503, "UNAVAILABLE"), 503)
-    await vertex.run(text_to_image(), IMAGEN)
+    await caller.run(caller.text_to_image(), IMAGEN)
     assert [call.status for call in emulator.calls.list()] == [503, 503, 200]
+    assert emulator.calls.paid == 1
 
 
-async def test_retry_waits_as_long_as_it_was_told(vertex: Vertex, emulator: Emulator) -> None:
+async def test_retry_waits_as_long_as_it_was_told(caller: Caller, emulator: Emulator) -> None:
     answer(emulator, error(429, "RESOURCE_EXHAUSTED", "x", detail("RetryInfo", retryDelay="0.3s")), 429)
-    await vertex.run(text_to_image(), IMAGEN)
+    await caller.run(caller.text_to_image(), IMAGEN)
     first, second = emulator.calls.list()
     assert second.started - first.started >= 0.3
 
 
-async def test_long_waits_are_left_to_the_caller(vertex: Vertex, emulator: Emulator) -> None:
+async def test_long_waits_are_left_to_the_caller(caller: Caller, emulator: Emulator) -> None:
     with pytest.raises(errors.RateLimited) as limited:
-        await vertex.run(text_to_image(prompt="#trouble:429=7"), IMAGEN)
+        await caller.run(caller.text_to_image(prompt="#trouble:429=7"), IMAGEN)
     assert (limited.value.retry_after, limited.value.by_vendor) == (7, True)
     assert len(emulator.calls.list()) == 1
 
@@ -454,56 +439,54 @@ async def test_long_waits_are_left_to_the_caller(vertex: Vertex, emulator: Emula
 @pytest.mark.parametrize(
     "status", ["INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS", "UNAUTHENTICATED", "PERMISSION_DENIED"]
 )
-async def test_other_failures_are_not_repeated(status: str, vertex: Vertex, emulator: Emulator) -> None:
+async def test_other_failures_are_not_repeated(status: str, caller: Caller, emulator: Emulator) -> None:
     answer(emulator, error(500, status), 500)
     with pytest.raises(errors.UpstreamFailed) as failed:
-        await vertex.run(text_to_image(), IMAGEN)
+        await caller.run(caller.text_to_image(), IMAGEN)
     assert "secret" not in failed.value.message
     assert len(emulator.calls.list()) == 1
 
 
 @BOTH
 async def test_dropped_call_may_be_paid_and_is_not_repeated(
-    model: Any, vertex: Vertex, emulator: Emulator
+    model: Model, caller: Caller, emulator: Emulator
 ) -> None:
     with pytest.raises(errors.UpstreamFailed):
-        await vertex.run(text_to_image(prompt="#trouble:drop"), model)
+        await caller.run(caller.text_to_image(prompt="#trouble:drop"), model)
     assert (len(emulator.calls.list()), emulator.calls.paid) == (1, 1)
 
 
 async def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    vertex = Vertex(project="demo", endpoint=f"127.0.0.1:{port}", backoff_seconds=0.01)
-    with pytest.raises(errors.UpstreamUnavailable):
-        await vertex.run(text_to_image(), IMAGEN)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await vertex.ready()
-    await vertex.aclose()
+    async with calling(endpoint=f"127.0.0.1:{port}") as caller:
+        with pytest.raises(errors.UpstreamUnavailable) as unavailable:
+            await caller.run(caller.text_to_image(), IMAGEN)
+        with pytest.raises(OSError, match="Connect"):
+            await caller.vertex.ready()
+    assert unavailable.value.retry_after == 10
 
 
-async def test_ready(vertex: Vertex, emulator: Emulator) -> None:
-    async with asyncio.timeout(5):
-        await vertex.ready()
+async def test_ready(caller: Caller, emulator: Emulator) -> None:
+    await caller.vertex.ready()
     assert emulator.calls.list() == ()
 
 
 @BOTH
-async def test_deadline_ends_the_call_at_the_vendor(model: Any, emulator: Emulator) -> None:
-    vertex = Vertex(project="demo", endpoint=emulator.vertex_endpoint, timeout_seconds=0.3)
+async def test_deadline_ends_the_call_at_the_vendor(model: Model, caller: Caller, emulator: Emulator) -> None:
     with pytest.raises(errors.UpstreamTimeout):
-        await vertex.run(text_to_image(prompt="#trouble:hang"), model)
+        await caller.run(caller.text_to_image(prompt="#trouble:hang"), model, seconds=0.3)
     await asyncio.to_thread(emulator.calls.wait_for, lambda calls: all(call.cancelled for call in calls))
     assert len(emulator.calls.list()) == 1
-    await vertex.aclose()
 
 
 @BOTH
 async def test_cancelling_ends_every_call_at_the_vendor(
-    model: Any, vertex: Vertex, emulator: Emulator
+    model: Model, caller: Caller, emulator: Emulator
 ) -> None:
-    running = asyncio.create_task(vertex.run(text_to_image(prompt="#trouble:hang", sampleCount=3), model))
+    running = asyncio.create_task(
+        caller.run(caller.text_to_image(prompt="#trouble:hang", sampleCount=3), model)
+    )
     wanted = 1 if model is IMAGEN else 3
     await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) == wanted)
     running.cancel()
@@ -513,117 +496,341 @@ async def test_cancelling_ends_every_call_at_the_vendor(
     assert emulator.calls.paid == 0
 
 
-async def test_samples_that_were_made_survive_those_that_failed(vertex: Vertex, emulator: Emulator) -> None:
+async def test_samples_that_were_made_survive_those_that_failed(caller: Caller, emulator: Emulator) -> None:
     answer(emulator, error(500, "INTERNAL"), 500)
     answer(emulator, {"promptFeedback": {"blockReason": "SAFETY"}})
-    made = await vertex.run(text_to_image(sampleCount=4), GEMINI)
+    made = await caller.run(caller.text_to_image(sampleCount=4), GEMINI)
     assert (len(made.pictures), made.filtered) == (2, (UNEXPLAINED,))
     assert len(emulator.calls.list()) == 4
 
 
-async def test_samples_that_were_made_survive_the_deadline(emulator: Emulator) -> None:
-    vertex = Vertex(project="demo", endpoint=emulator.vertex_endpoint, timeout_seconds=2)
+async def test_samples_that_were_made_survive_the_deadline(caller: Caller, emulator: Emulator) -> None:
     emulator.troubles.set("hang", vendor="vertex", times=1)
-    made: Generation = await vertex.run(text_to_image(sampleCount=2), GEMINI)
+    made = await caller.run(caller.text_to_image(sampleCount=2), GEMINI, seconds=2)
     assert len(made.pictures) == 1
-    await vertex.aclose()
 
 
-async def test_most_telling_failure_is_told_when_nothing_was_made(vertex: Vertex, emulator: Emulator) -> None:
+async def test_sample_that_cannot_be_kept_does_not_cost_the_others(
+    caller: Caller, emulator: Emulator, tmp_path: Path
+) -> None:
+    large = Image.effect_noise((400, 400), 99)
+    answer(emulator, sample(inline(encoded(large))))
+    answer(emulator, sample(inline(encoded(large.resize((8, 8))))))
+    with WorkFolder(tmp_path, max_bytes=0, blob_memory_bytes=50_000) as work, work.blobs() as blobs:
+        cramped = replace(caller, blobs=blobs)
+        made = await cramped.run(caller.text_to_image(sampleCount=2), GEMINI)
+        assert [one.size for one in made.pictures] == [(8, 8)]
+        answer(emulator, sample(inline(encoded(large))))
+        with pytest.raises(errors.UpstreamFailed):
+            await cramped.run(caller.text_to_image(), GEMINI)
+    assert len(emulator.calls.list()) == 3
+
+
+async def test_most_telling_failure_is_told_when_nothing_was_made(caller: Caller, emulator: Emulator) -> None:
     answer(emulator, error(500, "INTERNAL"), 500)
     answer(emulator, {"promptFeedback": {"blockReason": "SAFETY"}})
     with pytest.raises(errors.SafetyBlocked):
-        await vertex.run(text_to_image(sampleCount=2), GEMINI)
+        await caller.run(caller.text_to_image(sampleCount=2), GEMINI)
 
 
-# ── the table of errors ──────────────────────────────────────────────────────────────────────────────────
-
-STATUSES = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.InvalidRequest,
-    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: errors.ModelGone,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimited,
-    grpc.StatusCode.UNAVAILABLE: errors.UpstreamUnavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.UpstreamTimeout,
-}
+# ── how an answer travels ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("status", [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
-def test_every_status_has_a_meaning(status: grpc.StatusCode) -> None:
-    exc = google_errors.from_grpc_status(status, "secret")  # type: ignore[no-untyped-call]
-    meaning = translate(exc, IMAGEN)
-    assert type(meaning) is STATUSES.get(status, errors.UpstreamFailed)
-    assert "secret" not in meaning.message
-
-
+@BOTH
 @pytest.mark.parametrize(
-    "exc",
+    "travel",
     [
-        *(
-            kind("secret")
-            for _, kind in inspect.getmembers(google_errors, inspect.isclass)
-            if issubclass(kind, google_errors.GoogleAPICallError)
-        ),
-        google_errors.RetryError("secret", None),  # type: ignore[no-untyped-call]
-        *(
-            kind("secret")
-            for _, kind in inspect.getmembers(auth_errors, inspect.isclass)
-            if issubclass(kind, auth_errors.GoogleAuthError)
-        ),
-    ],
-    ids=lambda exc: type(exc).__name__,
-)
-def test_every_error_of_googles_clients_becomes_ours(exc: Exception) -> None:
-    meaning = translate(exc, IMAGEN)
-    assert type(meaning) is not errors.GatewayError
-    assert "secret" not in meaning.message
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("The service is overloaded.", errors.UpstreamUnavailable, id="answered"),
+        pytest.param(Travel(chunked=True), id="chunked"),
+        pytest.param(Travel(chunked=True, piece=997), id="small chunks"),
+        pytest.param(Travel(gzip=True), id="gzip"),
+        pytest.param(Travel(reordered=True), id="reordered"),
+        pytest.param(Travel(indented=True), id="indented"),
+        pytest.param(Travel(escaped=True), id="escaped"),
         pytest.param(
-            "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:10.0.0.1:443: Socket closed",
-            errors.UpstreamUnavailable,
-            id="never connected",
+            Travel(chunked=True, gzip=True, reordered=True, indented=True, escaped=True, piece=1000), id="all"
         ),
-        pytest.param("DNS resolution failed for x: timeout", errors.UpstreamUnavailable, id="no name"),
-        pytest.param("Socket closed", errors.UpstreamFailed, id="closed"),
-        pytest.param("Stream removed (Socket closed)", errors.UpstreamFailed, id="stream removed"),
-        pytest.param("recvmsg:Connection reset by peer", errors.UpstreamFailed, id="reset"),
-        pytest.param("GOAWAY received", errors.UpstreamFailed, id="goaway"),
-        pytest.param("keepalive watchdog timeout", errors.UpstreamFailed, id="keepalive"),
-        pytest.param("Getting metadata from plugin failed", errors.UpstreamFailed, id="our credentials"),
+        pytest.param(Travel(cut="after"), id="closed behind it"),
     ],
 )
-def test_unavailable_is_told_by_its_text(text: str, expected: type[errors.GatewayError]) -> None:
-    assert type(translate(google_errors.ServiceUnavailable(text), IMAGEN)) is expected  # type: ignore[no-untyped-call]
+async def test_answer_in_another_form_has_the_same_pictures(
+    travel: Travel, model: Model, caller: Caller, emulator: Emulator
+) -> None:
+    request = caller.text_to_image(seed=7, sampleCount=2)
+    plain = await caller.run(request, model)
+    emulator.troubles.set(travel=travel, vendor="vertex")
+    made = await caller.run(request, model)
+    assert [data(one) for one in made.pictures] == [data(one) for one in plain.pictures]
 
 
-def test_retry_info_is_passed_on() -> None:
-    told = details.RetryInfo()
-    told.retry_delay.FromMilliseconds(6500)
-    limited = translate(google_errors.ResourceExhausted("x", details=[told]), IMAGEN)  # type: ignore[no-untyped-call]
-    assert isinstance(limited, errors.RateLimited)
-    assert limited.retry_after == 7
+LOST = [
+    pytest.param(Travel(cut="before"), errors.UpstreamFailed, id="before the head"),
+    pytest.param(Travel(cut="before", reset=True), errors.UpstreamFailed, id="reset before the head"),
+    pytest.param(Travel(cut=0), errors.UpstreamFailed, id="behind the head"),
+    pytest.param(Travel(cut=5000), errors.UpstreamFailed, id="in the picture"),
+    pytest.param(Travel(cut=5000, reset=True), errors.UpstreamFailed, id="reset in the picture"),
+    pytest.param(Travel(cut=5000, chunked=True), errors.UpstreamFailed, id="between chunks"),
+    pytest.param(Travel(cut=5000, gzip=True), errors.UpstreamFailed, id="in gzip"),
+    pytest.param(Travel(length=-5), errors.UpstreamFailed, id="length too small"),
+    pytest.param(Travel(length=5), errors.UpstreamFailed, id="length too large"),
+    pytest.param(Travel(timed_out=True), errors.UpstreamTimeout, id="408 in HTML"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("travel", "expected"), LOST)
+async def test_answer_that_is_lost_may_be_paid_and_is_not_asked_for_again(
+    travel: Travel, expected: type[Exception], model: Model, caller: Caller, emulator: Emulator
+) -> None:
+    emulator.troubles.set(travel=travel, vendor="vertex")
+    with pytest.raises(expected):
+        await caller.run(caller.text_to_image(), model)
+    assert (len(emulator.calls.list()), emulator.calls.paid) == (1, 1)
+
+
+async def test_drip_ends_at_the_deadline(caller: Caller, emulator: Emulator) -> None:
+    emulator.troubles.set(travel=Travel(drip=100), vendor="vertex")
+    with pytest.raises(errors.UpstreamTimeout):
+        await caller.run(caller.text_to_image(), IMAGEN, seconds=1)
+    assert (len(emulator.calls.list()), emulator.calls.paid) == (1, 1)
+
+
+UNKNOWN = [
+    pytest.param(500, error(500, "INTERNAL"), errors.UpstreamFailed, id="500"),
+    pytest.param(499, error(499, "CANCELLED"), errors.UpstreamFailed, id="499"),
+    pytest.param(504, error(504, "DEADLINE_EXCEEDED"), errors.UpstreamTimeout, id="504"),
+    pytest.param(408, error(408, "DEADLINE_EXCEEDED"), errors.UpstreamTimeout, id="408"),
+    pytest.param(504, "<html>Gateway Timeout</html>", errors.UpstreamTimeout, id="504 in HTML"),
+    *(
+        pytest.param(status, body, errors.UpstreamFailed, id=f"{status} {kind}")
+        for status in (400, 401, 403, 404, 429, 502, 503)
+        for kind, body in {
+            "HTML": "<html>Error</html>",
+            "other JSON": {"message": "no"},
+            "text": {"error": "no"},
+            "another code": error(500, "UNAVAILABLE"),
+            "no status": {"error": {"code": status, "message": "no"}},
+        }.items()
+    ),
+]
+REFUSED = [
+    pytest.param(400, "INVALID_ARGUMENT", errors.InvalidRequest, 1, id="400"),
+    pytest.param(401, "UNAUTHENTICATED", errors.UpstreamFailed, 1, id="401"),
+    pytest.param(403, "PERMISSION_DENIED", errors.UpstreamFailed, 1, id="403"),
+    pytest.param(404, "NOT_FOUND", errors.ModelGone, 1, id="404"),
+    pytest.param(429, "RESOURCE_EXHAUSTED", errors.RateLimited, 3, id="429"),
+    pytest.param(503, "UNAVAILABLE", errors.UpstreamUnavailable, 3, id="503"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), UNKNOWN)
+async def test_error_that_does_not_say_no_is_not_repeated(
+    status: int, body: object, expected: type[Exception], caller: Caller, emulator: Emulator
+) -> None:
+    answer(emulator, body, status)
+    with pytest.raises(expected) as failed:
+        await caller.run(caller.text_to_image(), IMAGEN)
+    assert type(failed.value) is expected
+    assert len(emulator.calls.list()) == 1
+
+
+@pytest.mark.parametrize(("status", "name", "expected", "calls"), REFUSED)
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_googles_own_no_is_believed(
+    wrapped: bool,
+    status: int,
+    name: str,
+    expected: type[errors.GatewayError],
+    calls: int,
+    caller: Caller,
+    emulator: Emulator,
+) -> None:
+    for _ in range(4):
+        answer(emulator, [error(status, name)] if wrapped else error(status, name), status)
+    with pytest.raises(expected) as failed:
+        await caller.run(caller.text_to_image(), IMAGEN)
+    assert (type(failed.value), failed.value.vendor_code) == (expected, name)
+    assert "secret" not in failed.value.message
+    assert len(emulator.calls.list()) == calls
+
+
+ODD: list[object] = [None, "no", 5, True, [], [5], {"a": {}}, [[]]]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=json.dumps)
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        *(
+            (IMAGEN, path)
+            for path in ("", "predictions", "predictions.0", "predictions.0.bytesBase64Encoded")
+        ),
+        (IMAGEN, "predictions.0.raiFilteredReason"),
+        (GEMINI, ""),
+        (GEMINI, "candidates"),
+        *(
+            (GEMINI, f"candidates.0{path}")
+            for path in (
+                "",
+                ".content",
+                ".content.parts",
+                ".content.parts.0",
+                ".content.parts.0.inlineData",
+                ".content.parts.0.inlineData.data",
+                ".finishReason",
+                ".finishMessage",
+            )
+        ),
+        *((GEMINI, f"promptFeedback{path}") for path in ("", ".blockReason", ".blockReasonMessage")),
+    ],
+)
+async def test_answer_of_another_shape_is_a_failure_and_no_crash(
+    model: Model, path: str, odd: object, caller: Caller, emulator: Emulator
+) -> None:
+    body = odd
+    for name in reversed(path.split(".") if path else []):
+        body = [body] if name == "0" else {name: body}
+    answer(emulator, body)
+    with pytest.raises((errors.UpstreamFailed, errors.SafetyBlocked)):
+        await caller.run(caller.text_to_image(), model)
+    assert len(emulator.calls.list()) == 1
+
+
+async def test_thoughts_are_no_pictures(caller: Caller, emulator: Emulator) -> None:
+    draft, final = (encoded(Image.new("RGB", (size, size))) for size in (10, 20))
+    parts = [{**inline(draft), "thought": True}, {"text": "Here it is"}, inline(final), inline(draft)]
+    answer(emulator, {"candidates": [{"content": {"parts": parts}}]})
+    made = await caller.run(caller.text_to_image(), GEMINI)
+    assert [one.size for one in made.pictures] == [(20, 20)]
+
+
+async def test_only_thoughts_are_a_block(caller: Caller, emulator: Emulator) -> None:
+    answer(emulator, sample({**inline(encoded(Image.new("RGB", (8, 8)))), "thought": True}))
+    with pytest.raises(errors.SafetyBlocked):
+        await caller.run(caller.text_to_image(), GEMINI)
+
+
+# ── how a request travels ────────────────────────────────────────────────────────────────────────────────
+
+
+class Detour(Transport):
+    """Sends what is for Google to the emulator."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, Mapping[str, str]]] = []
+        self._emulator = emulator
+
+    async def post(self, url: str, body: Body, headers: Mapping[str, str], **how: Any) -> Answer:
+        self.asked.append((url, headers))
+        place = url.removeprefix("https://").partition("/")[2]
+        return await super().post(f"{self._emulator.http_url}/{place}", body, headers, **how)
+
+
+async def token() -> dict[str, str]:
+    return {"authorization": "Bearer made-up", "x-goog-user-project": "payer"}
+
+
+@BOTH
+async def test_google_is_asked_at_the_locations_host_with_a_token(model: Model, emulator: Emulator) -> None:
+    detour = Detour(emulator)
+    async with calling(transport=detour, credentials=token, location="europe-west4") as caller:
+        await caller.run(caller.text_to_image(), model)
+    place, method = {
+        IMAGEN.id: (
+            "europe-west4-aiplatform.googleapis.com/v1/projects/demo/locations/europe-west4",
+            "predict",
+        ),
+        GEMINI.id: ("aiplatform.googleapis.com/v1/projects/demo/locations/global", "generateContent"),
+    }[model.id]
+    [(url, headers)] = detour.asked
+    assert url == f"https://{place}/publishers/google/models/{model.id}:{method}"
+    assert headers == {
+        "content-type": "application/json",
+        "user-agent": "image-gateway",
+        "authorization": "Bearer made-up",
+        "x-goog-user-project": "payer",
+    }
+
+
+async def test_trouble_to_rehearse_goes_with_each_call(caller: Caller, emulator: Emulator) -> None:
+    with pytest.raises(errors.UpstreamUnavailable):
+        await caller.run(caller.text_to_image(sampleCount=2), GEMINI, trouble="503")
+    assert [call.status for call in emulator.calls.list()] == [503] * 6
+
+
+async def test_endpoint_is_asked_without_a_token(emulator: Emulator) -> None:
+    async def unwanted() -> dict[str, str]:
+        pytest.fail("a token for an endpoint that is not Google's")
+
+    async with calling(emulator, credentials=unwanted) as caller:
+        await caller.run(caller.text_to_image(), IMAGEN)
+
+
+@pytest.mark.parametrize("form", ["{}", "http://{}", "http://{}/"])
+async def test_endpoint_may_be_written_without_a_scheme(form: str, emulator: Emulator) -> None:
+    address = emulator.http_url.removeprefix("http://")
+    async with calling(endpoint=form.format(address)) as caller:
+        await caller.run(caller.text_to_image(), IMAGEN)
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"),
+    [(errors.UpstreamUnavailable(retry_after=10), 3), (errors.UpstreamFailed("no token"), 1)],
+)
+async def test_without_a_token_nothing_is_sent(
+    failure: errors.GatewayError, tries: int, emulator: Emulator
+) -> None:
+    asked = 0
+
+    async def no_token() -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        raise failure
+
+    async with calling(transport=Detour(emulator), credentials=no_token) as caller:
+        with pytest.raises(type(failure)):
+            await caller.run(caller.text_to_image(), IMAGEN)
+    assert (asked, emulator.calls.list()) == (tries, ())
+
+
+async def test_a_token_that_does_not_come_is_waited_for_until_the_deadline(emulator: Emulator) -> None:
+    async def never() -> dict[str, str]:
+        await asyncio.Event().wait()
+        return {}
+
+    async with calling(transport=Detour(emulator), credentials=never) as caller:
+        with pytest.raises(errors.UpstreamUnavailable):
+            await caller.run(caller.text_to_image(), IMAGEN, seconds=0.1)
+    assert emulator.calls.list() == ()
 
 
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("us-central1", "us-central1-aiplatform.googleapis.com:443"),
-        ("global", "aiplatform.googleapis.com:443"),
-        ("us", "aiplatform.us.rep.googleapis.com:443"),
-        ("eu", "aiplatform.eu.rep.googleapis.com:443"),
+        ("us-central1", "us-central1-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("us", "aiplatform.us.rep.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
     ],
 )
 def test_host_of_a_location(location: str, expected: str) -> None:
     assert host(location) == expected
 
 
-async def test_googles_client_never_logs_messages(vertex: Vertex, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        await vertex.run(text_to_image(), IMAGEN)
-    assert [record for record in caplog.records if record.name.startswith("google")] == []
+async def test_too_large_pictures_are_made_lighter(caller: Caller, emulator: Emulator) -> None:
+    large = Image.effect_noise((1700, 1700), 100).convert("RGB")
+    request = caller.read(ImageUpscale, {"image": encoded(large, compress_level=0), "upscaleFactor": "x2"})
+    assert isinstance(request.image, Picture)
+    assert request.image.length > 7_000_000
+    await caller.run(request, CATALOGUE["imagen-4.0-upscale-preview"])
+    [call] = emulator.calls.list()
+    assert call.body["instances"][0]["image"]["bytesBase64Encoded"]["bytes"] <= 7_000_000
+
+
+def test_a_live_gateway_needs_no_client_of_googles() -> None:
+    script = (
+        "import sys, app.providers.vertex.client\n"
+        "print([name for name in sys.modules if name.startswith(('grpc', 'google.cloud.', 'google.auth'))])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

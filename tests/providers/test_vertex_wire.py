@@ -1,19 +1,22 @@
 """What the gateway sends for a caller's body is what Google's own client was recorded sending."""
 
+import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
-from google.cloud.aiplatform_v1.types import GenerateContentRequest
-from google.protobuf.json_format import MessageToDict
+from google.cloud.aiplatform_v1.types import GenerateContentRequest, PredictRequest
+from google.protobuf.json_format import MessageToDict, Parse, ParseError
 
 from app.contract import image
 from app.contract.errors import InvalidRequest
-from app.contract.models import load_catalogue
+from app.contract.models import Model
 from app.contract.rules import read
-from app.providers.vertex import gemini, imagen
+from app.pictures.in_json import JsonWriter
+from app.providers.vertex import abilities, gemini, imagen
 from tests import wire
+from tests.vertex_calls import CATALOGUE, scope, without
 
-CATALOGUE = load_catalogue()
 CONTRACTS: dict[str, type[Any]] = {
     contract.operation: contract
     for contract in (
@@ -32,15 +35,29 @@ PNG = next(case["contract_body"]["image"] for case in wire.cases() if case["name
 BLOCKED = {"safetySetting": "block_medium_and_above", "personGeneration": "allow_adult"}
 
 
-def encode(operation: str, body: wire.Json, model: str | None = None, sample: int = 0) -> wire.Json:
-    """What goes out for the body, as REST spells it."""
-    request = read(CONTRACTS[operation], body, CATALOGUE)
-    row = CATALOGUE[model or body.get("model") or CATALOGUE.defaults[request.operation]]
+def encode(operation: str, body: wire.Json, model: str | Model | None = None, sample: int = 0) -> wire.Json:
+    """What goes out for the body: the text, read again, which Google's own message can read too."""
+    with scope() as blobs:
+        request = read(CONTRACTS[operation], deepcopy(body), CATALOGUE, blobs)  # it puts blobs into the body
+        name = model or body.get("model") or CATALOGUE.defaults[request.operation]
+        row = CATALOGUE[name] if isinstance(name, str) else name
+        abilities.check(request, row)
+        sent = gemini.encode(request, row, sample) if row.family == "gemini" else imagen.encode(request, row)
+        writer = JsonWriter(sent)
+        text = b"".join(writer)
+    assert len(text) == writer.length
+    known = as_google_reads(text, row)
+    encoded: wire.Json = json.loads(text)
     if row.family == "gemini":
-        encoded: wire.Json = MessageToDict(GenerateContentRequest.pb(gemini.encode(request, row, sample)))
-        return encoded
-    instance, parameters = imagen.encode(request, row)
-    return {"instances": [instance], "parameters": parameters}
+        assert known == encoded
+    return encoded
+
+
+def as_google_reads(text: bytes, row: Model) -> wire.Json:
+    """Raises ParseError for a field or a value that Google's message does not know."""
+    message = GenerateContentRequest if row.family == "gemini" else PredictRequest
+    known: wire.Json = MessageToDict(Parse(text, message.pb()()))
+    return known
 
 
 @pytest.mark.parametrize(
@@ -187,7 +204,7 @@ def test_references_are_nested() -> None:
                     "maskImageConfig": {
                         "maskMode": "MASK_MODE_SEMANTIC",
                         "dilation": 0.5,
-                        "maskClasses": (3,),
+                        "maskClasses": [3],
                     },
                 },
             ]
@@ -204,7 +221,7 @@ def reference(kind: str, number: int, **config: wire.Json) -> wire.Json:
     }
 
 
-CUSTOM = {
+CUSTOM: wire.Json = {
     "prompt": "[1] in the pose of [2]",
     "negativePrompt": "noise",
     "seed": 2**31 - 1,
@@ -217,6 +234,21 @@ CUSTOM = {
             styleImageConfig={"styleDescription": "not a style picture"},
         ),
         reference("STYLE", 3, styleImageConfig={"styleDescription": "ink"}),
+    ],
+}
+
+
+PHOTO: wire.Json = {
+    "prompt": "x",
+    "referenceImages": [
+        reference(
+            "CONTROL",
+            1,
+            controlImageConfig={
+                "controlType": "CONTROL_TYPE_CANNY",
+                "enableControlImageComputation": True,
+            },
+        )
     ],
 }
 
@@ -251,6 +283,13 @@ def test_gemini_is_told_what_each_reference_is_for() -> None:
             }
         ],
         "generationConfig": {"responseModalities": ["IMAGE"], "seed": 0, "imageConfig": {}},
+    }
+
+
+def test_gemini_is_told_that_a_control_picture_is_to_be_made_of_a_photo() -> None:
+    [introduced, *_] = encode("image-customize", PHOTO, "gemini-3-pro-image")["contents"][0]["parts"]
+    assert introduced == {
+        "text": "[1] is a photo: follow the edges and outlines in it, not its colours or its content."
     }
 
 
@@ -327,6 +366,41 @@ def test_gemini_reads_stored_pictures_itself() -> None:
             id="products",
         ),
         pytest.param(
+            "text-to-image",
+            {"prompt": "x", "seed": 5},
+            without(CATALOGUE["gemini-3-pro-image"], "seed"),
+            "seed is not available with gemini-3-pro-image",
+            id="seed",
+        ),
+        pytest.param(
+            "image-customize",
+            CUSTOM,
+            without(CATALOGUE["imagen-3.0-capability-001"], "seed"),
+            "seed is not available with imagen-3.0-capability-001",
+            id="seed of a customization",
+        ),
+        pytest.param(
+            "image-upscale",
+            {"image": PNG, "addWatermark": False},
+            without(CATALOGUE["imagen-4.0-upscale-preview"], "watermark-off"),
+            "addWatermark false is not available with imagen-4.0-upscale-preview",
+            id="watermark, Imagen",
+        ),
+        pytest.param(
+            "image-edit",
+            INSERTION,
+            without(CATALOGUE["imagen-3.0-capability-001"], "mask-modes"),
+            "maskMode MASK_MODE_SEMANTIC is not available with imagen-3.0-capability-001",
+            id="automatic mask",
+        ),
+        pytest.param(
+            "image-customize",
+            PHOTO,
+            without(CATALOGUE["imagen-3.0-capability-001"], "control-computation"),
+            "enableControlImageComputation is not available with imagen-3.0-capability-001",
+            id="control picture of a photo",
+        ),
+        pytest.param(
             "image-upscale",
             {"image": PNG},
             "gemini-3-pro-image",
@@ -336,7 +410,7 @@ def test_gemini_reads_stored_pictures_itself() -> None:
     ],
 )
 def test_what_a_model_cannot_do_is_refused(
-    operation: str, body: wire.Json, model: str, sentence: str
+    operation: str, body: wire.Json, model: str | Model, sentence: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
         encode(operation, body, model)
@@ -346,3 +420,60 @@ def test_what_a_model_cannot_do_is_refused(
 @pytest.mark.parametrize("model", ["gemini-2.5-flash-image", "imagen-3.0-generate-001"])
 def test_the_only_size_of_a_model_needs_no_field(model: str) -> None:
     assert "1K" not in str(encode("text-to-image", {"prompt": "x", "sampleImageSize": "1K"}, model))
+
+
+def test_a_model_that_rewrites_no_prompts_is_not_told_to() -> None:
+    body = {"prompt": "x", "enhancePrompt": True}
+    plain = without(CATALOGUE["imagen-4.0-generate-001"], "enhance-prompt")
+    assert "enhancePrompt" not in encode("text-to-image", body, plain)["parameters"]
+    scene = without(CATALOGUE["imagen-product-recontext-preview-06-30"], "enhance-prompt")
+    assert "enhancePrompt" not in encode("product-recontext", {"productImages": [PNG]}, scene)["parameters"]
+
+
+# ── Google's own messages ────────────────────────────────────────────────────────────────────────────────
+
+FULL: dict[str, wire.Json] = {
+    "text-to-image": {
+        "prompt": 'a "cat"\n\u2028\\',
+        "negativePrompt": "fog",
+        "seed": 2**31 - 1,
+        "sampleCount": 4,
+        "aspectRatio": "16:9",
+        "sampleImageSize": "1K",
+        "outputOptions": {"mimeType": "image/jpeg", "compressionQuality": 1},
+        "safetySetting": "block_none",
+        "personGeneration": "allow_all",
+        "enhancePrompt": True,
+    },
+    "image-upscale": {"image": PNG, "upscaleFactor": "x4", "prompt": "x", "addWatermark": False},
+    "image-edit": {**INSERTION, "prompt": "x", "baseSteps": 3, "guidanceScale": 0},
+    "image-customize": {**CUSTOM, "referenceImages": [*CUSTOM["referenceImages"], reference("SUBJECT", 4)]},
+    "virtual-try-on": {"personImage": PNG, "productImages": ["gs://bucket/a.png"], "sampleCount": 4},
+    "product-recontext": {"productImages": [PNG, "gs://bucket/a.webp"], "prompt": "x", "seed": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "model"),
+    [
+        pytest.param(operation, row.id, id=f"{operation}, {row.id}")
+        for row in CATALOGUE.model
+        if row.vendor == "google"
+        for operation in row.operations
+    ],
+)
+def test_every_body_is_one_of_googles_messages(operation: str, model: str) -> None:
+    encode(operation, FULL[operation], model)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("gemini-3-pro-image", b'{"generationConfig": {"image_size": "1K"}}'),
+        ("gemini-3-pro-image", b'{"generationConfig": {"imageConfig": {"personGeneration": "NOBODY"}}}'),
+        ("imagen-4.0-generate-001", b'{"instance": []}'),
+    ],
+)
+def test_googles_messages_notice_a_mistake(model: str, text: bytes) -> None:
+    with pytest.raises(ParseError):
+        as_google_reads(text, CATALOGUE[model])

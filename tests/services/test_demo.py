@@ -144,12 +144,12 @@ def test_a_live_gateway_does_without_demo(
         "spool_dir": tmp_path / "spool",
         "database_url": database_url,
         "jwt_secret": SECRET,
-        "vertex_endpoint": emulator.vertex_endpoint,
+        "vertex_endpoint": emulator.http_url,
         "storage_emulator_host": emulator.http_url,
         "aws_endpoint_url_bedrock_runtime": emulator.http_url,
         "anthropic_base_url": emulator.http_url,
     }
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # without them boto3 asks the network
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # without them the SDKs ask the network
         monkeypatch.setenv(name, "none")
     live = {
         "cloud": "live",

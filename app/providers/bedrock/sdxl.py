@@ -6,10 +6,10 @@ from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, Text2Img
-from app.contract.pictures import Picture
 from app.contract.safety import block
-from app.providers.bedrock.answer import refused
-from app.providers.received import picture_of_base64
+from app.pictures.blob import Blobs
+from app.pictures.picture import Picture
+from app.providers.bedrock.answer import pictures_of, refused
 
 # The document's 1024x576 and 576x1024 are no sizes of this model; these are the nearest of its nine.
 _SIZES: dict[AspectRatio, tuple[int, int]] = {
@@ -38,7 +38,7 @@ def encode(request: Text2Img) -> dict[str, Any]:
 
 
 class _Artifact(BaseModel):
-    base64: str = ""
+    base64: object = None
     finishReason: str
 
 
@@ -46,16 +46,16 @@ class _Answer(BaseModel):
     artifacts: list[_Artifact] = []
 
 
-def decode(answer: bytes) -> tuple[Picture, ...]:
+async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
     """The pictures of an answer. A filtered artifact holds a blurred picture, which is not taken.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
     """
-    artifacts = _Answer.model_validate_json(answer).artifacts
+    artifacts = _Answer.model_validate(answer).artifacts
     if not artifacts:
         raise SafetyBlocked(block())
     if any(artifact.finishReason == "CONTENT_FILTERED" for artifact in artifacts):
         raise refused("The content filter refused the picture", "output")
     if any(artifact.finishReason != "SUCCESS" for artifact in artifacts):
         raise UpstreamFailed("The model did not finish the picture")
-    return tuple(picture_of_base64(artifact.base64) for artifact in artifacts)
+    return await pictures_of((artifact.base64 for artifact in artifacts), blobs)

@@ -7,11 +7,11 @@ from pydantic import BaseModel
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, GenRequest, Img2Img
 from app.contract.models import Model
-from app.contract.pictures import Picture
-from app.contract.pixels import fit
 from app.contract.safety import block
-from app.providers.bedrock.answer import refused
-from app.providers.received import picture_of_base64
+from app.pictures.blob import Blobs
+from app.pictures.picture import Picture
+from app.pictures.pixels import fit
+from app.providers.bedrock.answer import pictures_of, refused
 
 # There is no 3:5; 9:16 is nearest.
 _RATIOS: dict[AspectRatio, str] = {"1:1": "1:1", "16:9": "16:9", "9:16": "9:16", "3:2": "3:2", "3:5": "9:16"}
@@ -27,14 +27,14 @@ _SOURCE_SIZES: dict[AspectRatio, tuple[int, int]] = {
 
 
 def encode(request: GenRequest, model: Model) -> dict[str, Any]:
-    """The body of InvokeModel."""
+    """The body of InvokeModel. Slow when there is a picture."""
     body: dict[str, Any] = {"prompt": request.prompt, "output_format": "png"}
     if request.negative_prompt.strip():
         body["negative_prompt"] = request.negative_prompt
     if not isinstance(request, Img2Img):
         return body | {"aspect_ratio": _RATIOS[request.aspect_ratio]}
     source, size = request.init_image, _SOURCE_SIZES[request.aspect_ratio]
-    body["image"] = (source if source.size == size else fit(source, size)).base64
+    body["image"] = (source if source.size == size else fit(source, size)).blob
     body["strength"] = round(1 - request.similarity_strength, 4)  # 0 returns the picture, 1 ignores it
     if model.id.startswith("stability.sd3"):  # the only ones that tell the two tasks apart by a field
         body["mode"] = "image-to-image"
@@ -42,16 +42,16 @@ def encode(request: GenRequest, model: Model) -> dict[str, Any]:
 
 
 class _Answer(BaseModel):
-    images: list[str] = []
+    images: list[object] = []
     finish_reasons: list[str | None] = []
 
 
-def decode(answer: bytes) -> tuple[Picture, ...]:
+async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
     """The pictures of an answer.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
     """
-    found = _Answer.model_validate_json(answer)
+    found = _Answer.model_validate(answer)
     match next(filter(None, found.finish_reasons), None):
         case "Filter reason: prompt":
             raise refused("The content filter refused the prompt", "prompt")
@@ -63,4 +63,4 @@ def decode(answer: bytes) -> tuple[Picture, ...]:
             raise UpstreamFailed("The model did not finish the picture")
     if not found.images:
         raise SafetyBlocked(block())
-    return tuple(picture_of_base64(image) for image in found.images)
+    return await pictures_of(found.images, blobs)

@@ -6,13 +6,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked
-from app.contract.gen import AspectRatio, GenRequest, Img2Img
+from app.contract.gen import INIT_IMAGE_SIZES, AspectRatio, GenRequest, Img2Img
 from app.contract.models import Model
-from app.contract.pictures import Picture
-from app.contract.pixels import lighten, limit, transcode
 from app.contract.safety import block
-from app.providers.bedrock.answer import refused
-from app.providers.received import picture_of_base64
+from app.pictures.blob import Blobs
+from app.pictures.picture import Picture
+from app.pictures.pixels import fit, lighten, limit, transcode
+from app.providers.bedrock.answer import pictures_of, refused
 
 # Titan draws sizes of a fixed table: it has AWS's own 16:9, and no 9:16 at all.
 _TITAN_SIZES: dict[AspectRatio, tuple[int, int]] = {
@@ -32,7 +32,10 @@ _SEEDS = 2_147_483_647
 
 
 def encode(request: GenRequest, model: Model) -> dict[str, Any]:
-    """The body of InvokeModel. The seed is drawn here, for the vendor's default is always the same one."""
+    """The body of InvokeModel. Slow when there is a picture.
+
+    The seed is drawn here, for the vendor's default is always the same one.
+    """
     sizes = _NOVA_SIZES if model.id.startswith("amazon.nova") else _TITAN_SIZES
     width, height = sizes[request.aspect_ratio]
     return _task(request) | {
@@ -54,30 +57,34 @@ def _task(request: GenRequest) -> dict[str, Any]:
     if not isinstance(request, Img2Img):
         return {"taskType": "TEXT_IMAGE", "textToImageParams": texts}
     source = {
-        "images": [_source(request.init_image).base64],
+        "images": [_source(request).blob],
         "similarityStrength": max(_LEAST_SIMILARITY, request.similarity_strength),
     }
     return {"taskType": "IMAGE_VARIATION", "imageVariationParams": texts | source}
 
 
-def _source(picture: Picture) -> Picture:
+def _source(request: Img2Img) -> Picture:
     """Neither side over 1408 pixels, the file not over 5 MB, and nothing transparent."""
-    small = limit(picture, _SOURCE_SIDE)
-    if small.mime_type == "image/png" and small.data[25] in (4, 6):  # the PNG's colour type: with alpha
+    picture, size = request.init_image, INIT_IMAGE_SIZES[request.aspect_ratio]
+    if request.auto_resize and picture.size != size:
+        small = fit(picture, size)
+    else:
+        small = limit(picture, _SOURCE_SIDE)
+    if small.mime_type == "image/png" and small.blob.head(26)[25] in (4, 6):  # the colour type: with alpha
         small = transcode(small, "image/jpeg", 95)
     return lighten(small, _SOURCE_BYTES, keep_size=True)
 
 
 class _Answer(BaseModel):
-    images: list[str] | None = None
+    images: list[object] | None = None
     error: str | None = None
 
 
-def decode(answer: bytes) -> tuple[Picture, ...]:
+async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
     """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
-    found = _Answer.model_validate_json(answer)
+    found = _Answer.model_validate(answer)
     if found.images:
-        return tuple(picture_of_base64(image) for image in found.images)
+        return await pictures_of(found.images, blobs)
     if found.error:
         raise refused("The content filter refused the picture", "output")
     raise SafetyBlocked(block())

@@ -1,15 +1,23 @@
-"""Google's credentials, looked up once before the gateway starts."""
+"""Google's credentials: looked up once before the gateway starts, and the tokens they give."""
 
+import asyncio
 import warnings
 from pathlib import Path
 
 import google.auth
-from google.auth.credentials import Credentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+import structlog
+from google.auth.credentials import Credentials, TokenState
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 
-__all__ = ["Credentials", "NoCredentials", "find"]
+from app.contract.errors import UpstreamFailed, UpstreamUnavailable
+from app.logs import causes
+
+__all__ = ["Bearer", "Credentials", "NoCredentials", "find"]
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_RETRY_AFTER_SECONDS = 10
+
+log = structlog.get_logger()
 
 
 class NoCredentials(Exception):
@@ -45,3 +53,56 @@ def _machines() -> Credentials:
             "file, or give the machine an identity (workload identity, gcloud auth application-default login)"
         ) from exc
     return credentials
+
+
+class Bearer:
+    """Makes headers with a token. The token is refreshed in a thread, one refresh at a time.
+
+    A token that is about to expire stays in use while the next one is fetched.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._refreshing: asyncio.Task[Exception | None] | None = None
+
+    async def headers(self) -> dict[str, str]:
+        """Returns the headers that authorize a call.
+
+        Waits for a token only if there is none. Raises UpstreamUnavailable if there may be one later, else
+        UpstreamFailed.
+        """
+        state = self._credentials.token_state
+        if state is not TokenState.FRESH:
+            refreshing = self._refresh()
+            if state is TokenState.INVALID and (failure := await asyncio.shield(refreshing)):
+                raise _meaning(failure) from failure
+        headers: dict[str, str] = {}
+        self._credentials.apply(headers)  # type: ignore[no-untyped-call]
+        return headers
+
+    def _refresh(self) -> asyncio.Task[Exception | None]:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(asyncio.to_thread(_refreshed, self._credentials))
+        return self._refreshing
+
+
+def _refreshed(credentials: Credentials) -> Exception | None:
+    """Fetch a token; blocks. Returns why there is none."""
+    from google.auth.transport.requests import Request  # takes its time
+
+    try:
+        credentials.refresh(Request())  # type: ignore[no-untyped-call]
+    except Exception as exc:  # noqa: BLE001 - each kind of credentials has libraries and errors of its own
+        log.warning("no new token from Google", cause=causes(exc))
+        return exc
+    return None
+
+
+def _meaning(failure: Exception) -> UpstreamFailed | UpstreamUnavailable:
+    """google-auth does not call failures to connect retryable."""
+    unreachable = TransportError in (type(failure), type(failure.__cause__))
+    error: UpstreamFailed | UpstreamUnavailable = UpstreamFailed("Google gave no token")
+    if unreachable or getattr(failure, "retryable", False):
+        error = UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS)
+    error.vendor_code = type(failure).__name__
+    return error

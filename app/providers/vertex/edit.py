@@ -1,10 +1,11 @@
 """Masked edits by a Gemini model, which knows no masks: its answer is put under the caller's mask."""
 
-from app.contract import masks
 from app.contract.errors import InvalidRequest
 from app.contract.image import EditReference, ImageEdit
 from app.contract.models import Model
-from app.contract.pictures import Picture
+from app.pictures import masks
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
+from app.pictures.pixels import decode
 from app.providers.vertex.mask_classes import MASK_CLASSES
 
 
@@ -23,6 +24,21 @@ def check(request: ImageEdit, model: Model) -> None:
         if not isinstance(reference.bytes_base64_encoded, Picture):
             field = f"referenceImages.{index}.bytesBase64Encoded"
             raise InvalidRequest(f"{field} cannot be a gs:// URI with {model.id}")
+
+
+def check_pixels(request: ImageEdit) -> None:
+    """Raise InvalidRequest if a picture that `compose` will open is damaged. Slow: not on the loop.
+
+    Of a PNG nobody has decoded the pixels yet.
+    """
+    for index, reference in enumerate(request.reference_images):
+        picture = _picture(reference)
+        if picture.mime_type == "image/png":
+            try:
+                decode(picture)
+            except (NotAPicture, PictureTooLarge) as exc:
+                field = f"referenceImages.{index}.bytesBase64Encoded"
+                raise InvalidRequest([f"{field} must be a PNG, JPEG, WebP or GIF image"]) from exc
 
 
 def compose(request: ImageEdit, answers: tuple[Picture, ...]) -> tuple[Picture, ...]:

@@ -1,10 +1,9 @@
 """The `:generateContent` image models: a request to a Gemini conversation, an answer to one picture."""
 
 from collections.abc import Iterator
-from typing import Any, assert_never
+from typing import assert_never
 
 import structlog
-from google.cloud.aiplatform_v1 import types
 
 from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.image import (
@@ -19,11 +18,13 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
-from app.contract.pictures import GcsUri, Picture, Source
 from app.contract.safety import block
-from app.providers.received import picture_of_bytes
+from app.pictures.blob import Blobs
+from app.pictures.picture import GcsUri, Picture, Source
+from app.providers.received import picture_of
 from app.providers.vertex.imagen import image_size
 from app.providers.vertex.mask_classes import MASK_CLASSES
+from app.providers.vertex.shapes import Json, an_object, constant, given, member, objects, text
 
 _log = structlog.get_logger(__name__)
 
@@ -49,32 +50,29 @@ _CONTROLS = {
 }
 
 
-def encode(request: ImageRequest, model: Model, sample: int) -> types.GenerateContentRequest:
-    """The call for one sample (counted from 0): these models make one picture a call, each with its own seed.
+def encode(request: ImageRequest, model: Model, sample: int) -> Json:
+    """The body of the call for one sample (counted from 0): these models make one picture a call.
 
-    `baseSteps`, `guidanceScale` and `enhancePrompt` tune a sampler that these models do not have: no effect.
-    Raises InvalidRequest for a wish that would change the picture and cannot be met.
+    Each sample has a seed of its own. `baseSteps`, `guidanceScale` and `enhancePrompt` tune a sampler that
+    these models do not have: no effect. Raises InvalidRequest for an operation that they do not know.
     """
-    if not isinstance(request, ImageCustomize) and request.add_watermark is False:
-        raise InvalidRequest(f"addWatermark false is not available with {model.id}")
-    message = types.GenerateContentRequest.pb()(
+    return given(
         contents=[{"role": "user", "parts": [_part(part) for part in _told(request, model)]}],
-        generation_config={
-            "response_modalities": ["IMAGE"],
-            "seed": _seed(request, sample),
-            "image_config": _image_config(request, model),
-        },
-        safety_settings=_safety_settings(request),
+        generationConfig=given(
+            responseModalities=["IMAGE"],
+            seed=_seed(request, sample),
+            imageConfig=_image_config(request, model),
+        ),
+        safetySettings=_safety_settings(request),
     )
-    return types.GenerateContentRequest.wrap(message)  # type: ignore[no-any-return]
 
 
-def _part(part: str | Source) -> dict[str, Any]:
+def _part(part: str | Source) -> Json:
     match part:
         case Picture():
-            return {"inline_data": {"mime_type": part.mime_type, "data": part.data}}
+            return {"inlineData": {"mimeType": part.mime_type, "data": part.blob}}
         case GcsUri():
-            return {"file_data": {"mime_type": _type_by_name(part), "file_uri": part.uri}}
+            return {"fileData": {"mimeType": _type_by_name(part), "fileUri": part.uri}}
         case _:
             return {"text": part}
 
@@ -84,21 +82,21 @@ def _seed(request: ImageRequest, sample: int) -> int | None:
     return None if seed is None else (seed + sample) % 2**31
 
 
-def _image_config(request: ImageRequest, model: Model) -> dict[str, Any]:
-    config: dict[str, Any] = {}
+def _image_config(request: ImageRequest, model: Model) -> Json:
+    config: Json = {}
     if isinstance(request, TextToImage | ProductRecontext):
-        config["person_generation"] = _PERSONS[request.person_generation]
+        config["personGeneration"] = _PERSONS[request.person_generation]
     if isinstance(request, TextToImage):
-        config["aspect_ratio"] = request.aspect_ratio
-        config["image_size"] = image_size(request, model)
+        config["aspectRatio"] = request.aspect_ratio
+        config["imageSize"] = image_size(request, model)
         if request.output_options.mime_type != "image/png":
-            config["image_output_options"] = request.output_options.model_dump()
-    return config
+            config["imageOutputOptions"] = request.output_options
+    return given(**config)
 
 
-def _safety_settings(request: ImageRequest) -> list[dict[str, str]]:
+def _safety_settings(request: ImageRequest) -> list[Json] | None:
     if not isinstance(request, TextToImage | ProductRecontext):
-        return []
+        return None
     threshold = request.safety_setting.upper()
     return [{"category": f"HARM_CATEGORY_{harm}", "threshold": threshold} for harm in _HARMS]
 
@@ -180,8 +178,9 @@ def _introduce(reference: CustomizeReference) -> str:
             return f"{number} is the {kind} in this picture" + (f": {described}" if described else ".")
         case "REFERENCE_TYPE_CONTROL":
             control = reference.control_image_config
+            kind = "photo" if control and control.enable_control_image_computation else "control picture"
             followed = _CONTROLS[control.control_type] if control else "the composition"
-            return f"{number} is a control picture: follow {followed} in it, not its colours or its content."
+            return f"{number} is a {kind}: follow {followed} in it, not its colours or its content."
         case "REFERENCE_TYPE_STYLE":
             style = reference.style_image_config
             named = f" ({style.style_description})" if style and style.style_description else ""
@@ -191,20 +190,26 @@ def _introduce(reference: CustomizeReference) -> str:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def decode(response: types.GenerateContentResponse) -> Picture:
-    """The first picture that is no thought. Raises SafetyBlocked when there is none, whatever the reason."""
-    message = types.GenerateContentResponse.pb(response)
-    for candidate in message.candidates:
-        for part in candidate.content.parts:
-            if part.inline_data.data and not part.thought:
-                return picture_of_bytes(part.inline_data.data)
-    # Enums are open: over gRPC a reason newer than the client arrives as its number.
-    finished = [(candidate.finish_reason, candidate.finish_message) for candidate in message.candidates]
+async def decode(answer: object, blobs: Blobs) -> Picture:
+    """The first picture that is no thought.
+
+    Raises SafetyBlocked if there is none, whatever the reason, and UpstreamFailed if it is broken or the
+    answer has another shape.
+    """
+    reply = an_object(answer)
+    candidates = objects(reply, "candidates")
+    for candidate in candidates:
+        for part in objects(member(candidate, "content"), "parts"):
+            data = member(part, "inlineData").get("data")
+            if data and not part.get("thought"):
+                return await picture_of(data, blobs)
+    feedback = member(reply, "promptFeedback")
+    blocked = feedback.get("blockReason")
     _log.info(
         "no picture",
-        finish_reasons=[reason for reason, _ in finished],
-        blocked=message.prompt_feedback.block_reason,
+        finish_reasons=[constant(candidate.get("finishReason")) for candidate in candidates],
+        blocked=constant(blocked),
     )
-    if message.prompt_feedback.block_reason:
-        raise SafetyBlocked(block(message.prompt_feedback.block_reason_message))
-    raise SafetyBlocked(block(*(text for _, text in finished)))
+    if blocked:
+        raise SafetyBlocked(block(text(feedback, "blockReasonMessage")))
+    raise SafetyBlocked(block(*(text(candidate, "finishMessage") for candidate in candidates)))

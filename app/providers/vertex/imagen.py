@@ -1,11 +1,8 @@
 """The `:predict` models (Imagen, upscale, try-on, recontext): request to JSON, answer to pictures."""
 
-from collections.abc import Iterable
-from typing import Any, assert_never
+from typing import assert_never
 
-from google.protobuf.struct_pb2 import Value
-
-from app.contract.errors import InvalidRequest, SafetyBlocked
+from app.contract.errors import SafetyBlocked
 from app.contract.image import (
     CustomizeReference,
     EditReference,
@@ -19,22 +16,22 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
-from app.contract.pictures import GcsUri, Source
 from app.contract.safety import block
+from app.pictures.blob import Blobs
+from app.pictures.picture import GcsUri, Picture, Source
 from app.ports import Generation
-from app.providers.received import picture_of_base64
+from app.providers.received import picture_of
+from app.providers.vertex.shapes import Json, an_object, given, objects, text
 
-Json = dict[str, Any]
 
-
-def encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
-    """The one instance and the parameters. Raises InvalidRequest for what the model cannot do.
+def encode(request: ImageRequest, model: Model) -> Json:
+    """The body of a call: one instance and the parameters.
 
     `storageUri` never goes out: the gateway stores pictures itself.
     """
     instance, parameters = _encode(request, model)
     shared = {"sampleCount": request.sample_count, "includeRaiReason": True}
-    return _given(instance), _given({**shared, **parameters})
+    return {"instances": [given(**instance)], "parameters": given(**shared, **parameters)}
 
 
 def _encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
@@ -79,8 +76,6 @@ def _encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
                 "negativePrompt": request.negative_prompt or None,
             }
         case VirtualTryOn():
-            if len(request.product_images) > 1 and "several-products" not in model.capabilities:
-                raise InvalidRequest(f"productImages must hold one picture with {model.id}")
             return {
                 "personImage": {"image": _image(request.person_image)},
                 "productImages": [{"image": _image(product)} for product in request.product_images],
@@ -96,7 +91,7 @@ def _encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
             }, {
                 "addWatermark": request.watermark,
                 "seed": request.seed,
-                "enhancePrompt": request.enhance_prompt,
+                "enhancePrompt": _enhance_prompt(request, model),
                 "safetySetting": request.safety_setting,
                 "personGeneration": request.person_generation,
             }
@@ -104,14 +99,10 @@ def _encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
             assert_never(request)
 
 
-def _given(fields: Json) -> Json:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _image(source: Source) -> Json:
     if isinstance(source, GcsUri):
         return {"gcsUri": source.uri}
-    return {"bytesBase64Encoded": source.base64, "mimeType": source.mime_type}
+    return {"bytesBase64Encoded": source.blob, "mimeType": source.mime_type}
 
 
 def _output_options(options: OutputOptions) -> Json:
@@ -122,14 +113,10 @@ def _output_options(options: OutputOptions) -> Json:
 
 def image_size(request: TextToImage, model: Model) -> str | None:
     """1K is what every model makes; those that make nothing else do not know the field."""
-    if request.sample_image_size is None or "2K" in model.capabilities:
-        return request.sample_image_size
-    if request.sample_image_size != "1K":
-        raise InvalidRequest(f"sampleImageSize {request.sample_image_size} is not available with {model.id}")
-    return None
+    return request.sample_image_size if "2K" in model.capabilities else None
 
 
-def _enhance_prompt(request: TextToImage, model: Model) -> bool | None:
+def _enhance_prompt(request: TextToImage | ProductRecontext, model: Model) -> bool | None:
     """Rewriting is on upstream unless told otherwise, and makes a seed useless: a seed alone turns it off."""
     if "enhance-prompt" not in model.capabilities:
         return None
@@ -145,31 +132,28 @@ def _guidance_scale(request: ImageEdit) -> int:
 
 
 def _edit_reference(reference: EditReference) -> Json:
-    config = reference.mask_image_config
-    return _given(
-        {
-            "referenceType": reference.reference_type,
-            "referenceId": reference.reference_id,
-            "referenceImage": _image(source) if (source := reference.bytes_base64_encoded) else None,
-            "maskImageConfig": config and config.model_dump(by_alias=True, exclude_none=True),
-        }
+    source = reference.bytes_base64_encoded
+    return given(
+        referenceType=reference.reference_type,
+        referenceId=reference.reference_id,
+        referenceImage=_image(source) if source else None,
+        maskImageConfig=reference.mask_image_config,
     )
 
 
 def _customize_reference(reference: CustomizeReference) -> Json:
     """A reference with the settings of its own kind; upstream refuses any other's."""
-    encoded = {
-        "referenceType": reference.reference_type,
-        "referenceId": reference.reference_id,
-        "referenceImage": _image(reference.bytes_base64_encoded),
-    }
-    name, config, otherwise = {
-        "REFERENCE_TYPE_CONTROL": ("controlImageConfig", reference.control_image_config, _ANY_CONTROL),
-        "REFERENCE_TYPE_SUBJECT": ("subjectImageConfig", reference.subject_image_config, _ANY_SUBJECT),
-        "REFERENCE_TYPE_STYLE": ("styleImageConfig", reference.style_image_config, None),
+    name, settings = {
+        "REFERENCE_TYPE_CONTROL": ("controlImageConfig", reference.control_image_config or _ANY_CONTROL),
+        "REFERENCE_TYPE_SUBJECT": ("subjectImageConfig", reference.subject_image_config or _ANY_SUBJECT),
+        "REFERENCE_TYPE_STYLE": ("styleImageConfig", reference.style_image_config),
     }[reference.reference_type]
-    settings = config.model_dump(by_alias=True, exclude_none=True) if config else otherwise
-    return _given({**encoded, name: settings})
+    return given(
+        referenceType=reference.reference_type,
+        referenceId=reference.reference_id,
+        referenceImage=_image(reference.bytes_base64_encoded),
+        **{name: settings},
+    )
 
 
 # The document makes the settings optional, Google does not.
@@ -177,23 +161,20 @@ _ANY_CONTROL = {"controlType": "CONTROL_TYPE_DEFAULT"}
 _ANY_SUBJECT = {"subjectType": "SUBJECT_TYPE_DEFAULT"}
 
 
-def texts(predictions: Iterable[Value]) -> tuple[list[str], list[str]]:
-    """An answer's pictures, as base64, and the reasons why others are missing: all that is wanted of it."""
-    pictures: list[str] = []
+async def decode(answer: object, blobs: Blobs) -> Generation:
+    """The pictures, and why others are missing.
+
+    Raises SafetyBlocked if there is none, UpstreamFailed if one is broken or the answer has another
+    shape.
+    """
+    predictions = objects(an_object(answer), "predictions")
+    pictures: list[Picture] = []
     reasons: list[str] = []
     for prediction in predictions:
-        fields = prediction.struct_value.fields
-        if "bytesBase64Encoded" in fields:
-            pictures.append(fields["bytesBase64Encoded"].string_value)
-        elif "raiFilteredReason" in fields:
-            reasons.append(fields["raiFilteredReason"].string_value)
-    return pictures, reasons
-
-
-def decode(pictures: list[str], reasons: list[str]) -> Generation:
-    """The pictures; each text is dropped when it is decoded. Raises SafetyBlocked when there is none."""
+        if "bytesBase64Encoded" in prediction:
+            pictures.append(await picture_of(prediction["bytesBase64Encoded"], blobs))
+        elif "raiFilteredReason" in prediction:
+            reasons.append(text(prediction, "raiFilteredReason"))
     if not pictures:
         raise SafetyBlocked(block(*reasons))
-    pictures.reverse()
-    decoded = [picture_of_base64(pictures.pop()) for _ in range(len(pictures))]
-    return Generation(tuple(decoded), tuple(map(block, reasons)))
+    return Generation(tuple(pictures), tuple(map(block, reasons)))

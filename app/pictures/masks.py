@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageChops, ImageFilter
 
-from app.contract.pictures import Picture
-from app.contract.pixels import decode, in_turn, opaque, png
+from app.pictures.decoding import in_turn
+from app.pictures.picture import Picture
+from app.pictures.pixels import decode, opaque, png
 
 _STRIP = 256
 """Rows that are worked on at once: whole pictures of working copies would be what a request holds most of."""
@@ -31,8 +32,9 @@ def compose(
     if base.mode == "L":
         base = base.convert("RGB")
     *others, last = edits
-    laid = [png(_lay(base.copy(), edit, fade)) for edit in others]
-    return (*laid, png(_lay(base, last, fade)))
+    source = original.blob
+    laid = [png(_lay(base.copy(), edit, fade), source) for edit in others]
+    return (*laid, png(_lay(base, last, fade), source))
 
 
 def _fade(mask: Picture, size: tuple[int, int], dilation: int) -> Image.Image:

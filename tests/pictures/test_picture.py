@@ -5,29 +5,27 @@ import struct
 import subprocess
 import sys
 import zlib
-from io import BytesIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.contract.pictures import (
-    GcsUri,
+from app.pictures.picture import (
     NotAPicture,
-    Picture,
     PictureTooLarge,
-    decode_base64,
-    picture,
-    read_source,
+    blob_of_base64,
 )
 from tests.hostile_files import PNG, chunk
+from tests.pictures import samples
+from tests.pictures.samples import blob, content, taken
+
+pytestmark = pytest.mark.usefixtures("scope")
 
 
-def encoded(format: str, size: tuple[int, int] = (5, 3)) -> bytes:
-    out = BytesIO()
-    Image.new("RGB", size, "teal").save(out, format)
-    return out.getvalue()
+def encoded(format: str) -> bytes:
+    return samples.encoded(Image.new("RGB", (5, 3), "teal"), format)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,8 @@ def encoded(format: str, size: tuple[int, int] = (5, 3)) -> bytes:
 )
 def test_type_and_size_come_from_the_bytes(format: str, mime_type: str) -> None:
     data = encoded(format)
-    assert picture(data) == Picture(data, mime_type, (5, 3))
+    found = taken(data)
+    assert (found.mime_type, found.size, found.length) == (mime_type, (5, 3), len(data))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_type_and_size_come_from_the_bytes(format: str, mime_type: str) -> None:
 )
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(NotAPicture):
-        picture(data)
+        taken(data)
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
@@ -62,18 +61,21 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     with pytest.raises(PictureTooLarge):
-        picture(bomb + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+        taken(bomb + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
 
 
-def test_pillow_does_not_write_about_broken_metadata() -> None:
+def test_pillow_does_not_write_about_broken_metadata(tmp_path: Path) -> None:
     """It would warn about each of 500 fields that claim to be longer than the file."""
     fields = b"".join(struct.pack("<HHII", tag, 5, 2**31, 0) for tag in range(500))
     data = PNG[:33] + chunk(b"eXIf", b"II*\0\x08\0\0\0" + struct.pack("<H", 500) + fields) + PNG[33:]
     program = (
-        "import sys; from app.contract.pixels import normalise; from app.contract.pictures import picture\n"
-        "normalise(picture(sys.stdin.buffer.read()))"
+        "import sys; from pathlib import Path; from app.pictures.picture import picture\n"
+        "from app.pictures.pixels import normalise; from app.pictures.work_folder import WorkFolder\n"
+        "with WorkFolder(Path(sys.argv[1])) as folder, folder.blobs() as blobs:\n"
+        "    normalise(picture(blobs.of(sys.stdin.buffer.read())))"
     )
-    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
     assert done.stderr == b""
 
 
@@ -89,18 +91,14 @@ def test_base64_is_read_in_every_spelling(data: bytes, spelling: str) -> None:
             text = "data:image/png;base64," + text
         case "lines":
             text = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76)) + "\n"
-    assert decode_base64(text) == data
+    assert content(blob_of_base64(text, blob(b"").scope)) == data
 
 
 @pytest.mark.parametrize("text", ["%%%%", "abc\u00e9", "A", "data:image/png;base64,*", "=AAA"])
 def test_what_is_not_base64_is_refused(text: str) -> None:
     with pytest.raises(NotAPicture):
-        decode_base64(text)
-
-
-def test_a_gs_uri_is_not_fetched() -> None:
-    assert read_source("gs://bucket/object.png") == GcsUri("gs://bucket/object.png")
+        blob_of_base64(text, blob(b"").scope)
 
 
 def test_a_repr_holds_no_pixels() -> None:
-    assert repr(picture(encoded("PNG"))).startswith("<Picture image/png 5x3, ")
+    assert repr(taken(encoded("PNG"))).startswith("<Picture image/png 5x3, ")

@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from app.contract import parts
 from app.contract.errors import UpstreamFailed
-from app.contract.parts import has_too_many_parts
-from app.contract.pictures import NotAPicture, PictureTooLarge, picture, recognise
-from app.contract.pixels import normalise
-from app.providers.received import picture_of_bytes
+from app.pictures import parts
+from app.pictures.parts import has_too_many_parts
+from app.pictures.picture import NotAPicture, PictureTooLarge, recognise
+from app.pictures.pixels import normalise
+from app.providers.received import picture_of
 from tests import hostile_files
 from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
+from tests.pictures.samples import blob, content, encoded, taken
+
+pytestmark = pytest.mark.usefixtures("scope")
 
 
 @pytest.fixture
@@ -37,21 +40,23 @@ def test_too_many_parts_are_refused_before_the_file_is_opened(name: str) -> None
     make, fewest = HOSTILE[name]
     for number in (fewest, fewest * 3):
         with pytest.raises(NotAPicture, match="more than 10000 parts"):
-            picture(make(number))
+            taken(make(number))
 
 
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) -> None:
+@pytest.mark.anyio
+async def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) -> None:
     make, fewest = HOSTILE[name]
+    given = blob(make(fewest))
     with pytest.raises(UpstreamFailed):
-        picture_of_bytes(make(fewest))
+        await picture_of(given, given.scope)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_tenth_of_them_is_fine(name: str) -> None:
     make, fewest = HOSTILE[name]
-    assert not has_too_many_parts(make(fewest // 10))
+    assert not has_too_many_parts(blob(make(fewest // 10)))
 
 
 @pytest.mark.parametrize("sides", [(65_535, 65_535), (7_072, 7_072)])
@@ -60,16 +65,10 @@ def test_pillow_does_not_fill_a_frame_beyond_the_limit(sides: tuple[int, int]) -
         mock.patch("PIL.Image.core.fill", side_effect=AssertionError("filled")),
         pytest.raises(PictureTooLarge),
     ):
-        recognise(disposed_gif(*sides))
+        recognise(blob(disposed_gif(*sides)))
 
 
 # ── ordinary pictures ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    file = BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
 
 
 def _exif(comment: bytes) -> Image.Exif:
@@ -134,13 +133,13 @@ def ordinary_pictures(draw: st.DrawFn) -> bytes:
         texts = options["pnginfo"] = PngImagePlugin.PngInfo()
         for index in range(draw(st.integers(0, 20))):
             texts.add_text(f"text {index}", draw(st.text(max_size=20)), zip=draw(FLAGS))
-    return _encoded(image, format, **options)
+    return encoded(image, format, **options)
 
 
 @settings(deadline=None)
 @given(ordinary_pictures())
 def test_what_pillow_writes_is_accepted(data: bytes) -> None:
-    assert picture(data).data is data
+    assert content(taken(data)) == data
 
 
 LARGE = {
@@ -174,7 +173,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_ordinary_programs_write_is_accepted(name: str) -> None:
-    data = LARGE[name]()
+    data = blob(LARGE[name]())
     recognise(data)
     assert not has_too_many_parts(data)
 
@@ -184,12 +183,12 @@ def test_metadata_are_cut_out_of_scans(window: int, monkeypatch: pytest.MonkeyPa
     """The walk that counts is the walk that cuts: compressed pixels stay as they are."""
     monkeypatch.setattr(parts, "_WINDOW", window)
     scans = hostile_files.small_scans(5)
-    restarts = _encoded(Image.effect_noise((99, 99), 90), "JPEG", restart_marker_blocks=1)
+    restarts = encoded(Image.effect_noise((99, 99), 90), "JPEG", restart_marker_blocks=1)
     for bare in (scans, restarts):
         with_comments = (
             bare[:20] + segment(0xFE, b"\xff\xda secret") + bare[20:-2] + segment(0xFE) + bare[-2:]
         )
-        assert normalise(picture(with_comments + b"secret")).data == bare
+        assert content(normalise(taken(with_comments + b"secret"))) == bare
 
 
 # ── Pillow and we read the same parts ────────────────────────────────────────────────────────────────────
@@ -253,7 +252,7 @@ BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 def test_pillow_does_not_read_more_parts_than_were_counted(data: bytes) -> None:
     """Whatever a file is made of: when it passes, Pillow reads it in a few reads for each part."""
     with mock.patch.object(parts, "MAX_PARTS", 400):
-        if has_too_many_parts(data):
+        if has_too_many_parts(blob(data)):
             return
     file = Watched(data)
     with suppress(OSError, SyntaxError, ValueError, *BOMBS), Image.open(file) as image:

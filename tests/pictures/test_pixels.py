@@ -9,34 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageCms, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageFile, PngImagePlugin
 
-from app.contract import masks, pixels
-from app.contract.pictures import NotAPicture, Picture, PictureTooLarge, picture, recognise
+from app.pictures import decoding, masks, pixels
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, recognise
 from app.threads import off_loop
+from tests.hostile_files import chunk
+from tests.pictures.samples import blob, content, encoded, file, noise, opened, taken
 
 SIDES = st.integers(1, 40)
 
 
-def file(image: Image.Image, format: str = "PNG", **options: Any) -> Picture:
-    buffer = BytesIO()
-    image.save(buffer, format, **options)
-    return picture(buffer.getvalue())
-
-
-def opened(picture: Picture) -> Image.Image:
-    image = Image.open(BytesIO(picture.data))
-    image.load()
-    return image
-
-
-def noise(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
-    """Different in every pixel and channel."""
-    width, height = size
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    return Image.frombytes(
-        mode, size, bytes((at * 37 + at // 7) % 256 for at in range(width * height * bands))
-    )
+pytestmark = pytest.mark.usefixtures("scope")
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
@@ -68,31 +52,31 @@ def test_metadata_are_cut_out_and_pixels_kept(format: str) -> None:
     options: dict[str, Any] = {"exif": exif()}
     options |= {"pnginfo": about} if format == "PNG" else {"comment": b"Secret Name", "xmp": b"Secret XMP"}
     bare, marked = file(image, format), file(image, format, **options)
-    assert b"Secret" in marked.data
-    assert pixels.normalise(marked) == bare
+    assert b"Secret" in content(marked)
+    assert content(pixels.normalise(marked)) == content(bare)
 
 
 def test_nothing_follows_a_picture() -> None:
     for format in ("PNG", "JPEG"):
         given = file(noise((9, 9)), format)
-        polyglot = picture(given.data + b"<script>alert(1)</script>")
-        assert pixels.normalise(polyglot) == given
+        polyglot = taken(content(given) + b"<script>alert(1)</script>")
+        assert content(pixels.normalise(polyglot)) == content(given)
 
 
 def test_progressive_jpeg_with_restarts_stays_whole() -> None:
     given = file(noise((64, 64)), "JPEG", progressive=True, restart_marker_blocks=2, exif=exif())
     made = pixels.normalise(given)
-    assert b"Secret" not in made.data
+    assert b"Secret" not in content(made)
     assert same(opened(made), opened(given))
 
 
 def test_second_pictures_of_a_phone_are_dropped() -> None:
     """Phones append a depth map or an HDR gain map (MPF)."""
-    buffer = BytesIO()
-    noise((16, 16)).save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
-    made = pixels.normalise(Picture(buffer.getvalue(), "image/jpeg", (16, 16)))
-    assert b"MPF" not in made.data
-    assert len(made.data) < len(buffer.getvalue())
+    given = file(noise((16, 16)), "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
+    assert given.mime_type == "image/jpeg"
+    made = pixels.normalise(given)
+    assert b"MPF" not in content(made)
+    assert made.length < given.length
     assert opened(made).format == "JPEG"
 
 
@@ -130,7 +114,7 @@ def test_turned_jpeg_stays_a_jpeg() -> None:
     made = pixels.normalise(file(image, "JPEG", exif=exif(6)))
     assert (made.mime_type, made.size) == ("image/jpeg", (20, 40))
     assert opened(made).getpixel((10, 5)) == pytest.approx((254, 0, 0), abs=3)
-    assert b"Secret" not in made.data
+    assert b"Secret" not in content(made)
 
 
 def palette(alpha: bool) -> Image.Image:
@@ -147,25 +131,26 @@ SIXTEEN_BITS = Image.frombytes("I;16", (3, 1), bytes([0, 0, 0, 0x80, 0xFF, 0xFF]
 
 
 @pytest.mark.parametrize(
-    ("given", "mode", "mime_type"),
+    ("data", "mode", "mime_type"),
     [
-        pytest.param(file(noise((9, 7)), "WEBP", lossless=True), "RGB", "image/png", id="webp"),
+        pytest.param(encoded(noise((9, 7)), "WEBP", lossless=True), "RGB", "image/png", id="webp"),
         pytest.param(
-            file(noise((9, 7), "RGBA"), "WEBP", lossless=True), "RGBA", "image/png", id="webp alpha"
+            encoded(noise((9, 7), "RGBA"), "WEBP", lossless=True), "RGBA", "image/png", id="webp alpha"
         ),
-        pytest.param(file(palette(alpha=False), "GIF"), "RGB", "image/png", id="gif"),
-        pytest.param(file(palette(alpha=True), "GIF"), "RGBA", "image/png", id="gif alpha"),
-        pytest.param(file(palette(alpha=False)), "RGB", "image/png", id="palette"),
-        pytest.param(file(palette(alpha=True)), "RGBA", "image/png", id="palette with transparency"),
-        pytest.param(file(noise((9, 7)), transparency=(1, 2, 3)), "RGBA", "image/png", id="colour key"),
-        pytest.param(file(noise((9, 7), "LA")), "RGBA", "image/png", id="grey with alpha"),
-        pytest.param(file(Image.new("1", (9, 7), 1)), "L", "image/png", id="one bit"),
-        pytest.param(file(SIXTEEN_BITS), "L", "image/png", id="16 bits"),
-        pytest.param(file(noise((9, 7), "CMYK"), "JPEG"), "RGB", "image/png", id="cmyk"),
-        pytest.param(file(noise((9, 7), "YCbCr"), "JPEG"), "RGB", "image/jpeg", id="ycbcr"),
+        pytest.param(encoded(palette(alpha=False), "GIF"), "RGB", "image/png", id="gif"),
+        pytest.param(encoded(palette(alpha=True), "GIF"), "RGBA", "image/png", id="gif alpha"),
+        pytest.param(encoded(palette(alpha=False)), "RGB", "image/png", id="palette"),
+        pytest.param(encoded(palette(alpha=True)), "RGBA", "image/png", id="palette with transparency"),
+        pytest.param(encoded(noise((9, 7)), transparency=(1, 2, 3)), "RGBA", "image/png", id="colour key"),
+        pytest.param(encoded(noise((9, 7), "LA")), "RGBA", "image/png", id="grey with alpha"),
+        pytest.param(encoded(Image.new("1", (9, 7), 1)), "L", "image/png", id="one bit"),
+        pytest.param(encoded(SIXTEEN_BITS), "L", "image/png", id="16 bits"),
+        pytest.param(encoded(noise((9, 7), "CMYK"), "JPEG"), "RGB", "image/png", id="cmyk"),
+        pytest.param(encoded(noise((9, 7), "YCbCr"), "JPEG"), "RGB", "image/jpeg", id="ycbcr"),
     ],
 )
-def test_every_kind_of_file_becomes_a_uniform_one(given: Picture, mode: str, mime_type: str) -> None:
+def test_every_kind_of_file_becomes_a_uniform_one(data: bytes, mode: str, mime_type: str) -> None:
+    given = taken(data)
     made = pixels.normalise(given)
     assert (made.mime_type, made.size) == (mime_type, given.size)
     image = opened(made)
@@ -193,8 +178,8 @@ def test_sixteen_bit_colours_become_eight() -> None:
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x1234, 0x8000, 0xFFFF))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    made = pixels.normalise(picture(data))
-    assert made.data[24] == 8
+    made = pixels.normalise(taken(data))
+    assert content(made)[24] == 8
     assert opened(made).getpixel((0, 0)) == (0x12, 0x80, 0xFF)
 
 
@@ -202,7 +187,7 @@ def test_sixteen_bit_colours_become_eight() -> None:
 def test_first_frame_of_an_animation_is_taken(format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     animated = file(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
-    assert getattr(Image.open(BytesIO(animated.data)), "n_frames", 1) == 2
+    assert getattr(Image.open(BytesIO(content(animated))), "n_frames", 1) == 2
     made = pixels.normalise(animated)
     assert made.mime_type == "image/png"
     assert getattr(opened(made), "n_frames", 1) == 1
@@ -213,7 +198,7 @@ def test_first_frame_of_an_animation_is_taken(format: str) -> None:
 def test_truncated_file_is_no_picture(format: str) -> None:
     whole = file(noise((60, 60)), format)
     for share in (0.5, 0.9):
-        cut = whole.data[: int(len(whole.data) * share)]
+        cut = blob(content(whole)[: int(whole.length * share)])
         with pytest.raises(NotAPicture):
             pixels.normalise(Picture(cut, whole.mime_type, whole.size))
 
@@ -223,11 +208,11 @@ def test_truncated_file_is_no_picture(format: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_damaged_file_is_a_picture_or_none(format: str, data: st.DataObject) -> None:
     options = {} if format == "GIF" else {"exif": exif(data.draw(st.integers(1, 8)))}
-    whole = bytearray(file(noise((24, 24)), format, **options).data)
+    whole = bytearray(encoded(noise((24, 24)), format, **options))
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
-        made = pixels.normalise(picture(bytes(whole)))
+        made = pixels.normalise(taken(bytes(whole)))
     except (NotAPicture, PictureTooLarge):
         return
     assert opened(made).size == made.size
@@ -235,9 +220,62 @@ def test_damaged_file_is_a_picture_or_none(format: str, data: st.DataObject) -> 
 
 def test_transcoded_picture_may_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     small = file(Image.effect_noise((99, 99), 99), "WEBP", quality=1)
-    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", len(small.data) + 1)
+    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", small.length + 1)
     with pytest.raises(PictureTooLarge):
         pixels.normalise(small)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_plain_png_is_not_decoded(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = encoded(noise((9, 7), mode))
+    given, turned = file(noise((9, 7), mode), exif=exif(1)), file(noise((9, 7), mode), exif=exif(3))
+    monkeypatch.delattr(ImageFile.ImageFile, "load")
+    monkeypatch.delattr(Image.Image, "load")
+    assert content(pixels.normalise(given)) == bare
+    with pytest.raises(AttributeError, match="load"):
+        pixels.normalise(turned)
+
+
+@pytest.mark.parametrize("about", ["Secret Name", "Secret Name" * 9])
+def test_what_is_behind_a_pngs_pixels_counts_too(about: str) -> None:
+    image = noise((9, 7))
+    bare = encoded(image)
+    upright, turned = (
+        bare[:-12] + chunk(b"tEXt", b"Author\0" + about.encode()) + chunk(b"eXIf", exif(how).tobytes()[6:])
+        for how in (1, 6)
+    )
+    assert content(pixels.normalise(taken(upright + bare[-12:]))) == bare
+    made = pixels.normalise(taken(turned + bare[-12:]))
+    assert same(opened(made), image.transpose(Image.Transpose.ROTATE_270))
+    see_through = bare[:-12] + chunk(b"tRNS", bytes((0, 1, 0, 2, 0, 3))) + bare[-12:]
+    assert opened(pixels.normalise(taken(see_through))).mode == "RGBA"
+
+
+def test_a_pngs_text_is_not_taken_for_transparency() -> None:
+    bare = encoded(noise((9, 7)))
+    texts = chunk(b"tEXt", b"transparency\0no") + chunk(b"tEXt", b"icc_profile\0no")
+    assert content(pixels.normalise(taken(bare[:33] + texts + bare[33:]))) == bare
+
+
+@pytest.mark.parametrize("broken", [b"exif\0Exif", b"Raw profile type exif\0a\n1\n2\nno", b"xmp\0no"])
+def test_exif_that_cannot_be_read_says_nothing(broken: bytes) -> None:
+    bare = encoded(noise((9, 7)))
+    assert content(pixels.normalise(taken(bare[:33] + chunk(b"tEXt", broken) + bare[33:]))) == bare
+
+
+def test_a_png_is_turned_as_its_xmp_says() -> None:
+    image = noise((9, 7))
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+    bare = encoded(image)
+    made = pixels.normalise(taken(bare[:33] + chunk(b"iTXt", xmp) + bare[33:]))
+    assert same(opened(made), image.transpose(Image.Transpose.ROTATE_270))
+
+
+def test_a_png_with_a_wrong_checksum_is_no_picture() -> None:
+    data = bytearray(encoded(noise((9, 7))))
+    data[-13] ^= 1
+    with pytest.raises(NotAPicture):
+        pixels.normalise(taken(bytes(data)))
 
 
 # ── transcode, fit, limit ────────────────────────────────────────────────────────────────────────────────
@@ -260,7 +298,7 @@ def test_transcoding_to_jpeg_lays_transparency_on_white() -> None:
 def test_quality_is_heeded() -> None:
     source = file(noise((99, 99)))
     low, high = (pixels.transcode(source, "image/jpeg", quality) for quality in (10, 95))
-    assert len(low.data) < len(high.data) / 2
+    assert low.length < high.length / 2
     assert opened(low).format == "JPEG"
 
 
@@ -287,14 +325,14 @@ def test_limit_scales_down_only() -> None:
 @pytest.mark.parametrize("end", [b"\xff\x01\x00\x04\xff\xd9\xff", b"\xff\xd9\xff\xe1\xff\xff", b"\xff\xe1"])
 def test_a_jpeg_may_end_in_the_middle_of_a_marker(end: bytes) -> None:
     whole = file(noise((64, 64)), "JPEG")
-    normalised = pixels.normalise(picture(whole.data.removesuffix(b"\xff\xd9") + end))
+    normalised = pixels.normalise(taken(content(whole).removesuffix(b"\xff\xd9") + end))
     assert same(opened(normalised), opened(whole))
 
 
 def test_one_large_picture_is_open_at_a_time() -> None:
     large, small = file(Image.new("1", (4001, 4000))), file(Image.new("1", (40, 40)))
     with ThreadPoolExecutor() as pool:
-        with pixels._large:
+        with decoding._large:
             waiting = pool.submit(pixels.normalise, large)
             assert pool.submit(pixels.normalise, small).result(20).size == (40, 40)
             assert not waiting.done()
@@ -305,7 +343,7 @@ def test_lightening_loses_nothing_when_packing_suffices() -> None:
     source = file(Image.new("RGB", (200, 200), "teal"), compress_level=0)
     light = pixels.lighten(source, 10_000, keep_size=True)
     assert pixels.lighten(light, 10_000, keep_size=True) is light
-    assert (light.mime_type, len(light.data) <= 10_000, same(opened(light), opened(source))) == (
+    assert (light.mime_type, light.length <= 10_000, same(opened(light), opened(source))) == (
         "image/png",
         True,
         True,
@@ -317,8 +355,8 @@ def test_lightening_keeps_the_size_and_takes_the_best_quality_that_fits() -> Non
     light, lighter = (pixels.lighten(source, most, keep_size=False) for most in (60_000, 20_000))
     assert {one.mime_type for one in (light, lighter)} == {"image/jpeg"}
     assert opened(light).size == opened(lighter).size == light.size == (200, 150)
-    assert 20_000 < len(light.data) <= 60_000
-    assert len(lighter.data) <= 20_000
+    assert 20_000 < light.length <= 60_000
+    assert lighter.length <= 20_000
 
 
 @pytest.mark.parametrize(("keep_size", "size"), [(True, (202, 151)), (False, (101, 76))])
@@ -326,13 +364,41 @@ def test_a_photograph_is_lightened_to_half_its_sides_unless_its_size_matters(
     keep_size: bool, size: tuple[int, int]
 ) -> None:
     source = file(noise((202, 151)), "JPEG", quality=100)
-    light = pixels.lighten(source, len(source.data) // 2, keep_size=keep_size)
+    light = pixels.lighten(source, source.length // 2, keep_size=keep_size)
     assert (light.mime_type, light.size, opened(light).size) == ("image/jpeg", size, size)
 
 
-def test_what_cannot_be_lightened_is_too_large() -> None:
+def test_what_cannot_be_lightened_is_too_large_and_leaves_nothing() -> None:
+    given = file(noise((200, 150)))
     with pytest.raises(PictureTooLarge):
-        pixels.lighten(file(noise((200, 150))), 500, keep_size=False)
+        pixels.lighten(given, 500, keep_size=False)
+    assert given.blob.scope._open == {given.blob}
+
+
+def test_a_new_picture_is_in_the_scope_of_the_given_one() -> None:
+    given = file(noise((30, 20), "RGBA"), exif=exif(6))
+    made = [
+        pixels.normalise(given),
+        pixels.transcode(given, "image/jpeg"),
+        pixels.fit(given, (5, 5)),
+        pixels.limit(given, 5),
+        *masks.compose(given, given, [given]),
+    ]
+    assert {one.blob.scope for one in made} == {given.blob.scope}
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "has_alpha"),
+    [
+        ("L", "PNG", False),
+        ("RGB", "PNG", False),
+        ("RGBA", "PNG", True),
+        ("LA", "PNG", True),
+        ("RGB", "JPEG", False),
+    ],
+)
+def test_alpha_is_seen_in_the_header(mode: str, format: str, has_alpha: bool) -> None:
+    assert pixels.has_alpha(file(noise((3, 2), mode), format)) == has_alpha
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -466,8 +532,7 @@ async def test_work_is_done_beside_the_loop() -> None:
 
 
 def test_vendors_pictures_have_no_limit_of_size() -> None:
-    large = file(Image.new("L", (10, 10)))
-    padded = large.data + b"\0" * 25_000_000
+    padded = blob(encoded(Image.new("L", (10, 10))) + b"\0" * 25_000_000)
     assert recognise(padded).size == (10, 10)
     with pytest.raises(NotAPicture):
-        recognise(b"<svg/>")
+        recognise(blob(b"<svg/>"))

@@ -1,18 +1,18 @@
 """Pictures: what counts as one, how it comes in, and how large it is.
 
-A picture is kept as its encoded bytes (PNG, JPEG, WebP or GIF). Its type is read from the bytes, never
-taken on trust from a name, a header or a vendor.
+A picture is kept as its encoded bytes (PNG, JPEG, WebP or GIF) in a blob. Its type and size are read from the
+bytes, never from a name, a header or a vendor's word.
 """
 
 import re
 import warnings
 from dataclasses import dataclass
-from io import BytesIO
 
 import pybase64
 from PIL import Image, UnidentifiedImageError
 
-from app.contract.parts import MAX_PARTS, has_too_many_parts
+from app.pictures.blob import Blob, Blobs
+from app.pictures.parts import MAX_PARTS, has_too_many_parts
 
 MAX_PICTURE_BYTES = 20 * 1024 * 1024
 """The document's 20 MB for one picture, as bytes of the encoded file."""
@@ -41,29 +41,32 @@ _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCI
 
 
 class NotAPicture(ValueError):
-    """The bytes are no picture of a format we take; or base64 that is none."""
+    """The bytes are not a picture of a format we take, or the text is not base64."""
 
 
 class PictureTooLarge(ValueError):
     """More bytes or more pixels than one picture may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An encoded picture. Made by `picture()`, which has looked at the bytes."""
+    """An encoded picture. Made by `recognise()`, which has looked at the header.
 
-    data: bytes
+    `size` is width and height in pixels. The picture lives as long as its blob.
+    """
+
+    blob: Blob
     mime_type: str
     size: tuple[int, int]
 
     @property
-    def base64(self) -> str:
-        """Made anew each time: the text is not kept for as long as the picture lives."""
-        return pybase64.b64encode_as_string(self.data)
+    def length(self) -> int:
+        """Bytes of the encoded file."""
+        return self.blob.length
 
     def __repr__(self) -> str:
         width, height = self.size
-        return f"<Picture {self.mime_type} {width}x{height}, {len(self.data)} bytes>"
+        return f"<Picture {self.mime_type} {width}x{height}, {self.length} bytes>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +79,19 @@ class GcsUri:
 Source = Picture | GcsUri
 
 
-def recognise(data: bytes) -> Picture:
+def recognise(blob: Blob) -> Picture:
     """Look at the header: format by magic number, size in pixels; nothing is decoded.
 
     Raises NotAPicture, also for a file of too many parts, which is not opened; and PictureTooLarge.
     """
-    if has_too_many_parts(data):
+    if has_too_many_parts(blob):
         raise NotAPicture(f"more than {MAX_PARTS} parts")
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as opened:
-            found = Picture(data, _FORMATS[opened.format or ""], opened.size)
+        with (
+            blob.open() as file,
+            Image.open(file, formats=("PNG", "JPEG", "WEBP", "GIF")) as opened,
+        ):
+            found = Picture(blob, _FORMATS[opened.format or ""], opened.size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise PictureTooLarge("too many pixels") from exc
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, KeyError) as exc:
@@ -95,40 +101,31 @@ def recognise(data: bytes) -> Picture:
     return found
 
 
-def picture(data: bytes) -> Picture:
+def picture(blob: Blob) -> Picture:
     """A caller's picture: recognised, and within the limits. Raises NotAPicture and PictureTooLarge."""
-    if len(data) > MAX_PICTURE_BYTES:
+    if blob.length > MAX_PICTURE_BYTES:
         raise PictureTooLarge(f"more than {MAX_PICTURE_BYTES} bytes")
-    found = recognise(data)
+    found = recognise(blob)
     width, height = found.size
     if width * height > MAX_PIXELS:
         raise PictureTooLarge("too many pixels")
     return found
 
 
-def decode_base64(text: str) -> bytes:
+def blob_of_base64(text: str, blobs: Blobs) -> Blob:
     """Decode base64: standard or URL-safe, with or without padding, line breaks and a `data:` prefix.
 
-    Raises NotAPicture.
+    For short texts: long ones become blobs while they arrive (`in_json.py`). Raises NotAPicture and NoRoom.
     """
     if match := _DATA_URI.match(text[:256]):
         text = text[match.end() :]
     try:
-        return pybase64.b64decode(text, validate=True)
+        return blobs.of(pybase64.b64decode(text, validate=True))
     except ValueError:
         pass
     text = "".join(text.split()).rstrip("=")
     alphabet = b"-_" if "-" in text or "_" in text else None
     try:
-        return pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=alphabet, validate=True)
+        return blobs.of(pybase64.b64decode(text + "=" * (-len(text) % 4), altchars=alphabet, validate=True))
     except ValueError as exc:
         raise NotAPicture("not base64") from exc
-
-
-def read_source(value: str | bytes) -> Source:
-    """A picture field in any spelling: uploaded bytes, base64 text, a `data:` URI or a `gs://` URI."""
-    if isinstance(value, bytes):
-        return picture(value)
-    if value.startswith("gs://"):
-        return GcsUri(value)
-    return picture(decode_base64(value))

@@ -15,32 +15,36 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from itertools import accumulate
 
+from app.pictures.blob import Blob
+from app.pictures.view import View
+
 MAX_PARTS = 10_000
 
 _EXIF_BYTES = 128
 """So many bytes of EXIF count as a part: 1.28 MB is the most. Pillow takes 2 µs for a fraction of 8 bytes."""
 
 
-def has_too_many_parts(data: bytes) -> bool:
+def has_too_many_parts(blob: Blob) -> bool:
     """Whether a PNG, JPEG, WebP or GIF has more than `MAX_PARTS` parts. Other files have none."""
-    return any(number > MAX_PARTS for number in accumulate(_parts(data)))
+    return any(number > MAX_PARTS for number in accumulate(_parts(View(blob))))
 
 
-def _parts(data: bytes) -> Iterator[int]:
+def _parts(data: View) -> Iterator[int]:
     """Steps through the file. Yields the number of parts of each step."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.has(PNG_SIGNATURE, 0):
         return _png_parts(data)
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.has(b"\xff\xd8\xff", 0):
         return _jpeg_parts(data)
-    if data.startswith((b"GIF87a", b"GIF89a")):
+    if data.has((b"GIF87a", b"GIF89a"), 0):
         return _gif_parts(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+    if data.has(b"RIFF", 0) and data.has(b"WEBP", 8):
         return _webp_parts(data)
     return iter(())
 
 
 # ── PNG ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_NAME = re.compile(rb"\w{4}")
 _INFLATED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _INFLATED = 100
@@ -48,24 +52,24 @@ _INFLATED = 100
 _EXIF_TEXTS = (b"exif\0", b"Raw profile type exif\0")
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: View) -> Iterator[tuple[bytes, int, int]]:
     """Yields each chunk's name, start and end (of its checksum), up to IEND or to what is not a chunk."""
     name, end = b"", 8
-    while name != b"IEND" and end + 8 <= len(data):
+    while name != b"IEND" and end + 8 <= data.length:
         start = end
-        length, name = struct.unpack_from(">I4s", data, start)
+        length, name = struct.unpack(">I4s", data.cut(start, start + 8))
         if not _CHUNK_NAME.fullmatch(name):
             return
         end = start + length + 12
         yield name, start, end
 
 
-def _png_parts(data: bytes) -> Iterator[int]:
+def _png_parts(data: View) -> Iterator[int]:
     """Encoders write IDAT chunks of 8 KiB or more: 20 MB are 2,560 of them."""
     for name, start, end in png_chunks(data):
         if name in _INFLATED_CHUNKS:
             yield _INFLATED
-        elif name == b"eXIf" or (name == b"tEXt" and data.startswith(_EXIF_TEXTS, start + 8)):
+        elif name == b"eXIf" or (name == b"tEXt" and data.has(_EXIF_TEXTS, start + 8)):
             yield 1 + (end - start) // _EXIF_BYTES
         else:
             yield 1
@@ -83,7 +87,7 @@ _ARITHMETIC = (0xC9, 0xCA)
 _WITH_LENGTH = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE))
 
 _WINDOW = 256 * 1024
-"""Bytes that are searched in one go. It holds the interpreter for 2 ms at most."""
+"""Bytes that are searched in one go. That holds the interpreter for 2 ms at most."""
 
 _FILL = b"\xff" * MAX_PARTS
 """Among compressed pixels too a run of twice this is too many: libjpeg begins it anew with each 64 KB."""
@@ -100,39 +104,46 @@ hardly any program writes or reads, took up to ten times as long with data found
 """
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(data: View) -> Iterator[tuple[int, int, int]]:
     """Yields each segment's marker (its second byte), start and end. Compressed pixels are between segments.
 
     The last one is the end of the image that follows the pixels: its marker, or the end of the data.
     """
     scanned, end = False, 2
-    while found := _next_marker(data, end):
-        start, end = found.span()
-        marker = data[start + 1]
+    while (start := _next_marker(data, end)) is not None:
+        marker, end = data[start + 1], start + 2
         if marker in _WITH_LENGTH:
-            end += int.from_bytes(data[end : end + 2])
+            end += int.from_bytes(data.cut(end, end + 2))
         yield marker, start, end
         if marker == _END_OF_IMAGE and scanned:
             return
         scanned = scanned or marker == _START_OF_SCAN
-    yield _END_OF_IMAGE, len(data), len(data)
+    yield _END_OF_IMAGE, data.length, data.length
 
 
-def _next_marker(data: bytes, at: int) -> re.Match[bytes] | None:
-    windows = (_MARKER.search(data, start, start + _WINDOW + 1) for start in range(at, len(data), _WINDOW))
-    return next(filter(None, windows), None)
+def _next_marker(data: View, at: int) -> int | None:
+    while at + 1 < data.length:
+        window, first = data.window(at, 2)
+        end = min(at - first + _WINDOW + 1, len(window))
+        if found := _MARKER.search(window, at - first, end):
+            return first + found.start()
+        at = first + end - 1  # a marker may begin with the last byte
+    return None
 
 
-def _jpeg_parts(data: bytes) -> Iterator[int]:
+def _jpeg_parts(data: View) -> Iterator[int]:
     """A segment is a part, and so is each byte between two segments, unless it is compressed pixels."""
     before, end_before, scan = _START_OF_IMAGE, 2, _LEAST_SCAN
     for marker, start, end in jpeg_segments(data):
         parts = 1
         between = range(end_before, start, MAX_PARTS)
-        if before != _START_OF_SCAN or any(data.startswith(_FILL, at, start) for at in between):
+        if before != _START_OF_SCAN or any(
+            at + len(_FILL) <= start and data.has(_FILL, at) for at in between
+        ):
             parts += len(range(end_before, start))
         if marker in _FRAMES:
-            pixels = int.from_bytes(data[start + 5 : start + 7]) * int.from_bytes(data[start + 7 : start + 9])
+            height, width = data.cut(start + 5, start + 7), data.cut(start + 7, start + 9)
+            pixels = int.from_bytes(height) * int.from_bytes(width)
             share = _SCANNED_ARITHMETIC_PIXELS if marker in _ARITHMETIC else _SCANNED_PIXELS
             scan = max(_LEAST_SCAN, pixels // share)
             parts += (end - start) // 3  # of three bytes a colour
@@ -141,8 +152,8 @@ def _jpeg_parts(data: bytes) -> Iterator[int]:
         elif marker == _TABLES:
             parts += (end - start) // 65
         elif marker == _PHOTOSHOP:
-            parts += data.count(b"8BIM", start, end)
-        elif marker == _EXIF and data.startswith(b"Exif\0\0", start + 4):
+            parts += data.cut(start, end).count(b"8BIM")
+        elif marker == _EXIF and data.has(b"Exif\0\0", start + 4):
             parts += (end - start) // _EXIF_BYTES
         yield parts
         before, end_before = marker, end
@@ -150,26 +161,28 @@ def _jpeg_parts(data: bytes) -> Iterator[int]:
 
 # ── GIF ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-_EXTENSION, _IMAGE, _TRAILER = b"!,;"
+GIF_EXTENSION, GIF_IMAGE, GIF_TRAILER = b"!,;"
 _COMMENT, _APPLICATION = 0xFE, 0xFF
 _TINY = 64
 """Encoders write pixels in sub-blocks of 254 or 255 bytes, and the rest in a last, shorter one. 20 MB are
 80,000 of them, so an image's sub-block is a part only if it is shorter than this and not the last."""
 
 
-def _gif_parts(data: bytes) -> Iterator[int]:
+def _gif_parts(data: View) -> Iterator[int]:
     """An extension or an image is a part, and so is each sub-block of it that another one follows.
 
     Any other byte before the first image is a part too: Pillow steps over it. After an image it is the end.
     """
     with suppress(IndexError):  # the file is cut off
-        at, seen_image = 13 + _palette_bytes(data[10]), False
-        while data[at] != _TRAILER:
+        at, seen_image = 13 + gif_palette_bytes(data[10]), False
+        while data[at] != GIF_TRAILER:
             yield 1
-            if data[at] == _IMAGE:
+            if data[at] == GIF_IMAGE:
                 seen_image = True
-                at = yield from _sub_blocks(data, at + 11 + _palette_bytes(data[at + 9]), counted_below=_TINY)
-            elif data[at] == _EXTENSION:
+                at = yield from _sub_blocks(
+                    data, at + 11 + gif_palette_bytes(data[at + 9]), counted_below=_TINY
+                )
+            elif data[at] == GIF_EXTENSION:
                 at = yield from _sub_blocks(data, _after_head(data, at + 1), counted_below=256)
             elif seen_image:
                 return
@@ -177,22 +190,22 @@ def _gif_parts(data: bytes) -> Iterator[int]:
                 at += 1
 
 
-def _palette_bytes(flags: int) -> int:
+def gif_palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _after_head(data: bytes, at: int) -> int:
+def _after_head(data: View, at: int) -> int:
     """Where Pillow begins to look for an extension's last sub-block. It reads one before, or two."""
     label, at = data[at], at + 1
     if label == _COMMENT:
         return at
     head = 1 + data[at]
-    if label == _APPLICATION and data.startswith(b"NETSCAPE2.0", at + 1, at + head):
+    if label == _APPLICATION and data.cut(at + 1, at + head).startswith(b"NETSCAPE2.0"):
         head += 1 + data[at + head]
     return at + head
 
 
-def _sub_blocks(data: bytes, at: int, *, counted_below: int) -> Generator[int, None, int]:
+def _sub_blocks(data: View, at: int, *, counted_below: int) -> Generator[int, None, int]:
     """Yields 1 for each sub-block of fewer bytes that is not the last. Returns where the last one ends."""
     while size := data[at]:
         at += 1 + size
@@ -204,10 +217,10 @@ def _sub_blocks(data: bytes, at: int, *, counted_below: int) -> Generator[int, N
 # ── WebP ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _webp_parts(data: bytes) -> Iterator[int]:
+def _webp_parts(data: View) -> Iterator[int]:
     """A frame (ANMF) is a part, and so is each chunk in it, which follow its head of 16 bytes."""
-    at, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    at, end = 12, min(data.length, 8 + int.from_bytes(data.cut(4, 8), "little"))
     while at + 8 <= end:
-        name, length = struct.unpack_from("<4sI", data, at)
+        name, length = struct.unpack("<4sI", data.cut(at, at + 8))
         yield 1 + (length // _EXIF_BYTES if name == b"EXIF" else 0)
         at += 8 + (16 if name == b"ANMF" else length + length % 2)

@@ -1,0 +1,40 @@
+"""What a request has besides its body: typed access to the ASGI scope and to the app's parts."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from starlette.types import Scope
+
+from app.parts import Parts
+from app.pictures.blob import Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer. Made by RequestLog.
+
+    `log`: fields of the request's log line. `headers`: headers of its answer, in lower case, whatever the
+    handler returns. `closing` is closed when the answer is sent, or the client has left.
+    """
+
+    request_id: str
+    log: dict[str, object] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    closing: ExitStack = field(default_factory=ExitStack)
+
+
+def exchange(request: Request) -> Exchange:
+    found: Exchange = request.scope["exchange"]
+    return found
+
+
+def blobs(request: Request) -> Blobs:
+    """Returns a scope of blobs that is closed when the answer is sent."""
+    return exchange(request).closing.enter_context(parts(request.scope).work.blobs())
+
+
+def parts(scope: Scope) -> Parts:
+    """Returns the parts of the running app."""
+    found: Parts = scope["app"].state.parts
+    return found

@@ -1,0 +1,313 @@
+"""Plugs everything together: settings in, the working parts of the gateway out. Needs no HTTP.
+
+`plan(settings)` finds what is missing before anything runs; `build(plan)` makes the parts on a running loop.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from app import process
+from app.contract.models import Catalogue, Vendor, load_catalogue
+from app.db import migrate, open_database
+from app.logs import causes
+from app.pictures.work_folder import WorkFolder
+from app.providers.bedrock.client import Bedrock
+from app.providers.claude import Claude
+from app.providers.transport import Transport
+from app.providers.vertex.client import Vertex
+from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
+from app.services.auth import Auth
+from app.services.budget import Budget
+from app.services.chain import Chain
+from app.services.demo import DEMO_ID, Demo, demo_user
+from app.services.gallery import Gallery
+from app.services.gen import Gen
+from app.services.image import Images
+from app.services.jwks import Jwks
+from app.services.limits import RateLimit
+from app.services.passwords import Passwords
+from app.services.readiness import Readiness
+from app.services.room import Room
+from app.services.tokens import Tokens
+from app.services.users import Users
+from app.settings import Settings
+from app.storage.gcs import Gcs
+from app.storage.spool import Spool
+
+if TYPE_CHECKING:
+    from app.emulator.server import Emulator
+
+_BEDROCK_CALLS = 64
+"""Pictures of /gen that are drawn at the same time."""
+_REWRITES = 64
+"""Prompts that Claude rewrites at the same time."""
+_REWRITE_SHARE = 1 / 6
+"""Of a request's time, at most: 20 of the 120 seconds."""
+_EMULATED_KEY = "emulated"
+"""So that real credentials, where there are any, are not even looked for."""
+_BODIES, _BODIES_OF_ONE_USER = 24, 12
+"""How many times MAX_INFLIGHT_BYTES all request bodies under way may have, and those of one user."""
+_CLEANING_SECONDS = 60
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What can be known before the gateway runs. `google` is None if Google itself is not called."""
+
+    settings: Settings
+    catalogue: Catalogue
+    google: Credentials | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running gateway. `demo` and `emulator` are there with CLOUD=emulator."""
+
+    settings: Settings
+    catalogue: Catalogue
+    work: WorkFolder
+    auth: Auth
+    rate_limit: RateLimit
+    bodies: Room
+    images: Images
+    gen: Gen
+    readiness: Readiness
+    demo: Demo | None
+    emulator: "Emulator | None"
+
+    @property
+    def open_login(self) -> dict[str, str] | None:
+        """The demo user's login, if the documentation may show it: under the example secret, everybody can
+        make a token anyway."""
+        demo = self.demo
+        if not (demo and demo.user and demo.password and self.settings.has_example_secret):
+            return None
+        return {"username": demo.user.username, "password": demo.password}
+
+
+def plan(settings: Settings) -> Plan:
+    """Blocks. Raises SystemExit with a sentence for each thing that is wrong."""
+    try:
+        catalogue = load_catalogue(settings.models_file)
+    except (OSError, ValueError) as exc:
+        raise SystemExit(f"The configuration is wrong:\n  MODELS_FILE: {exc}") from None
+    return Plan(settings, catalogue, _google(settings))
+
+
+def _google(settings: Settings) -> Credentials | None:
+    if settings.cloud == "emulator" or (settings.vertex_endpoint and settings.storage_emulator_host):
+        return None
+    try:
+        return find(settings.google_application_credentials)
+    except NoCredentials as exc:
+        raise SystemExit(f"The configuration is wrong:\n  {exc}") from None
+
+
+@asynccontextmanager
+async def build(plan: Plan) -> AsyncIterator[Parts]:
+    """Start the gateway's parts, and stop them at the end of the `with` block."""
+    settings, catalogue = plan.settings, plan.catalogue
+    process.tune()
+    async with AsyncExitStack() as stack:
+        emulator = None
+        if settings.embeds_emulator:
+            emulator = await _start_emulator(settings, catalogue, stack)
+            settings = _pointing_at(emulator, settings)
+        if settings.cloud == "emulator":
+            await asyncio.to_thread(migrate, settings.database_url)
+        work = await asyncio.to_thread(WorkFolder, settings.data_dir / "work", max_bytes=settings.work_bytes)
+        stack.callback(work.close)
+        _run(_clean(work), stack)
+        transport = Transport()
+        stack.push_async_callback(transport.aclose)
+        auth = _auth(settings, stack)
+        rate_limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
+        stack.push_async_callback(rate_limit.aclose)
+        token = Bearer(plan.google).headers if plan.google else None
+        storage = Gcs(
+            transport=transport,
+            project=settings.google_cloud_project,
+            bucket=settings.gcs_bucket,
+            public_base_url=settings.public_url,
+            endpoint=settings.storage_emulator_host,
+            timeout_seconds=settings.upload_seconds,
+            credentials=token,
+            google=plan.google,
+        )
+        spool = Spool(settings.spool_dir, work, min_free_bytes=settings.spool_min_free_bytes)
+        _run(spool.run(storage, settings.spool_seconds), stack)
+        vertex = Vertex(
+            transport=transport,
+            project=settings.google_cloud_project,
+            location=settings.vertex_location,
+            gemini_location=settings.vertex_gemini_location,
+            endpoint=settings.vertex_endpoint,
+            credentials=token,
+            pause_seconds=settings.retry_pause_seconds,
+        )
+        bedrock = _bedrock(settings, catalogue, transport)
+        claude = _claude(settings)
+        stack.push_async_callback(claude.aclose)
+        gallery = Gallery(
+            storage,
+            spool,
+            settings.gcs_bucket,
+            wait_seconds=settings.upload_wait_seconds,
+            retry_after=math.ceil(settings.spool_seconds),
+        )
+        stack.push_async_callback(gallery.aclose)
+        chain = Chain(catalogue, follow=settings.retired_models == "follow")
+        inflight, waiting = settings.max_inflight_bytes, settings.max_queued_requests
+        images = Images(
+            providers={"google": vertex},
+            gallery=gallery,
+            chain=chain,
+            budget=Budget(inflight, waiting),
+            catalogue=catalogue,
+            allowed_prefixes=settings.allowed_prefixes,
+        )
+        gen = Gen(
+            providers={"aws": bedrock},
+            rewriter=claude,
+            gallery=gallery,
+            chain=chain,
+            rewrite_chain=Chain(catalogue),
+            budget=Budget(_BEDROCK_CALLS, waiting),
+            rewrites=Budget(_REWRITES, waiting),
+            catalogue=catalogue,
+            rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
+        )
+        readiness = Readiness(
+            {
+                "auth": auth,
+                "limits": rate_limit,
+                "storage": storage,
+                "spool": spool,
+                "vertex": vertex,
+                "bedrock": bedrock,
+                "claude": claude,
+            }
+        )
+        demo = None
+        if settings.cloud == "emulator":
+            demo = await demo_user(auth.users, auth.passwords, settings.data_dir)
+        bodies = Room(_BODIES * inflight, _BODIES_OF_ONE_USER * inflight)
+        process.freeze()
+        yield Parts(
+            settings=settings,
+            catalogue=catalogue,
+            work=work,
+            auth=auth,
+            rate_limit=rate_limit,
+            bodies=bodies,
+            images=images,
+            gen=gen,
+            readiness=readiness,
+            demo=demo,
+            emulator=emulator,
+        )
+
+
+async def _start_emulator(settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> "Emulator":
+    from app.emulator.server import Emulator  # costs memory that a live gateway need not spend
+
+    emulator = Emulator(catalogue=catalogue, data_dir=settings.data_dir)
+    await asyncio.to_thread(emulator.start)
+    stack.push_async_callback(asyncio.to_thread, emulator.stop)
+    return emulator
+
+
+def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
+    """Returns the settings with the emulator's address wherever they name none."""
+    names = (
+        "vertex_endpoint",
+        "storage_emulator_host",
+        "aws_endpoint_url_bedrock_runtime",
+        "anthropic_base_url",
+    )
+    return settings.model_copy(update={name: getattr(settings, name) or emulator.http_url for name in names})
+
+
+def _auth(settings: Settings, stack: AsyncExitStack) -> Auth:
+    jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
+    tokens = Tokens(
+        secret=settings.signing_secret,
+        algorithm=settings.jwt_algorithm,
+        lifetime_seconds=settings.jwt_expires_seconds,
+        jwks=jwks,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        emulated=settings.cloud == "emulator",
+    )
+    url = settings.redis_url
+    auth = Auth(
+        users=Users(
+            open_database(settings.database_url), without=DEMO_ID if settings.cloud == "live" else None
+        ),
+        passwords=Passwords(),
+        tokens=tokens,
+        login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
+        account_limit=RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
+        address_limit=RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
+    )
+    stack.push_async_callback(auth.aclose)
+    return auth
+
+
+def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport) -> Bedrock:
+    emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
+    vendor: Vendor = "aws"
+    return Bedrock(
+        transport=transport,
+        regions={model.location for model in catalogue.model if model.vendor == vendor},
+        endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
+        access_key_id=emulated,
+        secret_access_key=emulated,
+        pause_seconds=settings.retry_pause_seconds,
+    )
+
+
+def _claude(settings: Settings) -> Claude:
+    api_key: str | None = None  # by Bedrock and by Vertex AI the SDK finds credentials itself
+    if settings.cloud == "emulator":
+        api_key = _EMULATED_KEY
+    elif settings.claude_via == "anthropic" and settings.anthropic_api_key:
+        api_key = settings.anthropic_api_key.get_secret_value()
+    return Claude(
+        via=settings.claude_via,
+        api_key=api_key,
+        base_url=settings.anthropic_base_url,
+        aws_region=settings.aws_region,
+        google_project=settings.google_cloud_project,
+        google_location=settings.cloud_ml_region,
+        bedrock_version=settings.claude_bedrock_version,
+        pause_seconds=settings.retry_pause_seconds,
+    )
+
+
+async def _clean(work: WorkFolder) -> None:
+    """Remove the work folders of processes that have ended."""
+    while True:
+        await asyncio.sleep(_CLEANING_SECONDS)
+        try:
+            await asyncio.to_thread(work.clean)
+        except OSError as exc:
+            log.warning("the work folder cannot be cleaned", cause=causes(exc))
+
+
+def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
+    """Run it beside everything else, until the stack is closed."""
+    stack.push_async_callback(_end, asyncio.create_task(work))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))

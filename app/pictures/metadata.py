@@ -1,0 +1,64 @@
+"""Cutting metadata out of sound PNG and JPEG files, byte by byte: the pixels are not touched.
+
+The result is the same blob if nothing is cut out, else a new one of its scope.
+"""
+
+from itertools import pairwise
+
+from app.pictures.blob import Blob
+from app.pictures.parts import PNG_SIGNATURE, jpeg_segments, png_chunks
+from app.pictures.view import View
+
+_PNG_CHUNKS = (b"IHDR", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
+
+Range = tuple[int, int]
+
+
+def bare_png(blob: Blob) -> Blob:
+    """A sound PNG's pixels and colours: no text, no time, no EXIF, no animation, nothing after its end.
+
+    Raises NoRoom.
+    """
+    data = View(blob)
+    kept = [(start, end) for name, start, end in png_chunks(data) if name in _PNG_CHUNKS]
+    return _only(blob, data, [(0, len(PNG_SIGNATURE)), *kept])
+
+
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+def bare_jpeg(blob: Blob) -> Blob:
+    """A sound JPEG's pixels and colours: no EXIF, XMP, comments or second pictures, nothing after its end.
+
+    Raises NoRoom.
+    """
+    data = View(blob)
+    starts = [start for _, start, _ in jpeg_segments(data)]
+    kept = [(start, end) for start, end in pairwise(starts) if _is_kept(data.cut(start, start + 18))]
+    return _only(blob, data, [(0, 2), *kept], end=_END_OF_IMAGE)
+
+
+def _is_kept(segment: bytes) -> bool:
+    """Not comments, nor application data but JFIF, colour profiles and Adobe's colour transform."""
+    kind = segment[1]
+    if kind == 0xE2:
+        return segment[4:16] == b"ICC_PROFILE\0"
+    return kind in (0xE0, 0xEE) or not (0xE1 <= kind <= 0xEF or kind == 0xFE)
+
+
+def _only(blob: Blob, data: View, kept: list[Range], end: bytes = b"") -> Blob:
+    """These ranges of the blob, and then this end."""
+    length = sum(stop - start for start, stop in kept) + len(end)
+    if length == blob.length and data.cut(length - len(end), length) == end and _is_gapless(kept):
+        return blob
+    made = blob.sibling()
+    for start, stop in kept:
+        for piece in data.pieces(start, stop):
+            made.write(bytes(piece))
+    made.write(end)
+    made.seal()
+    return made
+
+
+def _is_gapless(ranges: list[Range]) -> bool:
+    return all(before[1] == after[0] for before, after in pairwise(ranges))

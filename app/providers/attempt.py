@@ -1,0 +1,72 @@
+"""One paid call: sent, its failure classified, and sent again only if it was surely not served."""
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
+
+import structlog
+
+from app.contract.errors import GatewayError
+from app.contract.models import Model
+from app.ports import Call
+
+T = TypeVar("T")
+
+Served = Literal["no", "refused", "unknown"]
+"""Whether a failed call was served.
+
+no: the vendor never saw it, or was too busy for it (429, 503): it costs nothing, and another try may succeed.
+refused: the vendor looked at it and said no: it costs nothing, and another try would not help.
+unknown: it was sent and may be paid. It is never repeated.
+"""
+
+_RETRIES = 2
+_SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s?", re.ASCII)
+_LONGEST_PAUSE_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class CallFailed(Exception):
+    """A vendor's call failed. `error` is what the caller is told; `pause`: seconds the vendor asks for."""
+
+    def __init__(self, error: GatewayError, served: Served, *, pause: float | None = None) -> None:
+        super().__init__(error.vendor_code)
+        self.error = error
+        self.served = served
+        self.pause = pause
+
+
+def seconds_of(duration: object) -> float | None:
+    """Seconds of a Retry-After header ("7") or of a vendor's duration ("7.5s"); None for anything else."""
+    found = _SECONDS.fullmatch(duration) if isinstance(duration, str) else None
+    return float(found[1]) if found else None
+
+
+async def attempt(send: Callable[[], Awaitable[T]], model: Model, call: Call, *, pause_seconds: float) -> T:
+    """Send a paid call; every paid call of the program goes through here. Returns its answer.
+
+    `send` raises CallFailed. A call that was not served is sent again, at most twice, after `pause_seconds`
+    and twice that, or after the vendor's pause if that is longer. Raises the last failure's `error` if there
+    is no further try, if the vendor asks for more than 5 s, or if the time is up.
+    """
+    loop = asyncio.get_running_loop()
+    retries = 0
+    while True:
+        try:
+            return await send()
+        except CallFailed as failed:
+            pause = max(pause_seconds * 2**retries * random.uniform(1, 1.5), failed.pause or 0)  # noqa: S311 - no secret
+            late = pause > _LONGEST_PAUSE_SECONDS or loop.time() + pause >= call.answer_by
+            if failed.served != "no" or retries == _RETRIES or late:
+                raise failed.error from failed.__cause__
+            log.warning(
+                "retrying a vendor call",
+                model=model.id,
+                vendor_code=failed.error.vendor_code,
+                seconds=round(pause, 1),
+            )
+        retries += 1
+        await asyncio.sleep(pause)
