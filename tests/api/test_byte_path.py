@@ -399,7 +399,7 @@ def test_files_of_a_killed_process_are_removed_at_the_next_start(tmp_path: Any) 
     with serving(command, f"{url}/health", environment=environment, folder=tmp_path) as gateway:
         client = client_of(url)
         with connected(client) as connection:
-            connection.sendall(in_form(noise((1800, 1700)))[:-1000])  # 9 MB: more than one blob's memory
+            connection.sendall(in_form(noise((1900, 1780)))[:-1000])  # over 10 MB: it goes to disk
             ends = time.monotonic() + 60
             while not files() and time.monotonic() < ends:  # another process's files: there is no event
                 time.sleep(0.05)
