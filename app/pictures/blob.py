@@ -30,6 +30,10 @@ _BASE64_PIECE_BYTES = 192 * 1024
 """256 KiB as base64. A multiple of three, so that the pieces' texts can be joined."""
 
 
+_SMALL_BYTES = 4096
+"""Neighbours in memory that are both shorter are joined: a piece of two bytes would take fifty."""
+
+
 class NoRoom(Exception):
     """No more bytes can be kept: temporary files have reached their limit, or the disk refuses."""
 
@@ -179,7 +183,10 @@ class Blob:
         if self._path is None:
             if not self._on_disk and self._room.take_memory(len(piece), self.length):
                 self._reserved_memory += len(piece)
-                self._pieces.append(piece)
+                if self._pieces and max(len(piece), len(self._pieces[-1])) < _SMALL_BYTES:
+                    self._pieces[-1] += piece
+                else:
+                    self._pieces.append(piece)
                 return
             self._move_to_file()
         self._write_file(piece)

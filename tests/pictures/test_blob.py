@@ -3,6 +3,7 @@ import gc
 import hashlib
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import google_crc32c
@@ -60,6 +61,20 @@ def test_what_is_made_of_a_picture_on_disk_goes_to_disk(blobs: Blobs) -> None:
     assert [blob.in_memory for blob in made] == [True, False]
     assert [blob.scope for blob in made] == [blobs, blobs]
     blobs.close()
+
+
+def test_tiny_pieces_take_little_more_memory_than_their_bytes(tmp_path: Path) -> None:
+    """A caller may send a body in packets of one byte."""
+    with WorkFolder(tmp_path) as folder, folder.blobs() as blobs:
+        tracemalloc.start()
+        try:
+            blob = written(blobs, some(500_000), step=2)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert blob.in_memory
+        assert held < 1_200_000  # the data itself is among it
+        assert b"".join(blob.pieces()) == some(500_000)
 
 
 def test_only_the_owner_reads_the_files(blobs: Blobs, folder: WorkFolder) -> None:
@@ -203,6 +218,7 @@ def test_a_forgotten_scope_is_closed_and_complained_about(folder: WorkFolder, le
 
 HOLDER = """
 import sys
+import tracemalloc
 from pathlib import Path
 from app.pictures.work_folder import WorkFolder
 
