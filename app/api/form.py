@@ -91,6 +91,7 @@ class _Form:
     _headers: dict[bytes, bytes] = field(default_factory=dict)
     _name: str = ""
     _text: OpenString | None = None
+    _text_bytes: int = 0
     _file: Blob | None = None
 
     def callbacks(self) -> dict[str, Any]:
@@ -160,6 +161,9 @@ class _Form:
         elif self._text:
             text = self._text.end() or self._text.text.decode("utf-8", "replace")
             self.texts.append((self._name, text))
+            self._text_bytes += len(self._text.text) if isinstance(text, str) else 0
+            if self._text_bytes > TEXT_LIMITS.skeleton:
+                raise PayloadTooLarge("too much text")
 
     def _finish(self) -> None:
         self.complete = True

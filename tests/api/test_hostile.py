@@ -228,3 +228,16 @@ def test_an_id_goes_through_or_is_made(client: Client) -> None:
     given = client.http.get("/health", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"]
     made = client.http.get("/health", headers={"X-Request-Id": "a b"}).headers["x-request-id"]
     assert (given, len(made)) == ("abc-1", 32)
+
+
+def test_the_texts_of_a_form_are_bounded_together(client: Client, emulator: Emulator) -> None:
+    """One long text is shortened, and refused by its field. Many would be kept in memory."""
+    long = "a b" * 150_000
+    one = client.http.post(path("product-recontext"), files={"prompt": (None, long)})
+    assert one.status_code == 400
+    assert "prompt must be shorter than or equal to 32000 characters" in one.json()["message"]
+
+    many = client.http.post(path("product-recontext"), files=[(f"a{n}", (None, long)) for n in range(12)])
+    assert (many.status_code, many.headers["X-Error-Code"]) == (413, "payload_too_large")
+    assert many.json() == {"statusCode": 413, "message": "File too large", "error": "Payload Too Large"}
+    assert not emulator.calls.list()
