@@ -32,6 +32,8 @@ Take = Callable[[int], Awaitable[None]]
 
 _LARGE_BODY_BYTES = 10_000_000
 """The pictures of a body that announces more go to disk while they arrive, and never through memory."""
+_BUILT_AT_ONCE_BYTES = 64 * 1024
+"""What a body of so few bytes holds is built on the event loop: a thread would cost more than the work."""
 _MAX_URLENCODED_BYTES = 1024 * 1024
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
@@ -63,7 +65,7 @@ async def read_raw(
     max_bytes: int,
     uploads: Uploads,
 ) -> T:
-    """Read the request's body and `build` something of it, off the event loop if it may hold pictures.
+    """Read the request's body and `build` something of it, off the event loop if it may hold large pictures.
 
     Pictures become blobs while they arrive. `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of
     a type that is not read here counts as empty, as in Nest. Raises InvalidRequest, PayloadTooLarge,
@@ -74,7 +76,14 @@ async def read_raw(
     media, options = parse_options_header(request.headers.get("content-type"))
     settings = parts(request.scope).settings
     limit = settings.max_body_bytes or max_bytes
-    chunks = partial(_chunks, request, take, settings.body_idle_seconds)
+    bytes_read = 0
+
+    async def counted(size: int) -> None:
+        nonlocal bytes_read
+        bytes_read += size
+        await take(size)
+
+    chunks = partial(_chunks, request, counted, settings.body_idle_seconds)
     new_blob = partial(blobs.new, on_disk=_declared(request) > _LARGE_BODY_BYTES)
     spelling: Spelling
     match media:
@@ -94,7 +103,9 @@ async def read_raw(
         case _:
             return build({}, "json", blobs)
     try:
-        return await off_loop(build, raw, spelling, blobs) if uploads else build(raw, spelling, blobs)
+        if uploads and bytes_read > _BUILT_AT_ONCE_BYTES:
+            return await off_loop(build, raw, spelling, blobs)
+        return build(raw, spelling, blobs)
     except RecursionError as exc:
         raise InvalidRequest("Malformed JSON: nested too deeply") from exc
 

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.encoders import jsonable_encoder
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from app.api import error_codes
 from app.api.auth import login_body
+from app.api.caller import LOGIN
 from app.api.openapi import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
@@ -57,9 +59,15 @@ def install(app: FastAPI) -> None:
     made = app.openapi
 
     def with_headers() -> dict[str, Any]:
-        """Returns FastAPI's document with `components.headers` added, which FastAPI cannot make."""
+        """Returns FastAPI's document with what FastAPI cannot make: headers, and two ways to authorize."""
         document = made()
         document["components"]["headers"] = HEADERS
+        schemes = document["components"]["securitySchemes"]
+        login_scheme = {"login": jsonable_encoder(LOGIN, exclude_none=True)}
+        document["components"]["securitySchemes"] = login_scheme | schemes
+        for operation in (one for path in document["paths"].values() for one in path.values()):
+            if operation.get("security"):
+                operation["security"] = [{"login": []}, {"token": []}]
         running = getattr(app.state, "parts", None)  # the document can be made without starting the app
         if running and (login := running.open_login):
             document["paths"]["/api/v1/auth/login"]["post"]["requestBody"] = login_body(login)

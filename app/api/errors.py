@@ -1,6 +1,5 @@
 """The only place where an error gets a body: Nest's everywhere, the document's own on `/gen`."""
 
-import logging
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.answers import json_response
 from app.api.error_codes import Code
+from app.api.exchange import exchange
 from app.contract import errors
 from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
@@ -143,10 +143,14 @@ _GEN_DETAILS = {
 
 
 def respond(request: Request, error: errors.GatewayError) -> Response:
-    """Log the failure. Returns the error response."""
+    """Returns the error response. Its reason goes into the request's log line, a failure's into its own."""
     number, code = _status(error)
-    _log(error, number, code)
-    body = gen(error) if request.url.path in GEN_PATHS else nest(error)
+    reason = _reason(error, code)
+    if number >= 500:
+        log.error("request failed", status=number, **reason)
+    else:
+        exchange(request).log.update(reason)
+    body = gen(error) if request.scope["path"] in GEN_PATHS else nest(error)
     headers: dict[str, str] = {"X-Error-Code": code}
     if (retry_after := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(retry_after)
@@ -155,9 +159,9 @@ def respond(request: Request, error: errors.GatewayError) -> Response:
     return json_response(body, number, headers, head=request.method == "HEAD")
 
 
-def _log(error: errors.GatewayError, number: int, code: Code) -> None:
-    """Log the reason, without values: the broken rules, the vendor's code, the classes of the causes."""
-    fields: dict[str, object] = {"status": number, "code": code}
+def _reason(error: errors.GatewayError, code: Code) -> dict[str, object]:
+    """What the log says, without values: the broken rules, the vendor's code, the classes of the causes."""
+    fields: dict[str, object] = {"code": code}
     if isinstance(error, errors.InvalidRequest):
         fields["rules"] = [rule[:_MAX_RULE] for rule in (error.sentences or (error.message,))[:_MAX_RULES]]
     if error.__cause__:
@@ -166,7 +170,7 @@ def _log(error: errors.GatewayError, number: int, code: Code) -> None:
         fields["vendor_code"] = vendor_code
     if isinstance(error, Crashed):
         fields["trace"] = places(error.__cause__)
-    log.log(logging.ERROR if number >= 500 else logging.INFO, "request failed", **fields)
+    return fields
 
 
 _MAX_RULES, _MAX_RULE = 5, 200

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 import google_crc32c
 import pybase64
 
+from app.pictures.png import PngChunks
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
-PIECE_BYTES = 256 * 1024
-"""Few enough for the processor's cache, and many enough that the cost of a step does not count."""
-_BASE64_PIECE_BYTES = 192 * 1024
-"""256 KiB as base64. A multiple of three, so that the pieces' texts can be joined."""
-
+PIECE_BYTES = 252 * 1024
+"""Few enough for the processor's cache, and many enough that the cost of a step does not count. A multiple of
+three, so that the texts of pieces in base64 can be joined, and of a disk's blocks."""
+_LEAST_PIECE_BYTES = 64 * 1024
 
 _SMALL_BYTES = 4096
 """Neighbours in memory that are both shorter are joined: a piece of two bytes would take fifty."""
@@ -116,8 +117,8 @@ class Blobs:
 class Blob:
     """Some bytes. Made by `Blobs.new()`.
 
-    With `on_disk` it is never in memory. With `sha256` or `crc32c` that digest is computed while the bytes
-    are written, otherwise on demand.
+    `png` are its chunks if it is a PNG. With `on_disk` it is never in memory. With `sha256` or `crc32c` that
+    digest is computed while the bytes are written, otherwise on demand.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Blob:
     ) -> None:
         self.length = 0
         self.scope = scope
+        self.png = PngChunks()
         self._room = room
         self._changing = Lock()
         self._closed = False
@@ -172,6 +174,7 @@ class Blob:
         with self._changing:
             self._append(piece)
         self.length += len(piece)
+        self.png.feed(piece)
         if self._sha256:
             self._sha256.update(piece)
         if self._crc32c is not None:
@@ -258,13 +261,18 @@ class Blob:
 
     def head(self, size: int) -> bytes:
         """Returns the first bytes, at most `size`."""
+        if self._pieces and len(self._pieces[0]) >= size:
+            return self._pieces[0][:size]
         with self.open() as file:
             return file.read(size)
 
-    def pieces(self, size: int = PIECE_BYTES) -> Iterator[bytes]:
-        """Yields all bytes in pieces of `size`; the last one may be shorter."""
+    def pieces(self) -> Iterator[bytes]:
+        """Yields all bytes in pieces of at most 252 KiB: in memory, mostly as they were written."""
+        if self._pieces and self._sealed:
+            yield from _evened(self._pieces)
+            return
         with self.open() as file:
-            while piece := file.read(size):
+            while piece := file.read(PIECE_BYTES):
                 yield piece
 
     @property
@@ -272,8 +280,15 @@ class Blob:
         return 4 * -(-self.length // 3)
 
     def base64_pieces(self) -> Iterator[bytes]:
-        """Yields the standard base64 text in pieces of 256 KiB."""
-        yield from map(pybase64.b64encode, self.pieces(_BASE64_PIECE_BYTES))
+        """Yields the standard base64 text in pieces of at most 336 KiB."""
+        rest = b""
+        for piece in self.pieces():
+            data = rest + piece if rest else piece
+            whole = len(data) - len(data) % 3
+            rest = data[whole:]
+            yield pybase64.b64encode(memoryview(data)[:whole] if rest else data)
+        if rest:
+            yield pybase64.b64encode(rest)
 
     def sha256(self) -> bytes:
         if self._sha256 is None:
@@ -311,6 +326,26 @@ class Blob:
                 if self._path:
                     self._path.unlink(missing_ok=True)
                 self._room.give_disk(self._reserved_disk)
+
+
+def _evened(pieces: list[bytes]) -> Iterator[bytes]:
+    """Yields the same bytes: small neighbours joined, large pieces cut, the others as they are."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if size + len(piece) > PIECE_BYTES and waiting:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+        while len(piece) > PIECE_BYTES:
+            yield piece[:PIECE_BYTES]
+            piece = piece[PIECE_BYTES:]
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _LEAST_PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if size:
+        yield b"".join(waiting)
 
 
 class _Reader(RawIOBase):

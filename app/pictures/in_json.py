@@ -35,7 +35,7 @@ class JsonReader:
         self.length = 0
         self._limits = limits or Limits()
         self._make_blob = new_blob
-        self._mark = secrets.token_hex(16)  # begins each placeholder; nobody can guess it into the text
+        self._mark = ""  # begins each placeholder; nobody can guess it into the text
         self._short_strings = re.compile(rb'(?:[^"]*+"[^"]{0,%d}+")*+' % self._limits.blob_from)
         self._skeleton = bytearray()
         self._commas = 0
@@ -79,9 +79,8 @@ class JsonReader:
         refuses it, whatever is read after it.
         """
         plain = piece
-        if b"\\" in piece and _ESCAPED.search(
-            piece
-        ):  # the same length, and each quote that is left begins or ends a string
+        # The same length, and each quote that is left begins or ends a string:
+        if b"\\" in piece and _ESCAPED.search(piece):
             plain = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
         kept = at = 0  # the skeleton has piece[:kept]; piece[:at] is read
         while True:
@@ -111,6 +110,7 @@ class JsonReader:
     def _close_string(self, string: OpenString) -> None:
         blob = string.end()
         if blob:
+            self._mark = self._mark or secrets.token_hex(16)
             placeholder = f"{self._mark}{len(self._found)}"
             self._found[placeholder] = blob
             self._shorter.append(string.length - len(placeholder))
@@ -179,11 +179,9 @@ class JsonWriter:
 
     def __init__(self, value: object) -> None:
         self._blobs: list[Blob] = []
-        self._mark = secrets.token_hex(
-            16
-        )  # stands where a blob goes; nobody can guess it into the other texts
+        self._mark = ""  # stands where a blob goes; nobody can guess it into the other texts
         text = self._dumped(value)
-        self._parts = text.split(self._mark.encode())
+        self._parts = text.split(self._mark.encode()) if self._blobs else [text]
         self.length = sum(map(len, self._parts)) + sum(blob.base64_length for blob in self._blobs)
 
     @property
@@ -213,5 +211,6 @@ class JsonWriter:
             value = value.blob
         if isinstance(value, Blob):
             self._blobs.append(value)
+            self._mark = self._mark or secrets.token_hex(16)
             return self._mark
         raise TypeError(f"{type(value).__name__} has no JSON")

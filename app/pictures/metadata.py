@@ -6,7 +6,8 @@ The result is the same blob if nothing is cut out, else a new one of its scope.
 from itertools import pairwise
 
 from app.pictures.blob import Blob
-from app.pictures.parts import PNG_SIGNATURE, jpeg_segments, png_chunks
+from app.pictures.parts import jpeg_segments
+from app.pictures.png import PNG_SIGNATURE
 from app.pictures.view import View
 
 _PNG_CHUNKS = (b"IHDR", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"IDAT", b"IEND")
@@ -19,9 +20,8 @@ def bare_png(blob: Blob) -> Blob:
 
     Raises NoRoom.
     """
-    data = View(blob)
-    kept = [(start, end) for name, start, end in png_chunks(data) if name in _PNG_CHUNKS]
-    return _only(blob, data, [(0, len(PNG_SIGNATURE)), *kept])
+    kept = [(start, end) for name, start, end in blob.png.found if name in _PNG_CHUNKS]
+    return _only(blob, View(blob), [(0, len(PNG_SIGNATURE)), *kept])
 
 
 _END_OF_IMAGE = b"\xff\xd9"
@@ -49,7 +49,7 @@ def _is_kept(segment: bytes) -> bool:
 def _only(blob: Blob, data: View, kept: list[Range], end: bytes = b"") -> Blob:
     """These ranges of the blob, and then this end."""
     length = sum(stop - start for start, stop in kept) + len(end)
-    if length == blob.length and data.cut(length - len(end), length) == end and _is_gapless(kept):
+    if length == blob.length and (not end or data.has(end, length - len(end))) and _is_gapless(kept):
         return blob
     made = blob.sibling()
     for start, stop in kept:

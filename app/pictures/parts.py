@@ -16,9 +16,8 @@ from contextlib import suppress
 from itertools import accumulate
 
 from app.pictures.blob import Blob
+from app.pictures.png import MAX_PARTS, Chunk
 from app.pictures.view import View
-
-MAX_PARTS = 10_000
 
 _EXIF_BYTES = 128
 """So many bytes of EXIF count as a part: 1.28 MB is the most. Pillow takes 2 µs for a fraction of 8 bytes."""
@@ -26,13 +25,13 @@ _EXIF_BYTES = 128
 
 def has_too_many_parts(blob: Blob) -> bool:
     """Whether a PNG, JPEG, WebP or GIF has more than `MAX_PARTS` parts. Other files have none."""
-    return any(number > MAX_PARTS for number in accumulate(_parts(View(blob))))
+    data = View(blob)
+    parts = _png_parts(blob.png.found, data) if blob.png.is_png else _parts(data)
+    return any(number > MAX_PARTS for number in accumulate(parts))
 
 
 def _parts(data: View) -> Iterator[int]:
     """Steps through the file. Yields the number of parts of each step."""
-    if data.has(PNG_SIGNATURE, 0):
-        return _png_parts(data)
     if data.has(b"\xff\xd8\xff", 0):
         return _jpeg_parts(data)
     if data.has((b"GIF87a", b"GIF89a"), 0):
@@ -44,29 +43,15 @@ def _parts(data: View) -> Iterator[int]:
 
 # ── PNG ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHUNK_NAME = re.compile(rb"\w{4}")
 _INFLATED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _INFLATED = 100
 """Parts that a compressed text or profile counts as. Pillow unpacks up to 1 MB of each: 5 ms."""
 _EXIF_TEXTS = (b"exif\0", b"Raw profile type exif\0")
 
 
-def png_chunks(data: View) -> Iterator[tuple[bytes, int, int]]:
-    """Yields each chunk's name, start and end (of its checksum), up to IEND or to what is not a chunk."""
-    name, end = b"", 8
-    while name != b"IEND" and end + 8 <= data.length:
-        start = end
-        length, name = struct.unpack(">I4s", data.cut(start, start + 8))
-        if not _CHUNK_NAME.fullmatch(name):
-            return
-        end = start + length + 12
-        yield name, start, end
-
-
-def _png_parts(data: View) -> Iterator[int]:
+def _png_parts(chunks: list[Chunk], data: View) -> Iterator[int]:
     """Encoders write IDAT chunks of 8 KiB or more: 20 MB are 2,560 of them."""
-    for name, start, end in png_chunks(data):
+    for name, start, end in chunks:
         if name in _INFLATED_CHUNKS:
             yield _INFLATED
         elif name == b"eXIf" or (name == b"tEXt" and data.has(_EXIF_TEXTS, start + 8)):

@@ -16,9 +16,7 @@ from app.pictures.blob import Blob
 from app.pictures.checks import check
 from app.pictures.decoding import in_turn, load, opened, skim
 from app.pictures.metadata import bare_jpeg, bare_png
-from app.pictures.parts import png_chunks
 from app.pictures.picture import MAX_PICTURE_BYTES, Picture, PictureTooLarge, recognise
-from app.pictures.view import View
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -48,6 +46,9 @@ def normalise(picture: Picture) -> Picture:
     A colour profile stays. Returns the picture itself if nothing changes.
     Raises NotAPicture when the file is broken, PictureTooLarge when the result is over the document's 20 MB.
     """
+    if _is_bare_png(picture):
+        check(picture)
+        return picture
     is_jpeg = picture.mime_type == "image/jpeg"
     with opened(picture) as image:
         if is_jpeg and image.mode in ("L", "RGB") and _turn(image) is None:
@@ -57,7 +58,7 @@ def normalise(picture: Picture) -> Picture:
                 with opened(recognise(blob)) as bare:
                     skim(bare)  # a crafted file may need what was cut out
         elif picture.mime_type == "image/png" and _is_plain_png(picture, image):
-            check(picture)  # which takes no turn, for it decodes nothing
+            check(picture)
             blob = bare_png(picture.blob)
         else:
             load(image)
@@ -71,13 +72,25 @@ def normalise(picture: Picture) -> Picture:
     return recognise(blob)
 
 
+def _is_bare_png(picture: Picture) -> bool:
+    """Grey, RGB or RGBA in 8 bits, and nothing but a header and pixels: as most programs write them.
+
+    Nothing has to be opened to see that.
+    """
+    chunks = picture.blob.png.found
+    if picture.mime_type != "image/png" or {name for name, _, _ in chunks} != {b"IHDR", b"IDAT", b"IEND"}:
+        return False
+    depth, colours = picture.blob.head(26)[24:]
+    return (depth, colours) in ((8, 0), (8, 2), (8, 6)) and chunks[-1][2] == picture.length
+
+
 def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
     """Grey, RGB or RGBA in 8 bits, and upright.
 
     The header's 24th byte tells the bits: Pillow shows 16-bit colours as if they had 8. Behind the pixels may
     be EXIF or transparency, which Pillow reads only after the pixels.
     """
-    names = (name for name, _, _ in png_chunks(View(picture.blob)))
+    names = (name for name, _, _ in picture.blob.png.found)
     if not {b"IDAT", b"IEND"}.issuperset(dropwhile(lambda name: name not in (b"IDAT", b"fdAT"), names)):
         load(image)
     is_plain = image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info

@@ -1,11 +1,8 @@
 """Pictures as vendors send them: recognised, and checked to be whole."""
 
-import asyncio
-
 from app.contract.errors import UpstreamFailed
-from app.disk import DiskSteps
 from app.pictures.blob import Blob, Blobs, NoRoom
-from app.pictures.checks import check, steps
+from app.pictures.checks import check
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, recognise
 from app.threads import off_loop
 
@@ -23,17 +20,9 @@ async def picture_of(value: object, blobs: Blobs) -> Picture:
             raise NotAPicture("not a string")
         found = recognise(value)
         if found.mime_type == "image/png":
-            await _check_in_steps(found)
+            check(found)  # its chunks were checked while they arrived
         else:
             await off_loop(check, found)
     except (NotAPicture, PictureTooLarge, NoRoom) as exc:
         raise UpstreamFailed("a picture in the answer is broken") from exc
     return found
-
-
-async def _check_in_steps(picture: Picture) -> None:
-    run, left = DiskSteps(), steps(picture)
-    while True:
-        if await run(next, left, True):
-            return
-        await asyncio.sleep(0)  # other calls have their turn

@@ -161,22 +161,24 @@ def test_browsers_may_read_what_the_answer_says(start: Start) -> None:
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def failures(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Returns the log lines about failures, without the fields that every line has."""
+def told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """Returns the log lines of this event, without the fields that every line has."""
     lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     common = {"event", "request_id", "level", "logger", "timestamp"}
     return [
         {name: value for name, value in line.items() if name not in common}
         for line in lines
-        if line["event"] == "request failed"
+        if line["event"] == event
     ]
 
 
 def test_a_refused_request_says_which_rule_it_broke(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.text_to_image("a private wish", sampleCount=9)
-    assert failures(caplog) == [
-        {"status": 400, "code": "validation", "rules": ["sampleCount must not be greater than 4"]}
-    ]
+    client.http.get("/health")  # after it the first request's line is written
+    line = told(caplog, "request")[0]
+    reason = {"status": 400, "code": "validation", "rules": ["sampleCount must not be greater than 4"]}
+    assert line | reason == line
+    assert told(caplog, "request failed") == []
     assert "private wish" not in caplog.text
 
 
@@ -187,7 +189,9 @@ def test_a_failure_says_the_vendor_s_code_and_not_its_text(
     body = {"error": {"code": 403, "message": secret, "status": "PERMISSION_DENIED"}}
     emulator.troubles.set("answer", vendor="vertex", arg={"status": 403, "body": body})
     assert client.text_to_image("a lighthouse").status_code == 500
-    assert failures(caplog) == [{"status": 500, "code": "vendor_failed", "vendor_code": "PERMISSION_DENIED"}]
+    assert told(caplog, "request failed") == [
+        {"status": 500, "code": "vendor_failed", "vendor_code": "PERMISSION_DENIED"}
+    ]
     assert secret not in caplog.text
 
 
@@ -198,5 +202,5 @@ def test_retries_and_storage_trouble_are_warnings_with_their_cause(
     emulator.troubles.set("503", vendor="gcs", times=1)
     assert client.text_to_image("a lighthouse").status_code == 200
     warnings = [record.msg for record in caplog.records if record.levelno == logging.WARNING]
-    told = [(line["event"], line["vendor_code"]) for line in warnings if isinstance(line, dict)]
-    assert told == [("retrying a vendor call", "UNAVAILABLE"), ("retrying an upload", "503")]
+    events = [(line["event"], line["vendor_code"]) for line in warnings if isinstance(line, dict)]
+    assert events == [("retrying a vendor call", "UNAVAILABLE"), ("retrying an upload", "503")]

@@ -41,7 +41,7 @@ def test_what_is_written_is_read(blobs: Blobs, folder: WorkFolder, length: int, 
             assert b"".join(blob.pieces()) == data
             assert b"".join(blob.base64_pieces()) == base64.b64encode(data)
         assert blob.base64_length == len(base64.b64encode(data))
-        assert all(len(piece) <= 256 * 1024 for piece in (*blob.pieces(), *blob.base64_pieces()))
+        assert all(len(piece) <= 336 * 1024 for piece in (*blob.pieces(), *blob.base64_pieces()))
         with blob.open() as file:
             assert file.read(5) == data[:5]
             file.seek(0)

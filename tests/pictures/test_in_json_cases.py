@@ -236,6 +236,8 @@ def test_an_endless_picture_is_held_on_disk_until_there_is_no_room(tmp_path: Pat
 
 def test_a_placeholder_cannot_be_forged(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     with JsonReader(blobs.new) as first, JsonReader(blobs.new) as second:
+        for reader in (first, second):
+            reader.feed(json.dumps([TEXT]).encode())
         assert first._mark != second._mark
         assert len(first._mark) == 32
     guesses = [f"{'0' * 32}{number}" for number in range(3)]
@@ -282,7 +284,7 @@ def test_a_value_is_written_in_pieces(blobs: Blobs, length: int) -> None:
         body = JsonWriter(value)
         written = b"".join(body)
         assert body.length == len(written)
-        assert max(map(len, body)) <= 262_144
+        assert max(map(len, body)) <= 344_064
         assert hashlib.sha256(b"".join(body)).digest() == hashlib.sha256(written).digest()
     assert json.loads(written) == {
         "a": [text, 1.5, None, {"é": base64.b64encode(b"another").decode()}],
