@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, parts, process
 from app.api import auth as auth_routes
-from app.api import connections, docs, errors, gen, health, image, models, proxies, rehearsal
+from app.api import connections, docs, errors, gen, health, image, models, proxies, rehearsal, signals
 from app.api.middleware import RequestLog
 from app.services.demo import greeting
 from app.settings import Settings, read_settings
@@ -82,6 +82,7 @@ async def _lifespan(plan: parts.Plan, app: FastAPI) -> AsyncIterator[dict[str, f
         app.state.parts = built
         if built.emulator:
             app.mount("/storage", built.emulator.objects)
+        signals.watch(built)
         watching = asyncio.create_task(_warn_if_open()) if built.demo else None
         if built.demo and multiprocessing.parent_process() is None:
             base = f"http://localhost:{built.settings.port}"

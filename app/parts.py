@@ -35,6 +35,7 @@ from app.services.passwords import Passwords
 from app.services.readiness import Readiness
 from app.services.room import Room
 from app.services.tokens import Tokens
+from app.services.unattended import Unattended
 from app.services.users import Users
 from app.settings import Settings
 from app.storage.gcs import Gcs
@@ -80,8 +81,18 @@ class Parts:
     images: Images
     gen: Gen
     readiness: Readiness
+    unattended: Unattended
     demo: Demo | None
     emulator: "Emulator | None"
+
+    def stop(self) -> None:
+        """The process has been asked to end: send no further calls."""
+        log.info("stopping: what was sent is waited for, nothing more is sent")
+
+    def hurry(self) -> None:
+        """The process has been asked again: end at once. What has arrived is on the spool."""
+        log.warning("stopping at once: calls that were sent are given up")
+        self.unattended.hurry()
 
     @property
     def open_login(self) -> dict[str, str] | None:
@@ -164,6 +175,8 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             retry_after=math.ceil(settings.spool_seconds),
         )
         stack.push_async_callback(gallery.aclose)
+        unattended = Unattended()
+        stack.push_async_callback(unattended.aclose)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
         inflight, waiting = settings.max_inflight_bytes, settings.max_queued_requests
         images = Images(
@@ -211,6 +224,7 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             images=images,
             gen=gen,
             readiness=readiness,
+            unattended=unattended,
             demo=demo,
             emulator=emulator,
         )

@@ -1,6 +1,6 @@
 """What the gateway asks of the outside."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from app.contract.answer import MaskApplied
@@ -24,13 +24,27 @@ class Generation:
     mask_applied: MaskApplied | None = None
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far one request has come.
+
+    `kept`: its pictures are stored. `sent`: a call for a picture was sent, which may be paid. `left`: nobody
+    waits for its answer any more, so that nothing more is sent.
+    """
+
+    kept: bool = False
+    sent: bool = False
+    left: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request of a caller, as providers and storage need to know it.
 
     `answer_by`: when (in the event loop's time) providers return at the latest, so that what is ready can be
     stored. `store_by`: when the caller has to be told where the pictures are or will be. `blobs` keeps what
-    belongs to the request, and is closed when the request ends. `key` is the Idempotency-Key. `trouble` is
+    belongs to the request, and is closed when the request ends. `progress` is the request's, and the same in
+    all copies of a Call but a rewrite's. `key` is the Idempotency-Key. `trouble` is
     the failure that the request rehearses ("429=7"); each of its calls carries it; never set in live.
     """
 
@@ -39,6 +53,7 @@ class Call:
     answer_by: float
     store_by: float
     blobs: Blobs
+    progress: Progress = field(default_factory=Progress)
     key: str | None = None
     trouble: str | None = None
 

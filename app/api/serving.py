@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+import structlog
 from fastapi import Request
 
 from app.api.body import Take
@@ -12,7 +13,7 @@ from app.api.exchange import blobs, exchange, parts
 from app.api.rehearsal import rehearsed
 from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
 from app.pictures.blob import Blobs
-from app.ports import Call
+from app.ports import Call, Progress
 from app.services.auth import Caller
 from app.services.made import Made
 
@@ -21,7 +22,8 @@ _ANSWER_SHARE, _STORE_SHARE = 0.9, 0.98
 _RETRY_AFTER_SECONDS = 5
 
 B = TypeVar("B")
-T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 async def serve(
@@ -30,9 +32,11 @@ async def serve(
     read: Callable[[Request, Take, Blobs], Awaitable[B]],
     work: Callable[[B, Call], Coroutine[Any, Any, Made]],
 ) -> tuple[B, Made]:
-    """Rate limit, `read` the body, then `work`, which is cancelled when the client hangs up.
+    """Rate limit, `read` the body, then `work`.
 
-    One deadline covers it all. Raises `contract.errors`, ClientGone and NoRoom.
+    One deadline covers it all. When it has passed, or the client has hung up, `work` is cancelled, unless it
+    has sent a paid call whose pictures are stored: then it goes on alone. Raises `contract.errors`,
+    ClientGone and NoRoom.
     """
     have, here = parts(request.scope), exchange(request)
     here.log["user"] = who.id
@@ -59,7 +63,7 @@ async def serve(
                     blobs=pictures,
                     trouble=rehearsed(request, body),
                 )
-                made = await _unless_hung_up(request, work(body, call))
+                made = await _attended(request, work(body, call), call)
         except TimeoutError as exc:
             if held.waiting:
                 raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
@@ -85,7 +89,7 @@ async def _throttle(request: Request, who: Caller) -> None:
         )
 
 
-async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def _attended(request: Request, work: Coroutine[Any, Any, Made], call: Call) -> Made:
     """Starlette does not cancel a handler whose client has left: watch for it beside the work."""
     job = asyncio.create_task(work)
     watch = asyncio.create_task(_hang_up(request))
@@ -97,8 +101,19 @@ async def _unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         watch.cancel()
         if not job.done():
-            job.cancel()
-            await asyncio.wait((job,))
+            await _leave(request, job, call.progress)
+
+
+async def _leave(request: Request, job: asyncio.Task[Made], progress: Progress) -> None:
+    """Nobody waits for the job any more."""
+    progress.left = True
+    if progress.sent and progress.kept:
+        parts(request.scope).unattended.adopt(job, exchange(request).closing.pop_all())
+        return
+    if progress.sent:
+        log.warning("abandoned: a call was sent that may be paid, and nobody waits for its answer")
+    job.cancel()
+    await asyncio.wait((job,))
 
 
 async def _hang_up(request: Request) -> None:

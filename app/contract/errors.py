@@ -14,7 +14,8 @@ GatewayError
 ├── UpstreamUnavailable   503   the vendor is down for now
 │   ├── Busy              503   the gateway is overloaded: a queue is full, or the database does not answer
 │   └── StorageDown       503   pictures cannot be stored for now
-└── UpstreamTimeout       504
+├── UpstreamTimeout       504
+└── CallerLeft            ---   nobody waits for the answer any more, so nothing more is sent
 
 An error's message is public. The private reason travels as `__cause__` and is only logged.
 Statuses and bodies are made in `api/errors.py`.
@@ -127,3 +128,7 @@ class StorageDown(UpstreamUnavailable):
 
 class UpstreamTimeout(GatewayError):
     """The deadline passed. The call's outcome is unknown and may be paid: it is never repeated."""
+
+
+class CallerLeft(GatewayError):
+    """The caller has left before the call was sent, so it is not sent. Nobody reads this."""

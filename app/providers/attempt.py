@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from app.contract.errors import GatewayError
+from app.contract.errors import CallerLeft, GatewayError
 from app.contract.models import Model
 from app.ports import Call
 
@@ -55,6 +55,9 @@ async def attempt(send: Callable[[], Awaitable[T]], model: Model, call: Call, *,
     loop = asyncio.get_running_loop()
     retries = 0
     while True:
+        if call.progress.left:
+            raise CallerLeft
+        call.progress.sent = True
         try:
             return await send()
         except CallFailed as failed:

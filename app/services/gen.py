@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -20,7 +20,7 @@ from app.contract.models import Catalogue, Model, Vendor
 from app.logs import causes
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode, normalise
-from app.ports import Call, Provider
+from app.ports import Call, Progress, Provider
 from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.gallery import Gallery, Stored
@@ -63,6 +63,7 @@ class Gen:
         named = self.catalogue.defaults[request.mode]
         drawer = self._drawer(request, named)
         to_store = request.response_format == "url"
+        call.progress.kept = to_store
         if to_store:
             await self.gallery.check()
         if isinstance(request, Img2Img):
@@ -107,6 +108,8 @@ class Gen:
 
         It will not do in Vietnamese, which the image models do not read: then UpstreamFailed is raised.
         """
+
+        call = replace(call, progress=Progress())  # a caller who leaves now has no picture to keep
 
         async def rewrite(model: Model) -> str:
             return await self.rewriter.rewrite(

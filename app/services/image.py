@@ -48,6 +48,7 @@ class Images:
         self._check_uris(request)
         named = self._named(request)
         to_store = request.response_format == "url" or request.storage_uri is not None
+        call.progress.kept = to_store
 
         async def run(model: Model) -> Generation:
             return await self.providers[model.vendor].run(request, model, call)

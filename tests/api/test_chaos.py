@@ -260,14 +260,3 @@ def test_an_upload_whose_answer_is_lost_is_one_object(chaos: Client, emulator: E
     assert answer.status_code == 200
     inserts = [call for call in emulator.calls.list() if call.method == "objects.insert"]
     assert [call.status for call in inserts] == [None, 412]
-
-
-def test_a_client_who_hangs_up_cancels_the_call(hasty: str, emulator: Emulator) -> None:
-    client = client_of(hasty)
-    with pytest.raises(Exception, match="timed out"):
-        client.http.post(
-            "/api/v1/image/text-to-image", json={"prompt": "a lighthouse #trouble:hang"}, timeout=0.5
-        )
-    client.http.close()
-    emulator.calls.wait_for(lambda calls: any(call.cancelled for call in calls), 3)
-    assert emulator.calls.paid == 0

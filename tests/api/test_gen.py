@@ -502,6 +502,8 @@ def test_who_hangs_up_is_not_drawn_for_twice(chaos: Client, emulator: Emulator) 
 
 
 def test_who_hangs_up_cancels_the_rewrite_and_is_not_drawn_for(client: Client, emulator: Emulator) -> None:
+    assert client.post("/gen", text2img(regen_prompt=True)).status_code == 200  # anthropic is imported now
+    emulator.calls.clear()
     emulator.troubles.set("hang", vendor="claude")
     with pytest.raises(httpx.ReadTimeout):
         client.http.post("/gen", json=text2img(regen_prompt=True), timeout=0.5)

@@ -1,0 +1,45 @@
+"""Requests that go on without their caller: what was sent is paid, and its pictures are stored."""
+
+import asyncio
+from contextlib import ExitStack
+
+import structlog
+
+from app.logs import causes
+from app.services.made import Made
+
+log = structlog.get_logger()
+
+
+class Unattended:
+    """Runs them to their end."""
+
+    def __init__(self) -> None:
+        self._requests: set[asyncio.Task[Made]] = set()
+
+    def adopt(self, request: asyncio.Task[Made], held: ExitStack) -> None:
+        """Let the request run. `held` is closed when it has ended."""
+        log.info("the caller is not waiting any more: the request goes on")
+        self._requests.add(request)
+
+        def ended(_: asyncio.Task[Made]) -> None:
+            self._requests.discard(request)
+            held.close()
+            if request.cancelled():
+                log.warning("a request without its caller was cancelled")
+            elif failure := request.exception():
+                log.warning("a request without its caller failed", cause=causes(failure))
+            else:
+                log.info("a request without its caller has ended", pictures=len(request.result().stored))
+
+        request.add_done_callback(ended)
+
+    def hurry(self) -> None:
+        """Cancel all of them. What has arrived stays on the spool."""
+        for request in self._requests:
+            request.cancel()
+
+    async def aclose(self) -> None:
+        """Wait until all have ended, each by its own deadline."""
+        while self._requests:
+            await asyncio.wait(self._requests)
