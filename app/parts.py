@@ -22,8 +22,8 @@ from app.providers.claude import Claude
 from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
 from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
+from app.services.admission import Admission
 from app.services.auth import Auth
-from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.demo import DEMO_ID, Demo, demo_user
 from app.services.gallery import Gallery
@@ -37,23 +37,23 @@ from app.services.room import Room
 from app.services.tokens import Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
-from app.settings import Settings
+from app.settings import MEBIBYTE, Settings, replaced
 from app.storage.gcs import Gcs
 from app.storage.spool import Spool
 
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
-_BEDROCK_CALLS = 64
-"""Pictures of /gen that are drawn at the same time."""
-_REWRITES = 64
-"""Prompts that Claude rewrites at the same time."""
 _REWRITE_SHARE = 1 / 6
 """Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
-_BODIES, _BODIES_OF_ONE_USER = 24, 12
-"""How many times MAX_INFLIGHT_BYTES all request bodies under way may have, and those of one user."""
+_BODIES, _BODIES_OF_ONE_USER = 1536 * MEBIBYTE, 768 * MEBIBYTE
+"""What all request bodies under way may have together, and those of one user."""
+_FILES_OF_A_CALL = 5
+"""Its caller, its vendor, an upload, a file; and a caller who waits: as many may wait as are under way."""
+_OTHER_FILES = 250
+"""Databases, libraries, those who log in, and all others who are no calls."""
 _CLEANING_SECONDS = 60
 
 log = structlog.get_logger()
@@ -81,6 +81,8 @@ class Parts:
     images: Images
     gen: Gen
     readiness: Readiness
+    gallery: Gallery
+    admission: Admission
     unattended: Unattended
     demo: Demo | None
     emulator: "Emulator | None"
@@ -88,11 +90,13 @@ class Parts:
     def stop(self) -> None:
         """The process has been asked to end: send no further calls."""
         log.info("stopping: what was sent is waited for, nothing more is sent")
+        self.admission.close()
 
     def hurry(self) -> None:
         """The process has been asked again: end at once. What has arrived is on the spool."""
         log.warning("stopping at once: calls that were sent are given up")
         self.unattended.hurry()
+        self.gallery.hurry()
 
     @property
     def open_login(self) -> dict[str, str] | None:
@@ -110,7 +114,21 @@ def plan(settings: Settings) -> Plan:
         catalogue = load_catalogue(settings.models_file)
     except (OSError, ValueError) as exc:
         raise SystemExit(f"The configuration is wrong:\n  MODELS_FILE: {exc}") from None
+    _check_files(settings.max_calls)
     return Plan(settings, catalogue, _google(settings))
+
+
+def _check_files(max_calls: int) -> None:
+    """Raise the limit of open files as far as is allowed. Raises SystemExit if that is not enough."""
+    allowed = process.open_files()
+    fit = (allowed - _OTHER_FILES) // _FILES_OF_A_CALL
+    if max_calls > fit:
+        needed = max_calls * _FILES_OF_A_CALL + _OTHER_FILES
+        raise SystemExit(
+            f"The configuration is wrong:\n  MAX_CALLS: {max_calls} calls need {needed} open files, and the "
+            f"system allows {allowed}, which is enough for {max(fit, 0)}. Lower MAX_CALLS, or raise the hard "
+            "limit of open files (ulimit -Hn)"
+        )
 
 
 def _google(settings: Settings) -> Credentials | None:
@@ -127,6 +145,8 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
     """Start the gateway's parts, and stop them at the end of the `with` block."""
     settings, catalogue = plan.settings, plan.catalogue
     process.tune()
+    for name, instead in replaced().items():
+        log.warning("a setting has no effect any more: remove it", setting=name, instead=instead)
     async with AsyncExitStack() as stack:
         emulator = None
         if settings.embeds_emulator:
@@ -153,10 +173,20 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             credentials=token,
             google=plan.google,
         )
-        spool = Spool(settings.spool_dir, work, min_free_bytes=settings.spool_min_free_bytes)
+        spool = await asyncio.to_thread(
+            Spool,
+            settings.spool_dir,
+            min_free_bytes=settings.spool_min_free_bytes,
+            fsync=settings.spool_fsync,
+        )
+        stack.callback(spool.close)
         _run(spool.run(storage, settings.spool_seconds), stack)
+        admission = Admission(
+            settings.max_calls, settings.max_calls_per_user, min_seconds=settings.min_seconds
+        )
         vertex = Vertex(
             transport=transport,
+            admission=admission,
             project=settings.google_cloud_project,
             location=settings.vertex_location,
             gemini_location=settings.vertex_gemini_location,
@@ -164,8 +194,8 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             credentials=token,
             pause_seconds=settings.retry_pause_seconds,
         )
-        bedrock = _bedrock(settings, catalogue, transport)
-        claude = _claude(settings)
+        bedrock = _bedrock(settings, catalogue, transport, admission)
+        claude = _claude(settings, admission)
         stack.push_async_callback(claude.aclose)
         gallery = Gallery(
             storage,
@@ -178,12 +208,10 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
         unattended = Unattended()
         stack.push_async_callback(unattended.aclose)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
-        inflight, waiting = settings.max_inflight_bytes, settings.max_queued_requests
         images = Images(
             providers={"google": vertex},
             gallery=gallery,
             chain=chain,
-            budget=Budget(inflight, waiting),
             catalogue=catalogue,
             allowed_prefixes=settings.allowed_prefixes,
         )
@@ -193,26 +221,20 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             gallery=gallery,
             chain=chain,
             rewrite_chain=Chain(catalogue),
-            budget=Budget(_BEDROCK_CALLS, waiting),
-            rewrites=Budget(_REWRITES, waiting),
             catalogue=catalogue,
             rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
         )
+        identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
         readiness = Readiness(
-            {
-                "auth": auth,
-                "limits": rate_limit,
-                "storage": storage,
-                "spool": spool,
-                "vertex": vertex,
-                "bedrock": bedrock,
-                "claude": claude,
-            }
+            required={"database": auth.users, "storage": storage, "spool": spool},
+            vendors={"vertex": vertex, "bedrock": bedrock},
+            optional={"limits": rate_limit, "claude": claude, **identity_provider},
         )
+        stack.push_async_callback(readiness.aclose)
         demo = None
         if settings.cloud == "emulator":
             demo = await demo_user(auth.users, auth.passwords, settings.data_dir)
-        bodies = Room(_BODIES * inflight, _BODIES_OF_ONE_USER * inflight)
+        bodies = Room(_BODIES, _BODIES_OF_ONE_USER)
         process.freeze()
         yield Parts(
             settings=settings,
@@ -224,6 +246,8 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             images=images,
             gen=gen,
             readiness=readiness,
+            gallery=gallery,
+            admission=admission,
             unattended=unattended,
             demo=demo,
             emulator=emulator,
@@ -276,11 +300,12 @@ def _auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     return auth
 
 
-def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport) -> Bedrock:
+def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport, admission: Admission) -> Bedrock:
     emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
     vendor: Vendor = "aws"
     return Bedrock(
         transport=transport,
+        admission=admission,
         regions={model.location for model in catalogue.model if model.vendor == vendor},
         endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
         access_key_id=emulated,
@@ -289,13 +314,14 @@ def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport) -> 
     )
 
 
-def _claude(settings: Settings) -> Claude:
+def _claude(settings: Settings, admission: Admission) -> Claude:
     api_key: str | None = None  # by Bedrock and by Vertex AI the SDK finds credentials itself
     if settings.cloud == "emulator":
         api_key = _EMULATED_KEY
     elif settings.claude_via == "anthropic" and settings.anthropic_api_key:
         api_key = settings.anthropic_api_key.get_secret_value()
     return Claude(
+        admission=admission,
         via=settings.claude_via,
         api_key=api_key,
         base_url=settings.anthropic_base_url,

@@ -1,4 +1,4 @@
-"""Settings of the process for pictures: thread switching, garbage collection, the C library's memory.
+"""Settings of the process for pictures: thread switching, garbage collection, the C library's memory, files.
 
 And the addresses on which it listens.
 """
@@ -6,8 +6,10 @@ And the addresses on which it listens.
 import ctypes
 import gc
 import os
+import resource
 import socket
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
 
 _SWITCH_SECONDS = 0.001
@@ -46,6 +48,15 @@ def freeze() -> None:
     gc.freeze()
     gc.set_threshold(*_COLLECT)
     gc.enable()
+
+
+def open_files() -> int:
+    """Returns how many files and sockets the process may have open, after raising it to what is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS tells an unlimited number, and refuses it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def open_to_others() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from limits import parse_many
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 EXAMPLE_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - refused in live
 EXAMPLE_PROJECT = "emulated-project"
@@ -100,8 +100,9 @@ class Settings(_FromEnvironment):
     body_idle_seconds: float = Field(10, gt=0)
     answer_idle_seconds: float = Field(60, gt=0)
     max_body_bytes: int | None = Field(None, gt=0)
-    max_inflight_bytes: int = Field(64 * MEBIBYTE, gt=0)
-    max_queued_requests: int = Field(256, ge=0)
+    max_calls: int = Field(2000, gt=0)
+    max_calls_per_user: int = Field(250, gt=0)
+    min_call_seconds: float = Field(5, ge=0)
     work_bytes: int = Field(4 * 1024 * MEBIBYTE, gt=0)
 
     google_cloud_project: str = EXAMPLE_PROJECT
@@ -116,6 +117,7 @@ class Settings(_FromEnvironment):
     spool_dir: Path = Path("data/spool")
     spool_seconds: float = Field(15, gt=0)
     spool_min_free_bytes: int = Field(256_000_000, ge=0)
+    spool_fsync: bool = False
     upload_seconds: float = Field(60, gt=0)
     upload_wait_seconds: float = Field(10, gt=0)
 
@@ -140,6 +142,11 @@ class Settings(_FromEnvironment):
             self.anthropic_base_url,
         )
         return self.cloud == "emulator" and not all(named)
+
+    @property
+    def min_seconds(self) -> float:
+        """A call is not sent when less of its time is left. It is never more than a quarter of the time."""
+        return min(self.min_call_seconds, self.request_timeout_seconds / 4)
 
     @property
     def has_example_secret(self) -> bool:
@@ -261,6 +268,18 @@ def read_settings() -> Settings:
 def read_database_url() -> str:
     """Read DATABASE_URL alone. Raises SystemExit like `read_settings`."""
     return _read(DatabaseSettings).database_url
+
+
+_REPLACED = {
+    "max_inflight_bytes": "MAX_CALLS bounds the calls under way now",
+    "max_queued_requests": "as many calls wait as MAX_CALLS and MAX_CALLS_PER_USER allow under way",
+}
+
+
+def replaced() -> dict[str, str]:
+    """Returns the variables of earlier versions that are still set, and what has replaced each of them."""
+    given = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
+    return {name.upper(): instead for name, instead in _REPLACED.items() if given.get(name)}
 
 
 def _read(kind: type[AnySettings]) -> AnySettings:

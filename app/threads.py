@@ -15,6 +15,9 @@ _pixels = ThreadPoolExecutor(2, thread_name_prefix="pixels")
 async def off_loop(work: Callable[[*Ts], T], *args: *Ts) -> T:
     """Run `work` beside the event loop, at most two pieces at a time in one process.
 
-    It runs in a copy of the caller's context, so that log lines keep the request's id.
+    First come, first served. That is fair between requests, because a request waits for one piece (at most
+    one of each sample) before it asks for the next. A piece that is cancelled before its turn is not begun.
+    Call it within a deadline. The piece runs in a copy of the caller's context, so that log lines keep the
+    request's id.
     """
     return await asyncio.get_running_loop().run_in_executor(_pixels, copy_context().run, work, *args)

@@ -133,7 +133,7 @@ class HealthWatch:
         self._process.start()
 
     def _run(self, url: str) -> None:
-        with httpx.Client() as client:
+        with httpx.Client(timeout=120) as client:
             while not self._ended.wait(self._pause):
                 started = time.perf_counter()
                 client.get(f"{url}/health").raise_for_status()
@@ -181,12 +181,8 @@ def made_token() -> str:
     return str(jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, "HS256"))
 
 
-@contextlib.contextmanager
-def gateway(emulated: Emulated, more: dict[str, str]) -> Iterator[Started]:
-    """Start one, with `more` in its environment, and wait until /health/ready says yes."""
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    environment = {
+def gateway_environment(emulated: Emulated, more: dict[str, str]) -> dict[str, str]:
+    return {
         **emulated.database,
         "VERTEX_ENDPOINT": emulated.url,
         "STORAGE_EMULATOR_HOST": emulated.url,
@@ -200,6 +196,14 @@ def gateway(emulated: Emulated, more: dict[str, str]) -> Iterator[Started]:
         "LOG_LEVEL": "info",
         **more,
     }
+
+
+@contextlib.contextmanager
+def gateway(emulated: Emulated, more: dict[str, str]) -> Iterator[Started]:
+    """Start one, with `more` in its environment, and wait until /health/ready says yes."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    environment = gateway_environment(emulated, more)
     arguments = ["-c", UVICORN, "app.main:app", "--port", str(port), "--no-access-log"]
     with running(arguments, f"{url}/health", environment) as (pid, seconds):
         ends = time.monotonic() + 30

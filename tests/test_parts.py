@@ -122,7 +122,7 @@ async def test_every_paid_call_goes_through_attempt(
     """Where calls will be recorded before they are sent, and where they are repeated."""
     sent: list[str] = []
 
-    async def counting(send: Callable[[], Awaitable[T]], model: Model, call: Call, **rest: float) -> T:
+    async def counting(send: Callable[[], Awaitable[T]], model: Model, call: Call, **rest: Any) -> T:
         async def counted() -> T:
             sent.append(model.id)
             return await send()
@@ -147,7 +147,8 @@ async def test_every_paid_call_goes_through_attempt(
 
 async def test_every_part_is_ready(settings: Settings) -> None:
     async with build(plan(settings)) as parts:
-        assert set((await parts.readiness.ask()).values()) == {"ok"}
+        health = await parts.readiness.ask()
+        assert (health.status, {part.status for part in health.parts.values()}) == ("ok", {"ok"})
 
 
 KILLED = """

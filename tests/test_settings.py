@@ -10,7 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from app.main import create_app
-from app.settings import EXAMPLE_SECRET, DatabaseSettings, Settings, read_database_url, read_settings
+from app.settings import (
+    EXAMPLE_SECRET,
+    DatabaseSettings,
+    Settings,
+    read_database_url,
+    read_settings,
+    replaced,
+)
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 LIVE = {
@@ -213,6 +220,21 @@ def test_the_command_line_asks_for_the_database_alone(dotenv: Path, monkeypatch:
         read_database_url()
 
 
+def test_variables_of_earlier_versions_are_named(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert replaced() == {}
+    dotenv.write_text("MAX_INFLIGHT_BYTES=1\n")
+    monkeypatch.setenv("MAX_QUEUED_REQUESTS", "0")
+    read_settings()
+    assert list(replaced()) == ["MAX_INFLIGHT_BYTES", "MAX_QUEUED_REQUESTS"]
+    monkeypatch.setenv("MAX_QUEUED_REQUESTS", "")
+    assert list(replaced()) == ["MAX_INFLIGHT_BYTES"]
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(120, 5), (20, 5), (8, 2)])
+def test_a_call_needs_seconds_but_never_more_than_a_quarter(timeout: float, seconds: float) -> None:
+    assert Settings(request_timeout_seconds=timeout).min_seconds == seconds
+
+
 @pytest.mark.parametrize(
     ("given", "allowed"),
     [
@@ -302,6 +324,9 @@ def test_a_refusal_keeps_the_secret() -> None:
         ("JWT_ALGORITHM", "none"),
         ("JWT_EXPIRES_SECONDS", "0"),
         ("MAX_BODY_BYTES", "64MB"),
+        ("MAX_CALLS", "0"),
+        ("MAX_CALLS_PER_USER", "0"),
+        ("MIN_CALL_SECONDS", "-1"),
         ("RETIRED_MODELS", "maybe"),
         ("CLAUDE_VIA", "carrier pigeon"),
     ],

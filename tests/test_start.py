@@ -1,5 +1,6 @@
 """`python -m uvicorn app.main:app`, as an operator starts it."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -88,6 +89,42 @@ def test_a_folder_is_no_key_file(tmp_path: Path) -> None:
     assert said.splitlines()[1:] == [
         f"  GOOGLE_APPLICATION_CREDENTIALS: {tmp_path} cannot be read as a key file"
     ]
+
+
+def test_more_calls_than_open_files_allow_are_one_sentence(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'ulimit -n 2000 && exec "$@"', "sh", *UVICORN]
+    done = subprocess.run(
+        command, env=bare(tmp_path), cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "The configuration is wrong:\n  MAX_CALLS: 2000 calls need 10250 open files, and the system allows "
+        "2000, which is enough for 350. Lower MAX_CALLS, or raise the hard limit of open files (ulimit -Hn)\n"
+    )
+
+
+async def fetch_all(port: int, count: int) -> set[bytes]:
+    """Open so many connections at once, then send a request on each. Returns the status lines."""
+    connections = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(count)))
+    for _, writer in connections:
+        writer.write(b"GET /health HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+    answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
+    for _, writer in connections:
+        writer.close()
+    return {answer.partition(b"\r\n")[0] for answer in answers}
+
+
+def test_a_thousand_connections_at_once_and_settings_of_yesterday(tmp_path: Path) -> None:
+    """With the soft limit of a login shell, and the settings of the version before."""
+    assert process.open_files() > 1100
+    (tmp_path / ".env").write_text("MAX_INFLIGHT_BYTES=67108864\nMAX_QUEUED_REQUESTS=256\n")
+    port = free_port()
+    command = ["sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh", *UVICORN, f"--port={port}"]
+    url = f"http://127.0.0.1:{port}/health"
+    with serving(command, url, environment=bare(tmp_path), folder=tmp_path) as running:
+        assert asyncio.run(fetch_all(port, 1000)) == {b"HTTP/1.1 200 OK"}
+        assert running.says("warning", "MAX_INFLIGHT_BYTES", "MAX_CALLS bounds")
+        assert running.says("warning", "MAX_QUEUED_REQUESTS", "MAX_CALLS_PER_USER")
 
 
 def test_an_emulator_that_others_can_reach_is_warned_of_in_one_line(tmp_path: Path) -> None:

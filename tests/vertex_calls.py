@@ -23,6 +23,7 @@ from app.pictures.work_folder import WorkFolder
 from app.ports import Call, Generation
 from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
+from app.services.admission import Admission
 
 T = TypeVar("T", bound=Contract)
 Json = dict[str, Any]
@@ -59,7 +60,8 @@ async def calling(emulator: Emulator | None = None, **settings: Any) -> AsyncIte
     transport = settings.pop("transport", None) or Transport()
     if emulator:
         settings["endpoint"] = emulator.http_url
-    vertex = Vertex(transport=transport, project="demo", **{"pause_seconds": 0.01, **settings})
+    ours = {"pause_seconds": 0.01, "admission": Admission(100, 100)}
+    vertex = Vertex(transport=transport, project="demo", **{**ours, **settings})
     with scope() as blobs:
         try:
             yield Caller(vertex, blobs)

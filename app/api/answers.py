@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.exchange import parts
 from app.disk import DiskSteps
+from app.pictures.blob import PIECE_BYTES
 from app.pictures.in_json import JsonWriter
 
 _JSON = "application/json; charset=utf-8"
@@ -28,6 +29,12 @@ def json_response(
     return Response(b"".join(text), status, dict(headers or {}), media_type=_JSON)
 
 
+_MANY = 32
+_SMALL_PIECE_BYTES = 48 * 1024
+"""While so many answers are sent, each is sent in smaller pieces: one piece of each may wait in memory."""
+_being_sent = 0
+
+
 class _Pieces(Response):
     """An answer with pictures in it, sent piece by piece.
 
@@ -41,9 +48,13 @@ class _Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
-        steps, pieces, loop = DiskSteps(), iter(self._text), asyncio.get_running_loop()
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        global _being_sent
+        most = PIECE_BYTES if _being_sent < _MANY else _SMALL_PIECE_BYTES
+        steps, pieces, loop = DiskSteps(), self._text.pieces(most), asyncio.get_running_loop()
+        _being_sent += 1
         try:
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(start)
             async with asyncio.timeout(None) as idle:
                 checked = -1.0
                 while piece := await steps(next, pieces, b""):
@@ -55,3 +66,5 @@ class _Pieces(Response):
             log.info("answer given up: not read in time")  # it has no end, so uvicorn closes the connection
         else:
             await send({"type": "http.response.body", "body": b""})
+        finally:
+            _being_sent -= 1

@@ -195,6 +195,7 @@ def crashed(request: Request, exc: Exception) -> Response:
 
 async def no_room(request: Request, exc: Exception) -> Response:
     """Returns 503 if temporary files have no room for a picture."""
+    log.warning("no room for a picture", reason=str(exc))  # names the folder
     error = errors.Busy(retry_after=_RETRY_AFTER_SECONDS)
     error.__cause__ = exc
     return respond(request, error)

@@ -29,9 +29,9 @@ def exchange(request: Request) -> Exchange:
     return found
 
 
-def blobs(request: Request) -> Blobs:
-    """Returns a scope of blobs that is closed when the answer is sent."""
-    return exchange(request).closing.enter_context(parts(request.scope).work.blobs())
+def blobs(request: Request, owner: str | None = None) -> Blobs:
+    """Returns a scope of blobs that is closed when the answer is sent. `owner`: the caller's id."""
+    return exchange(request).closing.enter_context(parts(request.scope).work.blobs(owner))
 
 
 def parts(scope: Scope) -> Parts:

@@ -12,7 +12,7 @@ from app.api.examples import EXAMPLES, TINY_PNG
 from app.api.exchange import parts
 from app.api.openapi import described
 from app.api.serving import made_by, serve
-from app.contract.answer import Filtered, Prediction, Predictions, StoredImage, StoredImages
+from app.contract.answer import Failed, Filtered, Prediction, Predictions, StoredImage, StoredImages
 from app.contract.image import (
     ImageCustomize,
     ImageEdit,
@@ -68,6 +68,7 @@ def _stored_images(made: Made) -> StoredImages:
         requested_model=made.substituted,
         images=tuple(one.image for one in made.stored if not one.pending),
         filtered=_filtered(made),
+        failed=_failed(made),
         pending=_pending(made),
         mask_applied=made.mask_applied,
     )
@@ -88,6 +89,7 @@ def _predictions(made: Made) -> Predictions:
         model=made.model.id,
         requested_model=made.substituted,
         filtered=_filtered(made),
+        failed=_failed(made),
         pending=_pending(made),
         mask_applied=made.mask_applied,
     )
@@ -95,6 +97,10 @@ def _predictions(made: Made) -> Predictions:
 
 def _filtered(made: Made) -> tuple[Filtered, ...] | None:
     return tuple(map(Filtered.of, made.filtered)) or None
+
+
+def _failed(made: Made) -> tuple[Failed, ...] | None:
+    return tuple(Failed(message=sentence) for sentence in made.failed) or None
 
 
 def _pending(made: Made) -> tuple[StoredImage, ...] | None:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import crashed
 from app.api.exchange import Exchange
+from app.api.pace import Pace
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +59,8 @@ class RequestLog:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
+                if scope["method"] == "POST":  # nobody else waits for them
+                    await self._pace.begin()
                 await self._app(scope, counted, told)
             except Exception as exc:
                 if status != _NO_ANSWER:

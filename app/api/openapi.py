@@ -58,6 +58,12 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
 }
 
 
+_MISSING: Json = {
+    "filtered": [{"raiFilteredReason": "The model returned no picture"}],
+    "failed": [{"message": "the vendor's quota is used up"}],
+}
+"""What an answer says about the samples that are not in it."""
+
 HEADERS: Json = {
     "X-Request-Id": {
         "description": "The request's id in the gateway's log. The request may set it in the same header.",
@@ -143,7 +149,10 @@ def described(
     answers = answers if isinstance(answers, tuple) else (answers,)
     schemas = [schema(answer, "serialization") for answer in answers]
     answer_schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    made = {"application/json": {"schema": answer_schema, "example": answer_example}}
+    shown = {"all pictures": {"value": answer_example}}
+    if "sample_count" in contract.model_fields:
+        shown["a part of them"] = {"value": answer_example | _MISSING}
+    made = {"application/json": {"schema": answer_schema, "examples": shown}}
     content = {"application/json": {"schema": schema(contract, "validation"), "example": request_example}}
     if contract.uploads:
         content["multipart/form-data"] = {"schema": form_schema(contract, request_example)}

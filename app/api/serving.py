@@ -41,7 +41,7 @@ async def serve(
     have, here = parts(request.scope), exchange(request)
     here.log["user"] = who.id
     await _throttle(request, who)
-    pictures = blobs(request)
+    pictures = blobs(request, who.id)
     seconds = have.settings.request_timeout_seconds
     now = asyncio.get_running_loop().time()
     async with have.bodies.enter(who.id) as held:

@@ -42,6 +42,12 @@ class Filtered(Answer):
         )
 
 
+class Failed(Answer):
+    """A sample that was lost: to a quota, an outage, the deadline, or a broken picture."""
+
+    message: str
+
+
 class StoredImage(Answer):
     url: str
     filename: str
@@ -77,6 +83,7 @@ class StoredImages(Answer):
     requested_model: str | None = None
     images: tuple[StoredImage, ...]
     filtered: tuple[Filtered, ...] | None = None
+    failed: tuple[Failed, ...] | None = None
     pending: tuple[StoredImage, ...] | None = None
     mask_applied: MaskApplied | None = None
 
@@ -86,5 +93,6 @@ class Predictions(Answer):
     model: str
     requested_model: str | None = None
     filtered: tuple[Filtered, ...] | None = None
+    failed: tuple[Failed, ...] | None = None
     pending: tuple[StoredImage, ...] | None = None
     mask_applied: MaskApplied | None = None

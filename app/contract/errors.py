@@ -10,9 +10,10 @@ GatewayError
 ├── UnsupportedMedia      415
 ├── RateLimited           429
 ├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
-│   └── ModelGone         ---   the vendor no longer has this model; services go on along the chain
+│   ├── ModelGone         ---   the vendor no longer has this model; services go on along the chain
+│   └── BrokenPicture     500   a picture in the vendor's answer cannot be used
 ├── UpstreamUnavailable   503   the vendor is down for now
-│   ├── Busy              503   the gateway is overloaded: a queue is full, or the database does not answer
+│   ├── Busy              503   the gateway is overloaded, it is too late for a call, or the database is down
 │   └── StorageDown       503   pictures cannot be stored for now
 ├── UpstreamTimeout       504
 └── CallerLeft            ---   nobody waits for the answer any more, so nothing more is sent
@@ -106,22 +107,30 @@ class ModelGone(UpstreamFailed):
         self.model = model
 
 
-class UpstreamUnavailable(GatewayError):
-    """The vendor or the store is down for now. `retry_after` in seconds."""
+class BrokenPicture(UpstreamFailed):
+    """A picture in the vendor's answer is cut off, damaged, or no picture at all."""
 
-    def __init__(self, message: str = "", *, retry_after: int | None = None) -> None:
+
+class UpstreamUnavailable(GatewayError):
+    """The vendor or the store is down for now. `retry_after` in seconds: every 503 says it."""
+
+    def __init__(self, message: str = "", *, retry_after: int = 10) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class Busy(UpstreamUnavailable):
-    """The gateway cannot take the request now: a queue is full, or its database does not answer."""
+    """The gateway cannot take the request now: a queue is full, it is too late for a call, or the database
+    does not answer."""
+
+    def __init__(self, message: str = "", *, retry_after: int = 5) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class StorageDown(UpstreamUnavailable):
     """Pictures cannot be stored for now. `pending`: paid pictures whose URLs will work later."""
 
-    def __init__(self, pending: tuple[StoredImage, ...] = (), *, retry_after: int | None = None) -> None:
+    def __init__(self, pending: tuple[StoredImage, ...] = (), *, retry_after: int = 10) -> None:
         super().__init__(retry_after=retry_after)
         self.pending = pending
 

@@ -100,6 +100,9 @@ WORDS = {
     "filename": "The picture's file name.",
     "generatedAt": "When the picture was stored, in UTC.",
     "filtered": "The reasons for pictures that the vendor's safety filters removed.",
+    "failed": "Why other pictures are missing: one entry for each that was lost to a quota, an outage, the "
+    "deadline, or a broken picture in the vendor's answer. It may have been paid for.",
+    "Failed.message": "What happened: a short text for people, which may change.",
     "pending": "Pictures that are made and paid for, but not stored yet. Their URLs will work later.",
     "maskApplied": "How the mask was applied, if the model does not support masks. exact: no pixel outside "
     "the mask has changed. instruction: the model was told the area in words; other pixels may have changed.",
@@ -164,6 +167,12 @@ WORDS = {
     "retires": "The day on which the vendor switches the model off, or null.",
     "source": "The vendor's page with the status and the dates.",
     "successor": "The model that serves requests when the vendor has switched this one off, or null.",
+    # ── readiness ────────────────────────────────────────────────────────────────────────────────────────
+    "Health.status": "failed if a required part has failed. degraded if everything needed works, but "
+    "something is wrong.",
+    "parts": "The parts by name.",
+    "PartHealth.status": "degraded: it works, but something is wrong. The gateway's log says what.",
+    "PartHealth.required": "Whether the gateway needs the part. A vendor is needed while no other one works.",
     # ── errors ───────────────────────────────────────────────────────────────────────────────────────────
     "SafetyError.success": "False. Only if the support code is known.",
     "statusCode": "The HTTP status.",

@@ -31,6 +31,9 @@ PIECE_BYTES = 252 * 1024
 three, so that the texts of pieces in base64 can be joined, and of a disk's blocks."""
 _LEAST_PIECE_BYTES = 64 * 1024
 
+_HEAD_BYTES = 64
+"""So many first bytes are kept in memory: a format is recognised without opening the file."""
+
 _SMALL_BYTES = 4096
 """Neighbours in memory that are both shorter are joined: a piece of two bytes would take fifty."""
 
@@ -40,7 +43,7 @@ class NoRoom(Exception):
 
 
 class Room(Protocol):
-    """What a blob needs of its WorkFolder (`app/pictures/work_folder.py`)."""
+    """What a blob needs of the folder it is in: a WorkFolder (`work_folder.py`), or the spool."""
 
     def take_memory(self, size: int, held: int) -> bool:
         """Reserve memory for `size` more bytes of a blob that holds `held`. Returns whether there is room."""
@@ -55,15 +58,21 @@ class Room(Protocol):
     def create(self) -> tuple[Path, BinaryIO]:
         """Returns a new, empty file that only the owner can read. Raises NoRoom."""
 
+    def check(self) -> None:
+        """Raises NoRoom if nothing more could be kept on disk now."""
+
 
 class Blobs:
     """A scope of blobs: a request's, for example. When it is closed, all its blobs are deleted.
 
-    Made by `WorkFolder.blobs()`. A context manager.
+    Made by `WorkFolder.blobs()`. A context manager. `crc32c`: every blob computes it while it is written. A
+    blob that finds no more room moves to the room of `spare`, if there is one.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, *, crc32c: bool = False, spare: "Blobs | None" = None) -> None:
         self._room = room
+        self._crc32c = crc32c
+        self._spare = spare
         self._open: set[Blob] = set()
         self._closed = False
 
@@ -77,14 +86,34 @@ class Blobs:
 
     def another(self) -> "Blobs":
         """Returns a new scope, for blobs that shall outlive this one. To be closed by the caller."""
-        return Blobs(self._room)
+        return Blobs(self._room, crc32c=self._crc32c, spare=self._spare)
+
+    def check(self) -> None:
+        """Raises NoRoom if nothing more could be kept on disk now: to be asked before something is paid."""
+        self._room.check()
 
     def new(self, *, on_disk: bool = False, sha256: bool = False, crc32c: bool = False) -> "Blob":
         """Returns a new, empty blob. In a closed scope it is closed already: a late thread keeps nothing."""
-        blob = Blob(self._room, self, on_disk=on_disk, sha256=sha256, crc32c=crc32c)
+        blob = Blob(
+            self._room,
+            self,
+            on_disk=on_disk,
+            sha256=sha256,
+            crc32c=crc32c or self._crc32c,
+            spare=self._spare._room if self._spare else None,
+        )
         self._open.add(blob)
         if self._closed:
             blob.close()
+        return blob
+
+    def existing(self, path: Path) -> "Blob":
+        """Returns a sealed blob of a file, which stays when the blob is closed. Raises OSError.
+
+        Slow: the file is read once, for what a blob knows of its bytes.
+        """
+        blob = self.new()
+        blob.hold(path)
         return blob
 
     def of(self, data: bytes) -> "Blob":
@@ -129,13 +158,17 @@ class Blob:
         on_disk: bool = False,
         sha256: bool = False,
         crc32c: bool = False,
+        spare: Room | None = None,
     ) -> None:
         self.length = 0
         self.scope = scope
         self.png = PngChunks()
         self._room = room
+        self._spare = spare
         self._changing = Lock()
         self._closed = False
+        self._stays = False  # its file, when it is closed
+        self._head = b""
         self._on_disk = on_disk
         self._sealed = False
         self._pieces: list[bytes] = []  # while it is in memory
@@ -173,7 +206,13 @@ class Blob:
         """Append a piece. Raises NoRoom, after which the blob can only be closed, and ValueError if it is."""
         with self._changing:
             self._append(piece)
+        self._note(piece)
+
+    def _note(self, piece: bytes) -> None:
+        """Keep what shall be known of the bytes without reading them again."""
         self.length += len(piece)
+        if len(self._head) < _HEAD_BYTES:
+            self._head += piece[: _HEAD_BYTES - len(self._head)]
         self.png.feed(piece)
         if self._sha256:
             self._sha256.update(piece)
@@ -183,16 +222,23 @@ class Blob:
     def _append(self, piece: bytes) -> None:
         if self._sealed or self._closed:
             raise ValueError("the blob is sealed or closed")
-        if self._path is None:
-            if not self._on_disk and self._room.take_memory(len(piece), self.length):
-                self._reserved_memory += len(piece)
-                if self._pieces and max(len(piece), len(self._pieces[-1])) < _SMALL_BYTES:
-                    self._pieces[-1] += piece
-                else:
-                    self._pieces.append(piece)
-                return
-            self._move_to_file()
-        self._write_file(piece)
+        in_memory = self._path is None and not self._on_disk
+        if in_memory and self._room.take_memory(len(piece), self.length):
+            self._reserved_memory += len(piece)
+            if self._pieces and max(len(piece), len(self._pieces[-1])) < _SMALL_BYTES:
+                self._pieces[-1] += piece
+            else:
+                self._pieces.append(piece)
+            return
+        try:
+            if self._path is None:
+                self._move_to_file()
+            self._write_file(piece)
+        except NoRoom:
+            if self._spare is None:
+                raise
+            self._move_to_spare()
+            self._append(piece)
 
     def seal(self) -> None:
         """End the writing. A sealed blob keeps no file open. Raises NoRoom."""
@@ -220,11 +266,52 @@ class Blob:
     def _write_file(self, piece: bytes) -> None:
         self._room.take_disk(len(piece))
         self._reserved_disk += len(piece)
+        left = memoryview(piece)
         try:
+            while left and self._file:
+                left = left[self._file.write(left) :]  # without a buffer, a full disk takes a part
+        except OSError as exc:
+            raise NoRoom(f"{self._path and self._path.parent}: {exc.strerror}") from exc
+
+    def _move_to_spare(self) -> None:
+        """Go on in the spare room, with what has been written so far. Raises NoRoom."""
+        full, path, taken = self._room, self._path, self._reserved_disk
+        if self._spare:
+            self._room, self._spare = self._spare, None
+        with suppress(OSError):
             if self._file:
-                self._file.write(piece)
+                self._file.close()
+        self._path, self._file, self._reserved_disk, self._on_disk = None, None, 0, False
+        try:
+            if path:
+                with path.open("rb") as file:
+                    while piece := file.read(min(PIECE_BYTES, self.length - file.tell())):
+                        self._append(piece)
         except OSError as exc:
             raise NoRoom(exc.strerror) from exc
+        finally:
+            with suppress(OSError):
+                if path:
+                    path.unlink()
+                full.give_disk(taken)
+
+    def rename(self, path: Path) -> None:
+        """Give its file another name, under which it stays when the blob is closed. Raises OSError."""
+        with self._changing:
+            if not self._sealed or self._closed or self._path is None:
+                raise ValueError("the blob is not sealed, or closed, or in memory")
+            self._path.rename(path)
+            self._path = path
+            self._stays = True
+
+    def hold(self, path: Path) -> None:
+        """See `Blobs.existing`."""
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE_BYTES):
+                self._note(piece)
+        with self._changing:
+            self._path = path
+            self._stays = self._sealed = True
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,8 +348,10 @@ class Blob:
 
     def head(self, size: int) -> bytes:
         """Returns the first bytes, at most `size`."""
-        if self._pieces and len(self._pieces[0]) >= size:
-            return self._pieces[0][:size]
+        if not self._sealed or self._closed:
+            raise ValueError("the blob is not sealed, or closed")
+        if size <= len(self._head) or self.length == len(self._head):
+            return self._head[:size]
         with self.open() as file:
             return file.read(size)
 
@@ -279,14 +368,15 @@ class Blob:
     def base64_length(self) -> int:
         return 4 * -(-self.length // 3)
 
-    def base64_pieces(self) -> Iterator[bytes]:
-        """Yields the standard base64 text in pieces of at most 336 KiB."""
+    def base64_pieces(self, most: int = PIECE_BYTES) -> Iterator[bytes]:
+        """Yields the standard base64 text, a piece of it for at most so many bytes (a multiple of three)."""
         rest = b""
         for piece in self.pieces():
-            data = rest + piece if rest else piece
+            data = memoryview(rest + piece if rest else piece)
             whole = len(data) - len(data) % 3
-            rest = data[whole:]
-            yield pybase64.b64encode(memoryview(data)[:whole] if rest else data)
+            for at in range(0, whole, most):
+                yield pybase64.b64encode(data[at : min(at + most, whole)])
+            rest = bytes(data[whole:])
         if rest:
             yield pybase64.b64encode(rest)
 
@@ -310,7 +400,10 @@ class Blob:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
-        """Delete the bytes, wherever they are. Never raises; a file that cannot be deleted keeps its room."""
+        """Delete the bytes, wherever they are. Never raises; a file that cannot be deleted keeps its room.
+
+        A file that was there before, or was renamed, stays.
+        """
         with self._changing:
             if self._closed:
                 return
@@ -323,7 +416,7 @@ class Blob:
                     self._file.close()
             self._file = None
             with suppress(OSError):
-                if self._path:
+                if self._path and not self._stays:
                     self._path.unlink(missing_ok=True)
                 self._room.give_disk(self._reserved_disk)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from app.pictures.base64_in import OpenString
-from app.pictures.blob import Blob
+from app.pictures.blob import PIECE_BYTES, Blob
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
 from app.pictures.picture import Picture
 
@@ -189,9 +189,13 @@ class JsonWriter:
         return bool(self._blobs)
 
     def __iter__(self) -> Iterator[bytes]:
+        return self.pieces(PIECE_BYTES)
+
+    def pieces(self, most: int) -> Iterator[bytes]:
+        """Yields the text, a piece of it for at most `most` bytes of a picture (a multiple of three)."""
         yield self._parts[0]
         for blob, part in zip(self._blobs, self._parts[1:], strict=True):
-            yield from blob.base64_pieces()
+            yield from blob.base64_pieces(most)
             yield part
 
     def _dumped(self, value: object) -> bytes:

@@ -1,32 +1,30 @@
-"""Where blobs live: a folder of this process alone, and an allowance of memory.
+"""Where blobs live: a folder of this process alone, and an allowance of memory."""
 
-Each process has its own subfolder and holds a lock (flock) on it. The kernel frees the lock when the process
-ends, however it ends, so a subfolder whose lock is free belongs to nobody and is removed.
-"""
-
-import fcntl
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from app.pictures.blob import Blobs, NoRoom
+from app.pictures.picture import MAX_PICTURE_BYTES
+from app.pictures.process_folder import ProcessFolder, dead_folders
 
 _PREFIX = "work-"
-_LOCK = ".lock"
+_CHECK_SECONDS = 1.0
+"""How long a check of the disk stays valid."""
 
 
 class WorkFolder:
     """Makes blobs, and bounds what all of them hold.
 
     All blobs together hold at most `memory_bytes` in memory, one blob at most `blob_memory_bytes`: a blob
-    that must leave memory is written to disk at one stroke. `max_bytes` bounds the files (WORK_BYTES).
+    that must leave memory is written to disk at one stroke. `max_bytes` bounds the files (WORK_BYTES), half
+    of it those of one owner. Folders of processes that have ended are removed.
     """
 
     def __init__(
@@ -39,17 +37,17 @@ class WorkFolder:
     ) -> None:
         self.memory_used = 0
         self.disk_used = 0
-        self._parent = parent
         self._max_bytes = max_bytes
         self._memory_bytes = memory_bytes
         self._blob_memory_bytes = blob_memory_bytes
+        self._disk_used_by: Counter[str] = Counter()
         self._counting = Lock()
-        self._numbers = count(1)
+        self._checked = -_CHECK_SECONDS
+        self._parent = parent
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.clean()
-        with _locked(parent):
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # for the owner only
-            self._lock = _lock(self.path)
+        self._folder = ProcessFolder(parent, _PREFIX)
+        self.path = self._folder.path
 
     def __enter__(self) -> Self:
         return self
@@ -59,26 +57,23 @@ class WorkFolder:
     ) -> None:
         self.close()
 
-    def blobs(self) -> Blobs:
-        """Returns a new scope of blobs, to be closed by the caller."""
-        return Blobs(self)
+    def blobs(self, owner: str | None = None) -> Blobs:
+        """Returns a new scope of blobs, to be closed by the caller. `owner`: whose blobs they are."""
+        return Blobs(_Share(self, owner) if owner else self)
 
     def clean(self) -> int:
         """Remove the folders of processes that have ended. Returns how many. May take as long as the disk."""
         removed = 0
-        with _locked(self._parent), os.scandir(self._parent) as entries:
-            for entry in entries:
-                if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
-                    with suppress(OSError):  # its process is alive, or it is another user's
-                        removed += _remove_if_dead(Path(entry.path))
+        for folder in dead_folders(self._parent, _PREFIX):
+            with suppress(OSError):
+                shutil.rmtree(folder)
+                removed += 1
         return removed
 
     def close(self) -> None:
         """Remove the folder with all its files."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._folder.close()
 
     # ── what blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────────
 
@@ -93,53 +88,63 @@ class WorkFolder:
         with self._counting:
             self.memory_used -= size
 
-    def take_disk(self, size: int) -> None:
+    def take_disk(self, size: int, owner: str | None = None) -> None:
         with self._counting:
             if self.disk_used + size > self._max_bytes:
-                raise NoRoom(f"temporary files would hold more than {self._max_bytes} bytes")
+                raise NoRoom(f"{self.path}: temporary files would hold more than {self._max_bytes} bytes")
+            if owner:
+                share = self._max_bytes // 2
+                if self._disk_used_by[owner] + size > share:
+                    raise NoRoom(f"{self.path}: files of one user would hold more than {share} bytes")
+                self._disk_used_by[owner] += size
             self.disk_used += size
 
-    def give_disk(self, size: int) -> None:
+    def give_disk(self, size: int, owner: str | None = None) -> None:
         with self._counting:
             self.disk_used -= size
+            if owner:
+                self._disk_used_by[owner] -= size
+                if not self._disk_used_by[owner]:
+                    del self._disk_used_by[owner]
 
     def create(self) -> tuple[Path, BinaryIO]:
-        path = self.path / f"{next(self._numbers)}.part"
+        return self._folder.create(buffered=True)
+
+    def check(self, owner: str | None = None) -> None:
+        """Asks the disk at most once a second."""
+        self.take_disk(1, owner)
+        self.give_disk(1, owner)
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
+            return
+        path, file = self._folder.create(buffered=False)
         try:
-            return path, open(path, "xb", opener=_for_the_owner)
+            with file:
+                file.write(b"?")
+            disk = os.statvfs(self.path)
+            if disk.f_bavail * disk.f_frsize < MAX_PICTURE_BYTES:
+                raise NoRoom(f"{self.path}: fewer than {MAX_PICTURE_BYTES} bytes are free")
         except OSError as exc:
-            raise NoRoom(exc.strerror) from exc
+            raise NoRoom(f"{self.path}: {exc.strerror}") from exc
+        finally:
+            path.unlink(missing_ok=True)
+        self._checked = time.monotonic()
 
 
-def _for_the_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+class _Share:
+    """The room of one owner in a WorkFolder."""
 
+    def __init__(self, folder: WorkFolder, owner: str) -> None:
+        self._folder = folder
+        self._owner = owner
+        self.take_memory = folder.take_memory
+        self.give_memory = folder.give_memory
+        self.create = folder.create
 
-def _lock(folder: Path, *, wait: bool = False) -> int:
-    """Returns the locked file, which is unlocked by closing it. Raises BlockingIOError if it is taken."""
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
+    def take_disk(self, size: int) -> None:
+        self._folder.take_disk(size, self._owner)
 
+    def give_disk(self, size: int) -> None:
+        self._folder.give_disk(size, self._owner)
 
-@contextmanager
-def _locked(parent: Path) -> Iterator[None]:
-    """Held while a folder is made and while others are removed: a new folder is not yet locked."""
-    handle = _lock(parent, wait=True)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _remove_if_dead(folder: Path) -> bool:
-    handle = _lock(folder)
-    try:
-        shutil.rmtree(folder)
-    finally:
-        os.close(handle)
-    return True
+    def check(self) -> None:
+        self._folder.check(self._owner)

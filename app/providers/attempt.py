@@ -3,14 +3,15 @@
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
 import structlog
 
-from app.contract.errors import CallerLeft, GatewayError
+from app.contract.errors import Busy, CallerLeft, GatewayError
 from app.contract.models import Model
-from app.ports import Call
+from app.ports import Admission, Call
 
 T = TypeVar("T")
 
@@ -45,24 +46,36 @@ def seconds_of(duration: object) -> float | None:
     return float(found[1]) if found else None
 
 
-async def attempt(send: Callable[[], Awaitable[T]], model: Model, call: Call, *, pause_seconds: float) -> T:
+async def attempt(
+    send: Callable[[], Awaitable[T]],
+    model: Model,
+    call: Call,
+    *,
+    admission: Admission,
+    pause_seconds: float,
+) -> T:
     """Send a paid call; every paid call of the program goes through here. Returns its answer.
 
-    `send` raises CallFailed. A call that was not served is sent again, at most twice, after `pause_seconds`
-    and twice that, or after the vendor's pause if that is longer. Raises the last failure's `error` if there
-    is no further try, if the vendor asks for more than 5 s, or if the time is up.
+    `send` raises CallFailed. It runs with a place of `admission`, which the pauses between tries do not hold.
+    A call that was not served is sent again, at most twice, after `pause_seconds` and twice that, or after
+    the vendor's pause if that is longer. Raises the last failure's `error` if there is no further try, if the
+    vendor asks for more than 5 s, or if it may not be sent again; and what `admission` raises if nothing was
+    sent.
     """
     loop = asyncio.get_running_loop()
+    last: CallFailed | None = None
     retries = 0
     while True:
-        if call.progress.left:
-            raise CallerLeft
-        call.progress.sent = True
         try:
-            return await send()
+            async with admission.place(model, call):
+                if call.progress.left:
+                    raise CallerLeft
+                call.progress.sent = True
+                return await send()
         except CallFailed as failed:
+            last = failed
             pause = max(pause_seconds * 2**retries * random.uniform(1, 1.5), failed.pause or 0)  # noqa: S311 - no secret
-            late = pause > _LONGEST_PAUSE_SECONDS or loop.time() + pause >= call.answer_by
+            late = pause > _LONGEST_PAUSE_SECONDS or loop.time() + pause >= admission.latest(call)
             if failed.served != "no" or retries == _RETRIES or late:
                 raise failed.error from failed.__cause__
             log.warning(
@@ -71,5 +84,19 @@ async def attempt(send: Callable[[], Awaitable[T]], model: Model, call: Call, *,
                 vendor_code=failed.error.vendor_code,
                 seconds=round(pause, 1),
             )
+        except GatewayError:  # there is no place
+            if last:
+                raise last.error from last.__cause__
+            raise
         retries += 1
         await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def preparing(call: Call, admission: Admission) -> AsyncIterator[None]:
+    """Do what comes before a call. Raises Busy when it has become too late to send the call."""
+    try:
+        async with asyncio.timeout_at(admission.latest(call)):
+            yield
+    except TimeoutError:
+        raise Busy() from None

@@ -17,7 +17,7 @@ from app.contract.errors import (
 )
 from app.contract.gen import fit_words
 from app.contract.models import Model
-from app.ports import Call
+from app.ports import Admission, Call
 from app.providers.attempt import CallFailed, Served, attempt, seconds_of
 from app.providers.cached import Cached
 from app.providers.reach import reach
@@ -68,6 +68,7 @@ class Claude:
     def __init__(
         self,
         *,
+        admission: Admission,
         via: Via,
         api_key: str | None = None,
         base_url: str | None = None,
@@ -77,6 +78,7 @@ class Claude:
         bedrock_version: str | None = None,
         pause_seconds: float = 0.5,
     ) -> None:
+        self._admission = admission
         self._via = via
         self._address = base_url or _address(via, aws_region, google_location)
         version = bedrock_version if via == "bedrock" else None
@@ -94,7 +96,9 @@ class Claude:
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
         send = partial(self._send, _message(prompt, language, characters), model, call)
-        answer = await attempt(send, model, call, pause_seconds=self._pause_seconds)
+        answer = await attempt(
+            send, model, call, admission=self._admission, pause_seconds=self._pause_seconds
+        )
         try:
             return _read(answer, characters)
         except (AttributeError, TypeError, ValueError) as exc:  # the SDK does not validate answers

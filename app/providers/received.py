@@ -1,28 +1,49 @@
-"""Pictures as vendors send them: recognised, and checked to be whole."""
+"""Pictures as vendors send them: recognised, landed if they are to be stored, and checked to be whole."""
 
-from app.contract.errors import UpstreamFailed
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.contract.errors import BrokenPicture, UpstreamFailed
+from app.contract.models import Model
+from app.pictures.blob import Blob, NoRoom
 from app.pictures.checks import check
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, recognise
+from app.ports import Call
 from app.threads import off_loop
 
 
-async def picture_of(value: object, blobs: Blobs) -> Picture:
+async def received(value: object, model: Model, call: Call) -> Picture:
     """Returns the picture of one base64 string in an answer, as Transport gives it: a Blob, or a short text.
 
-    Raises UpstreamFailed if it is not a whole picture, or cannot be kept: it is paid, so the caller is not
-    asked to try again.
+    Raises BrokenPicture if it is not a whole picture, and UpstreamFailed if it cannot be kept: it is paid,
+    so the caller is not asked to try again.
     """
+    return await checked(await landed(value, model, call), call)
+
+
+async def landed(value: object, model: Model, call: Call) -> Picture:
+    """Recognise a picture; if it is to be stored, it is then safe on disk. Raises as `received` does."""
     try:
         if isinstance(value, str):
-            value = blob_of_base64(value, blobs)
+            value = blob_of_base64(value, call.answers)
         if not isinstance(value, Blob):
             raise NotAPicture("not a string")
-        found = recognise(value)
-        if found.mime_type == "image/png":
-            check(found)  # its chunks were checked while they arrived
+        picture = recognise(value)
+    except (NotAPicture, PictureTooLarge) as exc:
+        raise BrokenPicture("a picture in the answer is broken") from exc
+    except NoRoom as exc:
+        raise UpstreamFailed("a picture could not be kept") from exc
+    if call.landing:
+        await call.landing.land(picture, model)
+    return picture
+
+
+async def checked(picture: Picture, call: Call) -> Picture:
+    """Returns the picture. Raises BrokenPicture if it is not whole; then it is not stored either."""
+    try:
+        if picture.mime_type == "image/png":
+            check(picture)  # its chunks were checked while they arrived
         else:
-            await off_loop(check, found)
-    except (NotAPicture, PictureTooLarge, NoRoom) as exc:
-        raise UpstreamFailed("a picture in the answer is broken") from exc
-    return found
+            await off_loop(check, picture)
+    except (NotAPicture, PictureTooLarge) as exc:
+        if call.landing:
+            call.landing.discard(picture)
+        raise BrokenPicture("a picture in the answer is broken") from exc
+    return picture

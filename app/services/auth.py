@@ -95,11 +95,6 @@ class Auth:
             username = user.username
         return Caller(read.subject, username, read.expires)
 
-    async def ready(self) -> None:
-        """Return when the database and, where there is one, the identity provider answer; raise when not."""
-        await self.users.ready()
-        await self.tokens.ready()
-
     async def aclose(self) -> None:
         self.passwords.close()
         await self.tokens.aclose()

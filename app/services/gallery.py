@@ -1,30 +1,33 @@
-"""Where finished pictures are stored: in a bucket, or on the spool while storage is slow or down."""
+"""Where finished pictures are stored: on the spool when they are whole, from there in a bucket."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import structlog
 
 from app.contract.answer import StoredImage
-from app.contract.errors import StorageDown, UpstreamFailed
+from app.contract.errors import StorageDown
 from app.contract.models import Model, Operation
 from app.logs import causes
-from app.pictures.blob import Blobs
+from app.pictures.blob import Blob, Blobs, NoRoom
 from app.pictures.picture import EXTENSIONS, Picture
 from app.ports import Call, Spool, Storage
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
 _CHECK_SECONDS = 1.0
 """How long a check of the spool stays valid."""
+_STOP_SECONDS = 2.0
+"""How long the end of the process waits for uploads of pictures that are safe on the spool."""
+_AGAIN_SECONDS = 5.0
+"""After this pause a picture is uploaded again that neither the bucket nor the spool has taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +53,87 @@ class Stored:
         )
 
 
+@dataclass(slots=True)
+class _Named:
+    """A picture with the name of its object. `path` is its file on the spool, if it could land."""
+
+    picture: Picture
+    bucket: str
+    name: str
+    at: datetime
+    path: Path | None = None
+
+
+class Landing:
+    """Where the pictures of one request land (`app.ports.Landing`). A context manager.
+
+    What has landed and is not stored when it is closed stays on the spool, which uploads it later.
+    """
+
+    def __init__(self, gallery: "Gallery", operation: Operation, call: Call, uri: str | None) -> None:
+        self.blobs = gallery.spool.blobs(call.blobs)
+        self.call = call
+        self._gallery = gallery
+        self._operation = operation
+        self._bucket, self._folder = gallery.place(operation, uri)
+        self._named: dict[Blob, _Named] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in list(self._named.values()):
+            log.warning("a picture that is in no answer is stored", bucket=one.bucket, object=one.name)
+            self._gallery.go_on(*self.take(one.picture), self.call)
+        self.blobs.close()
+
+    async def land(self, picture: Picture, model: Model, /, *, instead_of: Picture | None = None) -> None:
+        now = datetime.now(UTC)
+        filename = (
+            f"{now:%Y%m%d_%H%M%S}_{model.short}_{self._operation}_{secrets.token_hex(12)}"
+            f".{EXTENSIONS[picture.mime_type]}"
+        )
+        one = _Named(picture, self._bucket, self._folder + filename, now)
+        self._named[picture.blob] = one
+        await self._gallery.land(one)
+        if instead_of:
+            self.discard(instead_of)
+
+    def has(self, picture: Picture) -> bool:
+        return picture.blob in self._named
+
+    def discard(self, picture: Picture, /) -> None:
+        if (one := self._named.pop(picture.blob, None)) and one.path:
+            self._gallery.spool.remove(one.path)
+        picture.blob.close()
+
+    def take(self, picture: Picture) -> tuple[_Named, Blobs]:
+        """Take a picture that has landed out of here. Returns it, and a scope of it alone for its upload."""
+        blobs = self.blobs.another()
+        blobs.take(picture.blob)
+        return self._named.pop(picture.blob), blobs
+
+
 class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
     A caller waits at most `wait_seconds` for storage, never beyond `call.store_by`. A picture that is not in
-    the bucket by then waits on the spool, and its URL will work later. `retry_after` (seconds) goes into
+    the bucket by then is on the spool, and its URL will work later. `retry_after` (seconds) goes into
     StorageDown.
     """
 
     def __init__(
         self, storage: Storage, spool: Spool, bucket: str, *, wait_seconds: float = 10, retry_after: int = 15
     ) -> None:
+        self.spool = spool
         self._storage = storage
-        self._spool = spool
         self._bucket = bucket
         self._wait_seconds = wait_seconds
         self._retry_after = retry_after
-        self._storing: set[asyncio.Task[object]] = set()
+        self._storing: dict[asyncio.Task[bool], _Named] = {}
+        self._closing = asyncio.Event()
         self._checked = -_CHECK_SECONDS
 
     async def check(self) -> None:
@@ -74,135 +141,132 @@ class Gallery:
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         try:
-            await self._spool.ready()
+            await self.spool.ready()
         except OSError as exc:
             log.warning(
                 "the spool is full or not writable: requests that store pictures are refused",
+                folder=exc.filename,
                 cause=causes(exc),
             )
             raise StorageDown(retry_after=self._retry_after) from exc
         self._checked = time.monotonic()
 
-    async def store(
-        self,
-        pictures: tuple[Picture, ...],
-        operation: Operation,
-        model: Model,
-        call: Call,
-        uri: str | None = None,
-    ) -> tuple[Stored, ...]:
-        """Store all pictures at the same time. They are paid for, so this goes on if the caller leaves.
+    def landing(self, operation: Operation, call: Call, uri: str | None = None) -> Landing:
+        """Returns where the pictures of a request land that are to be stored. To be closed by the caller."""
+        return Landing(self, operation, call, uri)
 
-        The pictures belong to the gallery from now on: each is deleted when it is stored. Raises StorageDown
-        with the pending pictures if none could be stored in time.
+    async def store(
+        self, pictures: tuple[Picture, ...], model: Model, landing: Landing
+    ) -> tuple[Stored, ...]:
+        """Upload all pictures at the same time. They are paid for, so this goes on if the caller leaves.
+
+        Raises StorageDown with the pending pictures if none could be stored in time.
         """
-        storing = [
-            self._store(picture, _taken(picture, call), operation, model, call, uri) for picture in pictures
-        ]
-        stored = await asyncio.shield(self._task(_store_all(storing)))
+        for picture in pictures:
+            if not landing.has(picture):
+                await landing.land(picture, model)
+        taken = [landing.take(picture) for picture in pictures]
+        uploads = [self._start(one, blobs, landing.call) for one, blobs in taken]
+        left = landing.call.store_by - asyncio.get_running_loop().time()
+        await asyncio.wait(uploads, timeout=min(self._wait_seconds, max(left, 0)))
+        stored = tuple(
+            Stored(
+                one.bucket,
+                one.name,
+                self._storage.url(one.name, bucket=one.bucket),
+                one.picture.mime_type,
+                one.at,
+                pending=not upload.done() or upload.cancelled() or not upload.result(),
+            )
+            for (one, _), upload in zip(taken, uploads, strict=True)
+        )
+        for one in stored:
+            if one.pending:
+                log.warning("a picture is not in the bucket yet", bucket=one.bucket, object=one.name)
         if all(one.pending for one in stored):
             raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
         return stored
 
+    def hurry(self) -> None:
+        """Give up the uploads of pictures that are safe on the spool."""
+        for upload, one in self._storing.items():
+            if one.path:
+                upload.cancel()
+
     async def aclose(self) -> None:
-        """Wait for pictures that are still being stored."""
-        while self._storing:
+        """Wait for pictures that are being stored, not long for those that are safe on the spool."""
+        self._closing.set()
+        if self._storing:
+            await asyncio.wait(self._storing, timeout=min(self._wait_seconds, _STOP_SECONDS))
+        self.hurry()
+        if self._storing:
             await asyncio.wait(self._storing)
 
-    async def _store(
-        self, picture: Picture, blobs: Blobs, operation: Operation, model: Model, call: Call, uri: str | None
-    ) -> Stored:
-        """`blobs` holds the picture and nothing else, and is closed when the picture is stored."""
-        now = datetime.now(UTC)
-        filename = (
-            f"{now:%Y%m%d_%H%M%S}_{model.short}_{operation}_{secrets.token_hex(12)}"
-            f".{EXTENSIONS[picture.mime_type]}"
-        )
-        bucket, folder = self._place(operation, uri)
-        name = folder + filename
-        with ExitStack() as held:
-            held.enter_context(blobs)
-            upload = self._task(self._storage.save(name, picture, bucket=bucket, trouble=call.trouble))
-            left = call.store_by - asyncio.get_running_loop().time()
-            await asyncio.wait((upload,), timeout=min(self._wait_seconds, max(left, 0)))
-            pending = not upload.done() or upload.exception() is not None
-            if pending:
-                await self._keep(name, picture, bucket, upload, held)
-        url = self._storage.url(name, bucket=bucket)
-        return Stored(bucket, name, url, picture.mime_type, now, pending)
-
-    async def _keep(
-        self, name: str, picture: Picture, bucket: str, upload: "asyncio.Task[str]", held: ExitStack
-    ) -> None:
-        """Put the picture on the spool. Raises UpstreamFailed if the spool and the upload have both
-        failed. If the upload goes on, it takes over what is `held`."""
-        failure = upload.exception() if upload.done() else None
-        log.warning(
-            "picture goes to the spool",
-            bucket=bucket,
-            object=name,
-            cause=causes(failure) if failure else "slow",
-            vendor_code=getattr(failure, "vendor_code", None),
-        )
+    async def land(self, one: _Named) -> None:
+        """Put a picture on the spool. If it takes none, the picture stays where it is."""
         try:
-            await self._spool.keep(name, picture, bucket)
-        except UpstreamFailed as exc:
-            if upload.done():
-                raise
-            log.error(
-                "the spool does not take the picture: its upload goes on", object=name, cause=causes(exc)
-            )
-            self._task(self._keep_after(upload, name, picture, bucket, held.pop_all()))
+            one.path = await self.spool.land(one.picture.blob, one.bucket, one.name)
+        except NoRoom as exc:
+            log.error("the spool does not take a paid picture", object=one.name, reason=str(exc))
+
+    def go_on(self, one: _Named, blobs: Blobs, call: Call) -> None:
+        """Store a picture later that no caller waits for. `blobs` is its scope."""
+        if one.path:
+            self.spool.release(one.path)
+            blobs.close()
         else:
-            upload.cancel()
+            self._start(one, blobs, call)
 
-    async def _keep_after(
-        self, upload: "asyncio.Task[str]", name: str, picture: Picture, bucket: str, held: ExitStack
-    ) -> None:
-        """The caller has the picture's URL: when its upload fails after all, ask the spool once more."""
-        with held:
-            await asyncio.wait((upload,))
-            if not upload.exception():
-                return
-            try:
-                await self._spool.keep(name, picture, bucket)
-            except UpstreamFailed:
-                log.error("a paid picture is lost", object=name, cause=causes(upload.exception()))
+    async def _upload(self, one: _Named, blobs: Blobs, call: Call) -> bool:
+        """Returns whether the bucket has the picture; if not, the spool will upload it. `blobs` is closed.
 
-    def _task(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
-        """Run the work to its end, also if the caller leaves."""
-        task = asyncio.create_task(work)
-        self._storing.add(task)
-        task.add_done_callback(self._done)
-        return task
+        As long as neither has it, both are tried again.
+        """
+        again = False
+        with blobs:
+            while not await self._saved(one, call, again=again):
+                if not one.path:
+                    await self.land(one)
+                if one.path:
+                    self.spool.release(one.path)
+                    return False
+                if self._closing.is_set():
+                    log.error("a paid picture is lost", bucket=one.bucket, object=one.name)
+                    return False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_AGAIN_SECONDS):
+                        await self._closing.wait()
+                again = True
+        return True
 
-    def _done(self, task: "asyncio.Task[object]") -> None:
-        self._storing.discard(task)
-        if not task.cancelled():
-            task.exception()  # marks it as seen if the caller has left; the failure is logged already
+    async def _saved(self, one: _Named, call: Call, *, again: bool) -> bool:
+        try:
+            await self._storage.save(
+                one.name, one.picture, bucket=one.bucket, again=again, trouble=call.trouble
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the picture is kept
+            log.warning(
+                "a picture could not be uploaded",
+                bucket=one.bucket,
+                object=one.name,
+                cause=causes(exc),
+                vendor_code=getattr(exc, "vendor_code", None),
+            )
+            return False
+        if one.path:
+            self.spool.remove(one.path)
+        return True
 
-    def _place(self, operation: Operation, uri: str | None) -> tuple[str, str]:
-        """Bucket and folder."""
+    def _start(self, one: _Named, blobs: Blobs, call: Call) -> "asyncio.Task[bool]":
+        """Start an upload that goes on if the caller leaves."""
+        upload = asyncio.create_task(self._upload(one, blobs, call))
+        self._storing[upload] = one
+        upload.add_done_callback(self._storing.pop)
+        return upload
+
+    def place(self, operation: Operation, uri: str | None) -> tuple[str, str]:
+        """Returns bucket and folder."""
         if uri is None:
             return self._bucket, f"images/generated/{operation}/"
         bucket, _, folder = uri.removeprefix("gs://").partition("/")
         return bucket, folder.rstrip("/") + "/" if folder else ""
-
-
-def _taken(picture: Picture, call: Call) -> Blobs:
-    """Returns a scope of the picture alone: it shall outlive its request."""
-    blobs = call.blobs.another()
-    blobs.take(picture.blob)
-    return blobs
-
-
-async def _store_all(storing: list[Coroutine[object, object, Stored]]) -> tuple[Stored, ...]:
-    """Returns those that could be stored. Raises the first failure if there are none."""
-    outcomes = await asyncio.gather(*storing, return_exceptions=True)
-    stored = tuple(one for one in outcomes if isinstance(one, Stored))
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            log.error("a paid picture is lost", cause=causes(outcome))
-            if not stored:
-                raise outcome
-    return stored

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from app.contract.errors import GatewayError, UpstreamFailed
+from app.contract.errors import Busy, GatewayError, RateLimited, UpstreamFailed
 from app.contract.gen import (
     MAX_PROMPT_CHARACTERS,
     GenRequest,
@@ -21,7 +21,6 @@ from app.logs import causes
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode, normalise
 from app.ports import Call, Progress, Provider
-from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.gallery import Gallery, Stored
 from app.services.made import Made
@@ -42,10 +41,8 @@ class Rewriter(Protocol):
 @dataclass(frozen=True, slots=True)
 class Gen:
     """`providers`: the vendors that draw. `chain` finds the model that draws, `rewrite_chain` the one that
-    rewrites; it always follows successors, since callers do not name it.
-
-    `budget` counts pictures that are being drawn, `rewrites` prompts that are being rewritten: a slow Claude
-    does not delay requests without a rewrite. `rewrite_seconds` is the time limit of a rewrite.
+    rewrites; it always follows successors, since callers do not name it. `rewrite_seconds` is the time limit
+    of a rewrite.
     """
 
     providers: Mapping[Vendor, Provider[GenRequest]]
@@ -53,8 +50,6 @@ class Gen:
     gallery: Gallery
     chain: Chain
     rewrite_chain: Chain
-    budget: Budget
-    rewrites: Budget
     catalogue: Catalogue
     rewrite_seconds: float = 20
 
@@ -67,15 +62,20 @@ class Gen:
         if to_store:
             await self.gallery.check()
         if isinstance(request, Img2Img):
-            request = await _normalised(request)
+            request = await _normalised(request, call)
         rewritten = await self._rewrite(request, drawer, call) if request.regen_prompt else None
-        async with self.budget.hold(1):
-            if to_store:
-                await self.gallery.check()  # again: there may be minutes between
-            model, prompt, picture = await self._draw(request, rewritten or request.prompt, named, call)
+        text = rewritten or request.prompt
+        if not to_store:
+            call.blobs.check()
+            model, prompt, picture = await self._draw(request, text, named, call)
             stored: tuple[Stored, ...] = ()
-            if to_store:
-                stored = await self.gallery.store((picture,), request.mode, model, call)
+        else:
+            if rewritten:
+                await self.gallery.check()  # again: a rewrite takes seconds
+            with self.gallery.landing(request.mode, call) as landing:
+                call = replace(call, landing=landing)
+                model, prompt, picture = await self._draw(request, text, named, call)
+                stored = await self.gallery.store((picture,), model, landing)
         return Made(model, named, (picture,), stored, prompt=prompt, prompt_enhanced=rewritten is not None)
 
     def _drawer(self, request: GenRequest, named: str) -> Model:
@@ -106,7 +106,8 @@ class Gen:
     async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
         """The rewritten prompt, or None when that failed and the caller's own will do.
 
-        It will not do in Vietnamese, which the image models do not read: then UpstreamFailed is raised.
+        It will not do in Vietnamese, which the image models do not read: then UpstreamFailed is raised, or
+        Busy or RateLimited if Claude was not asked at all.
         """
 
         call = replace(call, progress=Progress())  # a caller who leaves now has no picture to keep
@@ -121,24 +122,29 @@ class Gen:
             )
 
         try:
-            async with asyncio.timeout(self.rewrite_seconds), self.rewrites.hold(1):
+            async with asyncio.timeout(self.rewrite_seconds):
                 named = self.catalogue.defaults["rewrite"]
                 _, text = await self.rewrite_chain.run(named, rewrite, rehearsed=call.trouble)
                 return text
         except (GatewayError, TimeoutError) as exc:
             if request.prompt_language == "vi":
+                if isinstance(exc, Busy) or (isinstance(exc, RateLimited) and not exc.by_vendor):
+                    raise
                 raise UpstreamFailed from exc
             log.warning("rewrite failed: using the caller's prompt", cause=causes(exc))
             return None
 
 
-async def _normalised(request: Img2Img) -> Img2Img:
+async def _normalised(request: Img2Img, call: Call) -> Img2Img:
     """The same request with an init_image that is known to be whole, upright and without metadata.
 
-    Done before anything is paid. Raises InvalidGen.
+    Done before anything is paid. Raises InvalidGen, and Busy if the call's time is up meanwhile.
     """
     try:
-        image = await off_loop(_whole, request.init_image)
+        async with asyncio.timeout_at(call.answer_by):
+            image = await off_loop(_whole, request.init_image)
+    except TimeoutError:
+        raise Busy() from None
     except (NotAPicture, PictureTooLarge) as exc:
         raise InvalidGen("Invalid init_image", "The 'init_image' field is a damaged image") from exc
     return request.model_copy(update={"init_image": image})

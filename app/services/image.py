@@ -2,27 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import (
-    ImageRequest,
-    ImageUpscale,
-    TextToImage,
-)
+from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model, Vendor
-from app.pictures.picture import GcsUri, Picture
+from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
-from app.services.budget import Budget
 from app.services.chain import Chain
 from app.services.gallery import Gallery, Stored
 from app.services.made import Made
-
-_SAMPLE_BYTES = 3_000_000
-"""What one sample of a megapixel holds until it is stored (performance.md)."""
-
 
 _GCS_URI = re.compile(
     r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/(?!\.well-known/acme-challenge)[^\x00-\x1f\x7f]*)?"
@@ -39,7 +30,6 @@ class Images:
     providers: Mapping[Vendor, Provider[ImageRequest]]
     gallery: Gallery
     chain: Chain
-    budget: Budget
     catalogue: Catalogue
     allowed_prefixes: tuple[str, ...]
 
@@ -53,16 +43,25 @@ class Images:
         async def run(model: Model) -> Generation:
             return await self.providers[model.vendor].run(request, model, call)
 
-        async with self.budget.hold(_weight(request)):
-            if to_store:
-                await self.gallery.check()  # not before the queue: there may be minutes between
+        if not to_store:
+            call.blobs.check()
             model, generation = await self.chain.run(named, run, rehearsed=call.trouble)
             stored: tuple[Stored, ...] = ()
-            if to_store:
-                stored = await self.gallery.store(
-                    generation.pictures, request.operation, model, call, request.storage_uri
-                )
-        return Made(model, named, generation.pictures, stored, generation.filtered, generation.mask_applied)
+        else:
+            await self.gallery.check()
+            with self.gallery.landing(request.operation, call, request.storage_uri) as landing:
+                call = replace(call, landing=landing)
+                model, generation = await self.chain.run(named, run, rehearsed=call.trouble)
+                stored = await self.gallery.store(generation.pictures, model, landing)
+        return Made(
+            model,
+            named,
+            generation.pictures,
+            stored,
+            generation.filtered,
+            generation.failed,
+            generation.mask_applied,
+        )
 
     def _named(self, request: ImageRequest) -> str:
         model = request.model if isinstance(request, TextToImage) else None
@@ -74,14 +73,6 @@ class Images:
             legal = _GCS_URI.fullmatch(uri) and len(uri.encode()) <= _MAX_URI_BYTES
             if not legal or not uri.startswith(self.allowed_prefixes):
                 raise InvalidRequest([f"{name} must be a gs:// URI under one of the allowed prefixes"])
-
-
-def _weight(request: ImageRequest) -> int:
-    """Bytes the call may hold: its answer's pictures; an upscaled one grows with its pixels."""
-    if isinstance(request, ImageUpscale) and isinstance(request.image, Picture):
-        width, height = request.image.size
-        return 3 * width * height * int(request.upscale_factor[1:]) ** 2
-    return _SAMPLE_BYTES * request.sample_count
 
 
 def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -61,11 +61,15 @@ class RateLimit:
                 log.warning("Redis does not answer: limits are counted per process", cause=causes(exc))
         return await self._hit(self._alone, key)
 
-    async def ready(self) -> None:
-        """Return when Redis answers, or is not asked for; raise when not."""
+    async def ready(self) -> str | None:
+        """Returns why the limits are not shared, if there is a Redis and it does not answer; else None."""
         if self._redis:
-            async with asyncio.timeout(REDIS_SECONDS):
-                await self._redis.get("ready")
+            try:
+                async with asyncio.timeout(REDIS_SECONDS):
+                    await self._redis.get("ready")
+            except (StorageError, OSError) as exc:
+                return f"counted per process: {causes(exc)}"
+        return None
 
     async def aclose(self) -> None:
         if self._redis:

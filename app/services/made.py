@@ -14,7 +14,8 @@ class Made:
     """At least one picture, and what else there is to say.
 
     `requested` is the id of the model that was asked for, `model` the one that served. `stored` is there if
-    the caller wants URLs: one for each picture, whose bytes are then no longer readable. `prompt` is the text
+    the caller wants URLs: one for each picture, whose bytes are then no longer readable. `filtered` and
+    `failed` tell of the samples that are missing, as in Generation. `prompt` is the text
     that was drawn, if the caller is told; `prompt_enhanced` if it was rewritten.
     """
 
@@ -23,6 +24,7 @@ class Made:
     pictures: tuple[Picture, ...]
     stored: tuple[Stored, ...] = ()
     filtered: tuple[Block, ...] = ()
+    failed: tuple[str, ...] = ()
     mask_applied: MaskApplied | None = None
     prompt: str = ""
     prompt_enhanced: bool = False

@@ -98,6 +98,7 @@ class Tokens:
             raise Unauthorized from exc
 
     async def ready(self) -> None:
+        """Raises LookupError if there is an identity provider whose keys are not known."""
         if self._jwks:
             await self._jwks.ready()
 

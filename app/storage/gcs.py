@@ -33,6 +33,8 @@ _SILENCE_SECONDS = 10.0
 """A connection on which nothing moves for so long is given up; the upload is tried again on another."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _PERMISSION = "storage.objects.create"
+_READY_SECONDS = 3.0
+"""How long `ready` waits for an answer. Its thread waits as long, also when the process is to end."""
 
 
 class Gcs:
@@ -113,8 +115,7 @@ class Gcs:
 
         Raises UpstreamFailed if it does not, and any exception of Google's client.
         """
-        async with asyncio.timeout(_SILENCE_SECONDS):
-            held = await asyncio.to_thread(self._permissions)
+        held = await asyncio.to_thread(self._permissions)
         if _PERMISSION not in held:
             raise UpstreamFailed(f"{_PERMISSION} is not granted")
 
@@ -131,7 +132,7 @@ class Gcs:
             # It would ask for the bucket's metadata (storage.buckets.get), for traces that nobody reads:
             client._bucket_metadata_cache = None
             bucket = client.bucket(self._bucket)
-            held: list[str] = bucket.test_iam_permissions([_PERMISSION], timeout=_SILENCE_SECONDS, retry=None)
+            held: list[str] = bucket.test_iam_permissions([_PERMISSION], timeout=_READY_SECONDS, retry=None)
             return held
 
     async def _upload(

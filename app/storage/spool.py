@@ -1,158 +1,382 @@
-"""Pictures whose upload failed, kept on disk until the store is back."""
+"""Pictures that are paid for, on disk from the moment they are whole until the bucket has them.
+
+Each process has a folder of its own. What a dead process has left is taken over by another one and uploaded.
+A file is exactly the picture's bytes, and its path tells where it belongs: below the process's folder follow
+bucket and folder of the object, percent-encoded and cut into names that a disk takes, and the file's name.
+"""
 
 import asyncio
 import errno
 import os
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+from urllib.parse import quote, unquote
 
 import structlog
 from pydantic import BaseModel
 
-from app.contract.errors import GatewayError, UpstreamFailed
+from app.contract.errors import GatewayError, UpstreamUnavailable
 from app.logs import causes
 from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
-from app.pictures.picture import Picture
-from app.pictures.work_folder import WorkFolder
+from app.pictures.checks import check
+from app.pictures.picture import EXTENSIONS, Picture, recognise
+from app.pictures.process_folder import ProcessFolder, dead_folders, remove_empty
 from app.ports import Storage
 
 log = structlog.get_logger(__name__)
 
-_SUFFIX = ".picture"
+_PREFIX = "spool-"
+_NAME_BYTES = 200
+_UPLOADS = 4
+"""So many kept pictures are uploaded at a time: fewer than the storage takes, so that new ones find room."""
+_TAKE_OVER_SECONDS = 60
+_FAILURES = 8
+"""After so many failures in a row nothing more is tried for a while: the storage is down."""
+_LONGEST_PAUSES = 16
+_LONGEST_REFUSAL_SECONDS = 3600
+
+_FIRST_EDITION = ".picture"
 _MAX_LABEL_BYTES = 16 * 1024
-_LONGEST_PAUSE = 16  # times the ordinary one
 
 
 class _Label(BaseModel):
-    """What a file says about itself in its first line; the picture's bytes follow."""
+    """The first line of a file of the first edition; the picture's bytes follow."""
 
     name: str
     bucket: str
-    mime_type: str
-    size: tuple[int, int]
     bytes: int
 
 
-class Spool:
-    """A folder of pictures that still have to be uploaded, under the names their callers were promised.
+@dataclass(slots=True)
+class _Waiting:
+    """A file that is to be uploaded. `kept_at` orders them, `due` is in time.monotonic()."""
 
-    Several processes may share the folder: files appear whole, and to upload one twice does no harm.
-    Files that are not the spool's are left alone. `ready` requires `min_free_bytes` free bytes on its disk.
-    While a kept picture is uploaded, a copy of it is in the work folder.
+    kept_at: float
+    due: float = 0.0
+    pause: float = 0.0
+
+
+class Spool:
+    """The pictures under `parent`, of this process and of dead ones. Files it does not know are left alone.
+
+    `ready` requires `min_free_bytes` free bytes on its disk. With `fsync` what has landed survives a power
+    cut. To be closed after the last use.
     """
 
-    def __init__(self, folder: Path, work: WorkFolder, *, min_free_bytes: int = 0) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder = folder
-        self._work = work
+    def __init__(self, parent: Path, *, min_free_bytes: int = 0, fsync: bool = False) -> None:
+        self._parent = parent
         self._min_free_bytes = min_free_bytes
-
-    async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
-        """Return when the picture is safely on disk. Raises UpstreamFailed when it cannot be (disk full)."""
-        label = _Label(
-            name=name,
-            bucket=bucket,
-            mime_type=picture.mime_type,
-            size=picture.size,
-            bytes=picture.length,
-        )
+        self._fsync = fsync
+        self._waiting: dict[Path, _Waiting] = {}
+        self._making = Lock()  # held while folders are made or removed
+        self._own: ProcessFolder | None = None
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            await asyncio.to_thread(self._write, label, picture.blob)
+            self._own = ProcessFolder(parent, _PREFIX)
+        except OSError as exc:  # `ready` tries again
+            log.warning("the spool is not writable", folder=str(parent), cause=causes(exc))
+
+    def close(self) -> None:
+        """Leave what has not been uploaded to others."""
+        if self._own:
+            with suppress(OSError):
+                self._own.clear()
+            self._own.close()
+
+    # ── pictures of this process ─────────────────────────────────────────────────────────────────────────
+
+    def blobs(self, spare: Blobs | None, /) -> Blobs:
+        return Blobs(self, crc32c=True, spare=spare)  # Cloud Storage will ask for the checksum
+
+    async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
+        if not self._own:
+            raise NoRoom(f"{self._parent}: not writable")
+        own = self._own.path
+        if blob.in_memory or blob.path().parent != own:
+            with self.blobs(None) as copies:
+                return await self.land(await asyncio.to_thread(_copied, blob, copies), bucket, name)
+        path = own / relative(bucket, name)
+        if not self._fsync:
+            self._rename(blob, path)
+            return path
+        try:
+            await self._synced(blob.path())
+        finally:
+            self._rename(blob, path)  # also if the caller leaves meanwhile
+        await self._synced(*path.parents[: len(path.relative_to(self._parent).parts)])
+        return path
+
+    async def _synced(self, *paths: Path) -> None:
+        try:
+            await asyncio.to_thread(_sync, *paths)
+        except OSError as exc:  # it is written, and may yet outlive everything but a power cut
+            log.warning("a picture is not synced", folder=str(self._parent), cause=causes(exc))
+
+    def _rename(self, blob: Blob, path: Path) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                blob.rename(path)
+                return
+            with self._making:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                blob.rename(path)
         except OSError as exc:
-            raise UpstreamFailed("the picture could not be kept") from exc
+            raise NoRoom(f"{self._parent}: {exc.strerror}") from exc
 
-    async def ready(self) -> None:
-        """Return if a picture can be kept now. Raises OSError if not."""
-        await asyncio.to_thread(self._try)
+    def remove(self, path: Path, /) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                self._own.remove(path) if self._own else path.unlink()
+        except OSError as exc:
+            log.warning("a stored picture cannot be deleted", file=path.name, cause=causes(exc))
 
-    async def drain(self, storage: Storage) -> int:
-        """Upload what is kept, oldest first, and remove what has arrived. Return how many that were."""
-        arrived = 0
-        for path in await asyncio.to_thread(self._waiting):
+    def release(self, path: Path, /) -> None:
+        self._waiting[path] = _Waiting(time.time())
+
+    async def ready(self) -> str | None:
+        try:
+            await asyncio.to_thread(self._try)
+        except (OSError, NoRoom) as exc:
+            raise OSError(getattr(exc, "errno", None), str(exc), str(self._parent)) from exc
+        stuck = any(one.due for one in self._waiting.values())
+        return "pictures wait that cannot be uploaded" if stuck else None
+
+    def _try(self) -> None:
+        with self._making:
+            if self._own and not self._own.path.is_dir():
+                self._own.close()
+                self._own = None
+            self._own = self._own or ProcessFolder(self._parent, _PREFIX)
+        disk = os.statvfs(self._own.path)
+        if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path, file = self._own.create(buffered=False)
+        try:
+            with file:
+                file.write(b"?")
+        finally:
+            path.unlink(missing_ok=True)
+
+    # ── what its blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────
+
+    def take_memory(self, size: int, held: int) -> bool:
+        return False
+
+    def give_memory(self, size: int) -> None: ...
+
+    def take_disk(self, size: int) -> None: ...
+
+    def give_disk(self, size: int) -> None: ...
+
+    def create(self) -> tuple[Path, BinaryIO]:
+        """Without a buffer: when the disk is full, all that was written before can be read."""
+        if not self._own:
+            raise NoRoom(f"{self._parent}: not writable")
+        return self._own.create(buffered=False)
+
+    def check(self) -> None: ...
+
+    # ── pictures that wait ───────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, storage: Storage, every_seconds: float) -> None:
+        """Take over what dead processes have left, and upload what waits, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_over_forever())
+            tasks.create_task(self._drain_forever(storage, every_seconds))
+
+    async def _take_over_forever(self) -> None:
+        while True:
             try:
-                await self._upload(path, storage)
-            except FileNotFoundError:
-                continue  # another process was faster
-            except (GatewayError, OSError, ValueError, NoRoom) as exc:
-                code = getattr(exc, "vendor_code", None)
-                log.warning("picture stays in the spool", file=path.name, cause=causes(exc), vendor_code=code)
-                continue
-            arrived += 1
+                await self.take_over()
+            except OSError as exc:
+                log.warning("the spool cannot be read", folder=str(self._parent), cause=causes(exc))
+            await asyncio.sleep(_TAKE_OVER_SECONDS)
+
+    async def _drain_forever(self, storage: Storage, every_seconds: float) -> None:
+        while True:
+            await self.drain(storage, every_seconds)
+            await asyncio.sleep(every_seconds)
+
+    async def take_over(self) -> int:
+        """Returns the number of pictures that were found. Raises OSError."""
+        found: dict[Path, _Waiting] = {}
+        try:
+            await asyncio.to_thread(self._find, found)
+        finally:
+            self._waiting.update(found)
+        if found:
+            log.info("pictures found on the spool", number=len(found))
+        return len(found)
+
+    def _find(self, found: dict[Path, _Waiting]) -> None:
+        """Move files of dead processes, and those of the first edition, into the process's own folder.
+
+        Nobody else looks for them there. Partial files are deleted, and folders that are empty then.
+        """
+        if not self._own:
+            return
+        with os.scandir(self._parent) as entries:
+            flat = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        for path in flat:
+            if _label(path):
+                self._move(path, Path(path.name), found)
+        for folder in dead_folders(self._parent, _PREFIX):
+            for path in _files(folder):
+                inner = path.relative_to(folder)
+                if len(inner.parts) == 1 and path.suffix == ".part":
+                    self.remove(path)
+                elif _place(inner) or _label(path):
+                    self._move(path, inner, found)
+            remove_empty(folder)
+        for folder_path, _, _ in os.walk(self._own.path, topdown=False):
+            with self._making, suppress(OSError):
+                os.rmdir(folder_path)  # those that are empty
+
+    def _move(self, path: Path, inner: Path, found: dict[Path, _Waiting]) -> None:
+        if not self._own:
+            return
+        new = self._own.path / inner
+        try:
+            kept_at = path.stat().st_mtime
+            with self._making:
+                new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.rename(new)
+        except FileNotFoundError:
+            return  # another process was faster
+        except OSError as exc:
+            log.warning("a picture on the spool cannot be moved", file=path.name, cause=causes(exc))
+            return
+        found[new] = _Waiting(kept_at)
+
+    async def drain(self, storage: Storage, every_seconds: float = 0.0) -> int:
+        """Upload what is due, oldest first. Returns the number of pictures that have arrived.
+
+        What fails is due again after `every_seconds`, then after twice that, and so on. Ends early when the
+        storage seems to be down.
+        """
+        now = time.monotonic()
+        due = sorted((one.kept_at, path) for path, one in self._waiting.items() if one.due <= now)
+        queue = iter(due)
+        arrived = failed = 0
+
+        async def upload() -> None:
+            nonlocal arrived, failed
+            for _, path in queue:
+                if failed >= _FAILURES:
+                    return
+                try:
+                    await self._upload(path, storage)
+                except Exception as exc:  # noqa: BLE001 - whatever it is, the others are uploaded
+                    failed += isinstance(exc, UpstreamUnavailable)
+                    self._postpone(path, exc, every_seconds)
+                else:
+                    arrived, failed = arrived + 1, 0
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(_UPLOADS, len(due))):
+                tasks.create_task(upload())
         return arrived
 
     async def _upload(self, path: Path, storage: Storage) -> None:
-        with self._work.blobs() as blobs:
-            label, picture = await asyncio.to_thread(_read, path, blobs)
-            await storage.save(label.name, picture, bucket=label.bucket, again=True)
-        await asyncio.to_thread(path.unlink)
-        log.info("picture uploaded from the spool", file=path.name, object=label.name)
+        """Raises what keeps the picture from the bucket."""
+        with self.blobs(None) as blobs:
+            bucket, name, picture = await asyncio.to_thread(self._opened, path, blobs)
+            await storage.save(name, picture, bucket=bucket, again=True)
+        self.remove(path)
+        del self._waiting[path]
+        log.info("picture uploaded from the spool", bucket=bucket, object=name)
 
-    async def run(self, storage: Storage, every_seconds: float) -> None:
-        """Drain now and then, until cancelled; less often while nothing can be uploaded."""
-        pause = every_seconds
-        while True:
-            try:
-                arrived = await self.drain(storage)
-                stuck = not arrived and bool(await asyncio.to_thread(self._waiting))
-            except OSError as exc:
-                log.warning("the spool cannot be read", cause=causes(exc))
-                stuck = True
-            pause = min(2 * pause, _LONGEST_PAUSE * every_seconds) if stuck else every_seconds
-            await asyncio.sleep(pause)
+    def _postpone(self, path: Path, exc: Exception, every_seconds: float) -> None:
+        log.warning(
+            "picture stays on the spool",
+            file=path.name,
+            cause=causes(exc),
+            vendor_code=exc.vendor_code if isinstance(exc, GatewayError) else None,
+        )
+        if isinstance(exc, FileNotFoundError) and self._parent.is_dir():
+            del self._waiting[path]
+            return
+        one = self._waiting[path]
+        refused = not isinstance(exc, UpstreamUnavailable)
+        longest = _LONGEST_REFUSAL_SECONDS if refused else _LONGEST_PAUSES * every_seconds
+        one.pause = min(max(2 * one.pause, every_seconds), longest)
+        one.due = time.monotonic() + one.pause
 
-    def _try(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            file.write(b"?")
+    def _opened(self, path: Path, blobs: Blobs) -> tuple[str, str, Picture]:
+        """Returns bucket, name and the picture, which is checked: a power cut may have damaged it.
 
-    def _write(self, label: _Label, blob: Blob) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=".", dir=self._folder)  # readable for the owner only
+        Raises OSError, ValueError and NoRoom.
+        """
+        if label := _label(path):
+            with path.open("rb") as file:
+                file.readline(_MAX_LABEL_BYTES)
+                blob = blobs.new()
+                while piece := file.read(PIECE_BYTES):
+                    blob.write(piece)
+            blob.seal()
+            bucket, name = label.bucket, label.name
+        else:
+            blob = blobs.existing(path)
+            bucket, name = _place(Path(*path.relative_to(self._parent).parts[1:])) or ("", "")
+        picture = recognise(blob)
+        check(picture)
+        return bucket, name, picture
+
+
+def relative(bucket: str, name: str) -> Path:
+    """Returns the path of an object's file below a process's folder."""
+    folder, slash, filename = name.rpartition("/")
+    text = quote(f"{bucket}/{folder}{slash}", safe="")
+    return Path(
+        *(text[at : at + _NAME_BYTES] for at in range(0, len(text), _NAME_BYTES)), quote(filename, "")
+    )
+
+
+def _place(path: Path) -> tuple[str, str] | None:
+    """Returns bucket and name of the object; None for a path that `relative` does not make."""
+    *parts, filename = path.parts
+    bucket, _, folder = unquote("".join(parts)).partition("/")
+    name = folder + unquote(filename)
+    if path.suffix.removeprefix(".") in EXTENSIONS.values() and relative(bucket, name) == path:
+        return bucket, name
+    return None
+
+
+def _label(path: Path) -> _Label | None:
+    """Returns the label of a whole file of the first edition, None for any other."""
+    if path.suffix != _FIRST_EDITION:
+        return None
+    try:
+        with path.open("rb") as file:
+            label = _Label.model_validate_json(file.readline(_MAX_LABEL_BYTES))
+            whole = os.fstat(file.fileno()).st_size - file.tell() == label.bytes
+    except (OSError, ValueError):
+        return None
+    return label if whole else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path, _, names in os.walk(folder):
+        yield from (Path(path, name) for name in names)
+
+
+def _copied(blob: Blob, blobs: Blobs) -> Blob:
+    copy = blobs.new()
+    for piece in blob.pieces():
+        copy.write(piece)
+    copy.seal()
+    return copy
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(label.model_dump_json().encode() + b"\n")
-                file.writelines(blob.pieces())
-                file.flush()
-                os.fsync(file.fileno())
-            kept = self._folder / f"{time.time_ns():020}{Path(aside).name}{_SUFFIX}"
-            os.rename(aside, kept)
-        except BaseException:
-            os.unlink(aside)
-            raise
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """Make the new name last through a power cut."""
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
-
-    def _waiting(self) -> list[Path]:
-        """Oldest first: a file's name begins with the time it was kept."""
-        with os.scandir(self._folder) as entries:
-            names = [
-                entry.name
-                for entry in entries
-                if entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False)
-            ]
-        return [self._folder / name for name in sorted(names)]
-
-
-def _read(path: Path, blobs: Blobs) -> tuple[_Label, Picture]:
-    """Raises ValueError for a file that is not the spool's, or not whole; and NoRoom."""
-    with path.open("rb") as file:
-        label = _Label.model_validate_json(file.readline(_MAX_LABEL_BYTES))
-        length = os.fstat(file.fileno()).st_size - file.tell()
-        if length != label.bytes:
-            raise ValueError(f"{length} bytes instead of {label.bytes}")
-        blob = blobs.new(crc32c=True)
-        while piece := file.read(PIECE_BYTES):
-            blob.write(piece)
-    blob.seal()
-    return label, Picture(blob, label.mime_type, label.size)
+            os.close(handle)

@@ -379,7 +379,11 @@ def test_a_caller_who_leaves_while_the_vendor_answers_leaves_no_file(
     before = gateway.folder.made
     with connected(gateway.client) as connection:
         connection.sendall(
-            request_of(b'{"prompt":"a pear"}', "application/json", route=path("text-to-image"))
+            request_of(
+                b'{"prompt":"a pear","responseFormat":"b64_json"}',
+                "application/json",
+                route=path("text-to-image"),
+            )
         )
         gateway.folder.wait_for_files(before + 1)
     gateway.folder.wait_until_empty()

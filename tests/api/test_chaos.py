@@ -1,5 +1,7 @@
 """Every kind of trouble: the answer, and that no sample is paid twice."""
 
+import base64
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
-from tests.api.bodies import OPERATIONS, as_json, path
+from tests.api.bodies import OPERATIONS, as_json, path, picture
 from tests.api.bodies import body as body_of
 from tests.api.conftest import Client, Start, client_of
 
@@ -175,6 +177,36 @@ def test_a_half_blocked_batch_is_told(chaos: Client, emulator: Emulator, model: 
     assert all("raiFilteredReason" in one for one in body["filtered"])
 
 
+GOOD = {"bytesBase64Encoded": base64.b64encode(picture()).decode(), "mimeType": "image/png"}
+CUT_OFF = {"bytesBase64Encoded": base64.b64encode(picture()[:-20]).decode(), "mimeType": "image/png"}
+BATCHES = ("text-to-image", "image-edit", "image-customize", "virtual-try-on", "product-recontext")
+
+
+@pytest.mark.parametrize("wanted", ["url", "b64_json"])
+@pytest.mark.parametrize("operation", BATCHES)
+def test_what_is_lost_of_a_batch_is_told(
+    chaos: Client, emulator: Emulator, operation: str, wanted: str
+) -> None:
+    samples = [GOOD, CUT_OFF, GOOD, {"raiFilteredReason": "Support codes: 56562880"}]
+    emulator.troubles.set("answer", vendor="vertex", arg={"status": 200, "body": {"predictions": samples}})
+    wish = {"prompt": "a lighthouse"} if operation == "text-to-image" else as_json(body_of(operation))
+    answer = chaos.post(path(operation), {**wish, "sampleCount": 4, "responseFormat": wanted})
+    body = answer.json()
+    made = body["images"] if wanted == "url" else body["predictions"]
+    assert (answer.status_code, len(made)) == (200, 2)
+    assert [one["errorCode"] for one in body["filtered"]] == [56562880]
+    assert body["failed"] == [{"message": "the picture in the answer was broken"}]
+
+
+def test_a_quota_in_the_middle_of_a_batch_costs_one_picture(chaos: Client, emulator: Emulator) -> None:
+    emulator.troubles.set("429", vendor="vertex", times=1, arg=60)
+    answer = chaos.text_to_image("lighthouses", model="gemini-2.5-flash-image", sampleCount=3)
+    body = answer.json()
+    assert (answer.status_code, len(body["images"]), emulator.calls.paid) == (200, 2, 2)
+    assert body["failed"] == [{"message": "the vendor's quota is used up"}]
+    assert "filtered" not in body
+
+
 def test_slow_is_no_trouble(chaos: Client) -> None:
     assert chaos.text_to_image("a lighthouse #trouble:slow=1").status_code == 200
 
@@ -243,7 +275,7 @@ def test_nothing_is_sold_that_could_not_be_kept(
     """Starts a gateway whose spool accepts no files, as on a full or read-only disk."""
     spool = tmp_path_factory.mktemp("gone") / "spool"
     with start(spool_dir=spool) as url:
-        spool.rmdir()
+        shutil.rmtree(spool)
         spool.write_text("in its place")
         client = client_of(url)
         answer = client.text_to_image("a lighthouse")

@@ -3,7 +3,6 @@ headers."""
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -87,19 +86,6 @@ def test_too_many_requests_of_one_user_carry_a_code(start: Start) -> None:
         answers = [client.post(TEXT_TO_IMAGE, {}) for _ in range(2)]
         client.http.close()
     assert [answer.headers["X-Error-Code"] for answer in answers] == ["validation", "too_many_requests"]
-
-
-def test_a_full_queue_carries_a_code(start: Start, emulator: Emulator) -> None:
-    emulator.troubles.set("slow", vendor="vertex", times=1, arg=1)
-    with start(max_queued_requests=0, max_inflight_bytes=1) as url, ThreadPoolExecutor(1) as beside:
-        client = client_of(url)
-        first = beside.submit(client.text_to_image, "a lighthouse")
-        emulator.calls.wait_for(lambda calls: len(calls) == 1)
-        second = client.text_to_image("a lighthouse")
-        assert first.result().status_code == 200
-        client.http.close()
-    assert (second.status_code, second.headers["X-Error-Code"]) == (503, "busy")
-    assert second.headers["Retry-After"] == "5"
 
 
 @pytest.fixture

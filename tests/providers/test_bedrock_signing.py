@@ -25,6 +25,7 @@ from app.pictures.picture import picture
 from app.providers.bedrock.client import Bedrock
 from app.providers.bedrock.sign import Signer
 from app.providers.transport import Transport
+from app.services.admission import Admission
 from tests.gen_calls import call, encoded, scope
 from tests.providers.peers import Authority, Request, Server, answering, serving
 
@@ -82,7 +83,14 @@ async def ask(
 ) -> None:
     """Call once. Raises SafetyBlocked if the server was asked."""
     transport = transport or Transport()
-    bedrock = Bedrock(transport=transport, regions=(), endpoint_url=url, pause_seconds=0.01, **keys)
+    bedrock = Bedrock(
+        transport=transport,
+        admission=Admission(9, 9),
+        regions=(),
+        endpoint_url=url,
+        pause_seconds=0.01,
+        **keys,
+    )
     try:
         await bedrock.run(request, model, call(blobs, trouble=trouble))
     finally:
@@ -288,7 +296,7 @@ async def test_a_slow_look_up_ends_with_the_callers_time_and_serves_the_next(
 ) -> None:
     runs = process(no_keys, seconds=3600, wait=1)
     transport = Transport()
-    bedrock = Bedrock(transport=transport, regions=(), endpoint_url=server.url(""))
+    bedrock = Bedrock(transport=transport, admission=Admission(9, 9), regions=(), endpoint_url=server.url(""))
 
     with pytest.raises(UpstreamTimeout):
         await bedrock.run(TEXT, TITAN, call(blobs, seconds=0.3))
@@ -304,7 +312,7 @@ async def test_missing_keys_are_a_failure_until_there_are_some(
     server: Server, blobs: Blobs, no_keys: Path
 ) -> None:
     transport = Transport()
-    bedrock = Bedrock(transport=transport, regions=(), endpoint_url=server.url(""))
+    bedrock = Bedrock(transport=transport, admission=Admission(9, 9), regions=(), endpoint_url=server.url(""))
     with pytest.raises(UpstreamFailed) as failed:
         await bedrock.run(TEXT, TITAN, call(blobs))
     assert failed.value.vendor_code == "NoCredentialsError"

@@ -26,6 +26,7 @@ from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.pictures.blob import Blobs
 from app.providers.claude import INSTRUCTION, Claude, Via, failed
+from app.services.admission import Admission
 from tests.gen_calls import call, scope
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +48,7 @@ def blobs() -> Iterator[Blobs]:
 
 def connect(url: str, via: Via = "anthropic", **settings: Any) -> Claude:
     defaults = {"api_key": "emulated", "google_project": "emulated-project", "pause_seconds": 0.01}
-    return Claude(via=via, base_url=url, **{**defaults, **settings})
+    return Claude(admission=Admission(100, 100), via=via, base_url=url, **{**defaults, **settings})
 
 
 async def rewrite(
@@ -457,7 +458,7 @@ async def test_readiness_looks_where_the_package_calls(
         reached.append(url)
 
     monkeypatch.setattr("app.providers.claude.reach", reach)
-    claude = Claude(via=via, api_key="x", google_project="x", **settings)
+    claude = Claude(admission=Admission(1, 1), via=via, api_key="x", google_project="x", **settings)
 
     await claude.ready()
     client = await claude._client()
@@ -473,9 +474,11 @@ import asyncio, sys
 from app.providers.claude import Claude
 from app.providers.bedrock.client import Bedrock
 from app.providers.transport import Transport
+from app.services.admission import Admission
 
-claude = Claude(via="anthropic", api_key="x", base_url={emulator.http_url!r})
-bedrock = Bedrock(transport=Transport(), regions={{"us-west-2"}}, endpoint_url={emulator.http_url!r})
+ours = {{"admission": Admission(1, 1)}}
+claude = Claude(via="anthropic", api_key="x", base_url={emulator.http_url!r}, **ours)
+bedrock = Bedrock(transport=Transport(), regions={{"us-west-2"}}, endpoint_url={emulator.http_url!r}, **ours)
 
 async def idle():
     await claude.ready()

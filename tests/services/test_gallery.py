@@ -2,9 +2,11 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,14 +15,15 @@ from app.contract.errors import StorageDown, UpstreamFailed, UpstreamUnavailable
 from app.contract.gen import GenRequest, read_gen
 from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Model, load_catalogue
+from app.pictures.blob import Blob, NoRoom
 from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call, Generation
-from app.services.budget import Budget
 from app.services.chain import Chain
-from app.services.gallery import Gallery
+from app.services.gallery import Gallery, Landing, Stored
 from app.services.gen import Gen
 from app.services.image import Images
+from app.storage.spool import Spool
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +34,7 @@ MODEL = CATALOGUE["imagen-3.0-generate-001"]
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[WorkFolder]:
     """Nothing is left in it at the end."""
-    with WorkFolder(tmp_path, blob_memory_bytes=1000) as work:
+    with WorkFolder(tmp_path / "work", blob_memory_bytes=1000) as work:
         yield work
         assert held(work) == (0, 0, 0)
 
@@ -59,6 +62,7 @@ class Store:
         self.slow = slow
         self.asked, self.go, self.go_slowly = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.saved: list[str] = []
+        self.saved_one = asyncio.Event()
         self.troubles: set[str | None] = set()
         self.bytes_saved = 0
 
@@ -85,98 +89,199 @@ class Store:
             raise self.failure
         self.bytes_saved += sum(map(len, picture.blob.pieces()))
         self.saved.append(name)
+        self.saved_one.set()
         return self.url(name, bucket=bucket or "ours")
 
     async def aclose(self) -> None: ...
 
 
-class Shelf:
-    """A spool. If `failure` is set, it accepts no picture."""
+class Full(Spool):
+    """A spool on a full disk, until `full` is false."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
-        self.failure = failure
-        self.kept: list[tuple[str, str]] = []
-        self.bytes_kept = 0
+    full = True
 
-    async def keep(self, name: str, picture: Picture, bucket: str, /) -> None:
-        if self.failure:
-            raise self.failure
-        self.bytes_kept += sum(map(len, picture.blob.pieces()))
-        self.kept.append((bucket, name))
+    async def ready(self) -> str | None:
+        if self.full:
+            raise OSError(28, "No space left on device", "here")
+        return None
 
-    async def ready(self) -> None:
-        if self.failure:
-            raise OSError from self.failure
+    async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
+        if self.full:
+            raise NoRoom("No space left on device")
+        return await super().land(blob, bucket, name)
+
+    def create(self) -> tuple[Path, BinaryIO]:
+        if self.full:
+            raise NoRoom("No space left on device")
+        return super().create()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Full]:
+    spool = Full(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+def files(tmp_path: Path) -> list[Path]:
+    """On the spool."""
+    return [path for path in (tmp_path / "spool").rglob("*") if path.is_file() and path.stat().st_size]
+
+
+async def sold(landing: Landing, *, size: int = 3) -> Picture:
+    """A picture that has landed."""
+    blob = landing.blobs.of(bytes(size))
+    picture = Picture(blob, "image/png", (1, 1))
+    await landing.land(picture, MODEL)
+    return picture
+
+
+async def stored(gallery: Gallery, call: Call, *sizes: int, uri: str | None = None) -> tuple[Stored, ...]:
+    with gallery.landing("text-to-image", call, uri) as landing:
+        pictures = [await sold(landing, size=size) for size in sizes or (3,)]
+        return await gallery.store(tuple(pictures), MODEL, landing)
+
+
+async def test_a_stored_picture_leaves_nothing(call: Call, spool: Spool, tmp_path: Path) -> None:
+    store = Store()
+    store.go.set()
+    (one,) = await stored(Gallery(store, spool, "ours"), call)
+    assert re.fullmatch(
+        r"images/generated/text-to-image/\d{8}_\d{6}_img3_text-to-image_[0-9a-f]{24}\.png", one.name
+    )
+    assert (one.bucket, one.pending, store.saved, store.bytes_saved) == ("ours", False, [one.name], 3)
+    assert (files(tmp_path), spool._waiting) == ([], {})
 
 
 @pytest.mark.parametrize(
     "failure", [UpstreamUnavailable(), UpstreamFailed(), RuntimeError("a bug")], ids=repr
 )
-async def test_whatever_fails_the_picture_is_kept(failure: Exception, call: Call) -> None:
-    store, shelf = Store(failure), Shelf()
+async def test_whatever_fails_the_picture_is_kept(
+    failure: Exception, call: Call, spool: Spool, tmp_path: Path
+) -> None:
+    store = Store(failure)
     store.go.set()
     with pytest.raises(StorageDown) as down:
-        await Gallery(store, shelf, "ours").store(
-            (drawn(call),), "text-to-image", MODEL, call, "gs://theirs/folder"
-        )
-    ((bucket, name),) = shelf.kept
-    assert (bucket, name.startswith("folder/20")) == ("theirs", True)
+        await stored(Gallery(store, spool, "ours"), call, uri="gs://theirs/folder")
+    (path,) = files(tmp_path)
     (pending,) = down.value.pending
-    assert pending.url == f"https://store/theirs/{name}"
-    assert (f"folder/{pending.filename}", pending.mime_type) == (name, "image/png")
+    assert pending.url == f"https://store/theirs/folder/{path.name}"
+    assert (pending.filename, pending.mime_type) == (path.name, "image/png")
+    assert list(spool._waiting) == [path]
 
 
-async def test_what_is_slow_is_pending_and_kept(call: Call) -> None:
-    store, shelf = Store(slow=1), Shelf()
+async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: Spool, tmp_path: Path) -> None:
+    store = Store(slow=1)
     store.go.set()
-    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
-    slow, fast = await gallery.store((drawn(call), drawn(call)), "text-to-image", MODEL, call)
-    assert (slow.pending, fast.pending) == (True, False)
-    assert (shelf.kept, store.saved) == ([("ours", slow.name)], [fast.name])
+    gallery = Gallery(store, spool, "ours", wait_seconds=0.01)
+    slow, fast = await stored(gallery, call, 3, 3)
+    assert (slow.pending, fast.pending, store.saved) == (True, False, [fast.name])
+    assert [path.name for path in files(tmp_path)] == [slow.name.rpartition("/")[2]]
+    assert spool._waiting == {}  # not uploaded twice at a time
+    store.go_slowly.set()
     await gallery.aclose()
+    assert (store.saved, files(tmp_path)) == ([fast.name, slow.name], [])
 
 
-async def test_without_a_spool_a_slow_upload_goes_on(call: Call) -> None:
-    store, shelf = Store(), Shelf(UpstreamFailed("full"))
-    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+async def test_at_the_end_nobody_waits_for_what_is_on_the_spool(
+    call: Call, spool: Spool, tmp_path: Path
+) -> None:
+    gallery = Gallery(Store(), spool, "ours", wait_seconds=0.01)
+    with pytest.raises(StorageDown):
+        await stored(gallery, call)
+    await gallery.aclose()
+    assert len(files(tmp_path)) == 1
+
+
+async def test_what_is_in_no_answer_is_kept(call: Call, spool: Spool, tmp_path: Path) -> None:
+    """The caller has left, or another sample has failed."""
+    gallery = Gallery(Store(), spool, "ours")
+    with capture_logs() as logs, gallery.landing("image-edit", call) as landing:
+        await sold(landing)
+        landing.blobs.of(b"half an answer")
+    assert logs[0]["event"] == "a picture that is in no answer is stored"
+    assert list(spool._waiting) == files(tmp_path)
+    assert len(files(tmp_path)) == 1
+
+
+async def test_a_finished_picture_takes_the_place_of_the_raw_one(
+    call: Call, spool: Spool, tmp_path: Path
+) -> None:
+    gallery = Gallery(Store(), spool, "ours")
+    with gallery.landing("image-edit", call) as landing:
+        raw = await sold(landing)
+        finished = Picture(call.blobs.of(b"finished"), "image/jpeg", (1, 1))
+        await landing.land(finished, MODEL, instead_of=raw)
+        (path,) = files(tmp_path)
+        assert (path.suffix, path.read_bytes()) == (".jpg", b"finished")
+        broken = await sold(landing)
+        landing.discard(broken)
+        assert files(tmp_path) == [path]
+
+
+async def test_without_a_spool_the_picture_is_uploaded_from_where_it_is(call: Call, full: Full) -> None:
+    store = Store()
+    store.go.set()
+    (one,) = await stored(Gallery(store, full, "ours"), call)
+    assert (one.pending, store.saved, store.bytes_saved) == (False, [one.name], 3)
+
+
+async def test_what_neither_takes_is_tried_again(
+    call: Call, full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.gallery._AGAIN_SECONDS", 0)
+    store = Store(UpstreamUnavailable())
+    store.go.set()
+    gallery = Gallery(store, full, "ours", wait_seconds=0.01)
     with pytest.raises(StorageDown) as down:
-        await gallery.store((drawn(call),), "text-to-image", MODEL, call)
+        await stored(gallery, call)
+    call.blobs.close()  # as at the end of the request
+    store.failure = None
+    await store.saved_one.wait()
+    assert store.saved[0].endswith(down.value.pending[0].filename)
+    await gallery.aclose()
+
+
+async def test_a_spool_that_has_room_again_takes_it(
+    call: Call, full: Full, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.gallery._AGAIN_SECONDS", 0)
+    store = Store(UpstreamUnavailable())
+    gallery = Gallery(store, full, "ours", wait_seconds=0.01)
+    with pytest.raises(StorageDown):
+        await stored(gallery, call)
+    full.full = False
     store.go.set()
     await gallery.aclose()
-    assert [name.endswith(down.value.pending[0].filename) for name in store.saved] == [True]
+    assert list(full._waiting) == files(tmp_path)
+    assert len(files(tmp_path)) == 1
 
 
-async def test_a_slow_upload_that_fails_in_the_end_is_kept(call: Call) -> None:
-    """Its caller was told the URL when the spool was full; meanwhile there is room again."""
-    store, shelf = Store(UpstreamUnavailable()), Shelf(UpstreamFailed("full"))
-    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
-    with pytest.raises(StorageDown) as down:
-        await gallery.store((drawn(call),), "text-to-image", MODEL, call)
-    shelf.failure = None
+async def test_a_picture_that_nobody_takes_until_the_end_is_told_in_the_log(call: Call, full: Full) -> None:
+    store = Store(UpstreamUnavailable())
     store.go.set()
-    await gallery.aclose()
-    assert [name.endswith(down.value.pending[0].filename) for _, name in shelf.kept] == [True]
-
-
-async def test_a_slow_upload_that_nobody_could_save_is_told_in_the_log(call: Call) -> None:
-    store, shelf = Store(UpstreamUnavailable()), Shelf(UpstreamFailed("full"))
-    gallery = Gallery(store, shelf, "ours", wait_seconds=0.01)
+    gallery = Gallery(store, full, "ours", wait_seconds=0.01)
     with capture_logs() as said:
         with pytest.raises(StorageDown) as down:
-            await gallery.store((drawn(call),), "text-to-image", MODEL, call)
-        store.go.set()
+            await stored(gallery, call)
         await gallery.aclose()
     assert said[-1]["event"] == "a paid picture is lost"
     assert said[-1]["object"].endswith(down.value.pending[0].filename)
 
 
-async def test_nothing_is_sold_that_could_not_be_kept() -> None:
-    shelf = Shelf(UpstreamFailed("full"))
-    gallery = Gallery(Store(), shelf, "ours", retry_after=7)
-    with pytest.raises(StorageDown) as down:
+async def test_nothing_is_sold_that_could_not_be_kept(full: Full) -> None:
+    gallery = Gallery(Store(), full, "ours", retry_after=7)
+    with capture_logs() as logs, pytest.raises(StorageDown) as down:
         await gallery.check()
-    assert (down.value.pending, down.value.retry_after) == ((), 7)
-    shelf.failure = None
+    assert ((down.value.pending, down.value.retry_after), logs[0]["folder"]) == (((), 7), "here")
+    full.full = False
     await gallery.check()
 
 
@@ -190,100 +295,133 @@ class Seller:
         return Generation((drawn(call),))
 
 
-class Silent:
-    """A Claude whom nobody asks."""
+class Claude:
+    """Rewrites a prompt; meanwhile the spool becomes full."""
+
+    def __init__(self, spool: Full) -> None:
+        self._spool = spool
 
     async def rewrite(
         self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
     ) -> str:
-        raise AssertionError
+        self._spool.full = True
+        return "a better cat"
 
 
-@pytest.mark.parametrize("route", ["image", "gen"])
-async def test_who_waited_for_a_turn_is_sold_nothing_that_could_not_be_kept(
-    monkeypatch: pytest.MonkeyPatch, call: Call, route: str
+@pytest.mark.parametrize("route", ["image", "gen", "gen after a rewrite"])
+async def test_a_picture_that_could_not_be_kept_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, call: Call, full: Full, route: str
 ) -> None:
     monkeypatch.setattr("app.services.gallery._CHECK_SECONDS", 0)
-    seller, shelf, budget, chain = Seller(), Shelf(), Budget(1, 1), Chain(CATALOGUE)
-    gallery = Gallery(Store(), shelf, "ours")
-    images = Images({"google": seller}, gallery, chain, budget, CATALOGUE, ())
-    gen = Gen({"aws": seller}, Silent(), gallery, chain, chain, budget, budget, CATALOGUE)
-    wish = {"mode": "text2img", "prompt": "a cat", "response_format": "url"}
-
-    async def make() -> None:
-        if route == "image":
-            await images.make(TextToImage(prompt="a cat"), call)
-        else:
-            await gen.make(read_gen(wish, call.blobs, text=False), call)
-
-    async with budget.hold(1):
-        caller = asyncio.create_task(make())
-        for _ in range(10):
-            await asyncio.sleep(0)  # until it waits for its turn
-        assert budget._waiting
-        shelf.failure = UpstreamFailed("full")
+    full.full = route != "gen after a rewrite"
+    seller, chain = Seller(), Chain(CATALOGUE)
+    gallery = Gallery(Store(), full, "ours")
+    images = Images({"google": seller}, gallery, chain, CATALOGUE, ())
+    gen = Gen({"aws": seller}, Claude(full), gallery, chain, chain, CATALOGUE)
+    wish = {"mode": "text2img", "prompt": "a cat", "response_format": "url", "regen_prompt": not full.full}
+    if route == "image":
+        making = images.make(TextToImage(prompt="a cat"), call)
+    else:
+        making = gen.make(read_gen(wish, call.blobs, text=False), call)
     with pytest.raises(StorageDown):
-        await caller
+        await making
     assert seller.sold == 0
 
 
-@pytest.mark.parametrize("size", [pytest.param(900, id="in memory"), pytest.param(2000, id="on disk")])
+async def test_a_picture_of_a_provider_that_lands_nothing_is_stored(
+    call: Call, spool: Spool, tmp_path: Path
+) -> None:
+    store = Store()
+    store.go.set()
+    images = Images({"google": Seller()}, Gallery(store, spool, "ours"), Chain(CATALOGUE), CATALOGUE, ())
+    made = await images.make(TextToImage(prompt="a cat"), call)
+    assert ([one.pending for one in made.stored], store.bytes_saved, files(tmp_path)) == ([False], 3, [])
+
+
+@pytest.mark.parametrize("work_is_full", [False, True])
+async def test_nothing_is_sold_that_the_work_folder_could_not_keep(
+    tmp_path: Path, work_is_full: bool
+) -> None:
+    seller = Seller()
+    images = Images(
+        {"google": seller},
+        Gallery(Store(), Full(tmp_path), "ours"),
+        Chain(CATALOGUE),
+        CATALOGUE,
+        (),
+    )
+    request = TextToImage(prompt="a cat", response_format="b64_json")
+    with WorkFolder(tmp_path / "work", max_bytes=0 if work_is_full else 10**6) as work, work.blobs() as blobs:
+        call = Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs)
+        if work_is_full:
+            with pytest.raises(NoRoom, match=str(work.path)):
+                await images.make(request, call)
+        else:
+            await images.make(request, call)
+    assert seller.sold == (0 if work_is_full else 1)
+
+
 @pytest.mark.parametrize("store_fails", [False, True])
 async def test_storing_goes_on_when_the_caller_has_left(
-    call: Call, work: WorkFolder, size: int, store_fails: bool
+    call: Call, spool: Spool, tmp_path: Path, store_fails: bool
 ) -> None:
-    store, shelf = Store(UpstreamUnavailable() if store_fails else None), Shelf()
-    gallery = Gallery(store, shelf, "ours")
-    two = (drawn(call, size), drawn(call, size))
-    caller = asyncio.create_task(gallery.store(two, "text-to-image", MODEL, call))
+    store = Store(UpstreamUnavailable() if store_fails else None)
+    gallery = Gallery(store, spool, "ours")
+    caller = asyncio.create_task(stored(gallery, call, 2000, 2000))
     await store.asked.wait()
     caller.cancel()
     await asyncio.wait((caller,))
     call.blobs.close()  # as at the end of the request
-    assert held(work) == ((2 * size, 0, 0) if size < 1000 else (0, 2 * size, 2))
+    assert len(files(tmp_path)) == 2
     store.go.set()
     await gallery.aclose()
     assert caller.cancelled()
-    assert (len(store.saved), len(shelf.kept)) == ((0, 2) if store_fails else (2, 0))
-    assert store.bytes_saved + shelf.bytes_kept == 2 * size
-    assert held(work) == (0, 0, 0)
+    kept = 2 if store_fails else 0
+    assert (len(store.saved), len(spool._waiting), len(files(tmp_path))) == (2 - kept, kept, kept)
+    assert store.bytes_saved == 2000 * len(store.saved)
 
 
-async def test_a_caller_who_leaves_before_storing_has_begun_takes_nothing_away(call: Call) -> None:
+async def test_a_caller_who_leaves_before_storing_has_begun_takes_nothing_away(
+    call: Call, spool: Spool
+) -> None:
     store = Store()
     store.go.set()
-    gallery = Gallery(store, Shelf(), "ours")
-    storing = gallery.store((drawn(call),), "text-to-image", MODEL, call)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0):
-            await storing
+    gallery = Gallery(store, spool, "ours")
+    with gallery.landing("text-to-image", call) as landing:
+        storing = gallery.store((await sold(landing),), MODEL, landing)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await storing
     call.blobs.close()
     await gallery.aclose()
     assert (len(store.saved), store.bytes_saved) == (1, 3)
 
 
-async def test_what_the_call_says_is_observed(call: Call) -> None:
+async def test_what_the_call_says_is_observed(call: Call, spool: Spool, tmp_path: Path) -> None:
     """Its failure to rehearse, and its time."""
-    store, shelf = Store(slow=1), Shelf()
-    gallery = Gallery(store, shelf, "ours", wait_seconds=60)
+    store = Store(slow=1)
+    gallery = Gallery(store, spool, "ours", wait_seconds=60)
     late = replace(call, trouble="429=7", store_by=asyncio.get_running_loop().time())
     with pytest.raises(StorageDown):
-        await gallery.store((drawn(late),), "text-to-image", MODEL, late)
-    assert (store.troubles, len(shelf.kept)) == ({"429=7"}, 1)
-
-
-async def test_a_stored_picture_is_deleted_before_its_slow_neighbour(call: Call, work: WorkFolder) -> None:
-    store, shelf = Store(slow=1), Shelf()
+        await stored(gallery, late)
+    await store.asked.wait()
+    assert (store.troubles, len(files(tmp_path))) == ({"429=7"}, 1)
     store.go.set()
-    gallery = Gallery(store, shelf, "ours", wait_seconds=60)
-    storing = asyncio.create_task(
-        gallery.store((drawn(call, 5), drawn(call, 7)), "text-to-image", MODEL, call)
-    )
-    while not store.saved:  # noqa: ASYNC110 - the event would come before the deletion
-        await asyncio.sleep(0)
+    store.go_slowly.set()
+    await gallery.aclose()
+
+
+async def test_a_stored_picture_is_deleted_before_its_slow_neighbour(
+    call: Call, spool: Spool, tmp_path: Path
+) -> None:
+    store = Store(slow=1)
+    store.go.set()
+    gallery = Gallery(store, spool, "ours", wait_seconds=60)
+    storing = asyncio.create_task(stored(gallery, call, 5, 7))
+    await store.saved_one.wait()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert held(work) == (5, 0, 0)
+    assert [path.stat().st_size for path in files(tmp_path)] == [5]
     store.go_slowly.set()
     slow, fast = await storing
     assert (slow.pending, fast.pending) == (False, False)

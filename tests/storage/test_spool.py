@@ -1,9 +1,13 @@
-"""Pictures that outlive an outage: the spool, with the real client and the emulated store."""
+"""Pictures that outlive an outage and their process: the spool, with the real client and the emulated one."""
 
 import asyncio
+import errno
 import os
 import resource
+import shutil
 import stat
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +15,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from app.contract.errors import UpstreamFailed, UpstreamUnavailable
-from app.pictures.blob import PIECE_BYTES, Blobs
-from app.pictures.picture import Picture
+from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
+from app.storage import spool as module
 from app.storage.gcs import Gcs
-from app.storage.spool import Spool
+from app.storage.spool import Spool, _place, relative
 from tests.cloud_storage import CloudStorage
-from tests.storage.conftest import BUCKET, Draw, client, png, sink
+from tests.processes import ROOT
+from tests.storage.conftest import BUCKET, client, png, sink
 
 pytestmark = pytest.mark.anyio
 
@@ -34,13 +40,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spool(folder: Path, work: WorkFolder) -> Spool:
-    return Spool(folder, work)
-
-
-@pytest.fixture
-def red(drawn: Draw) -> Picture:
-    return drawn("red")
+def spool(folder: Path) -> Iterator[Spool]:
+    spool = Spool(folder)
+    yield spool
+    spool.close()
 
 
 @pytest.fixture
@@ -50,22 +53,161 @@ def hasty(store: CloudStorage, transport: Transport) -> Gcs:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def written(blobs: Blobs, data: bytes) -> Blob:
+    blob = blobs.new()
+    for at in range(0, len(data), 1000):
+        blob.write(data[at : at + 1000])
+    blob.seal()
+    return blob
+
+
+async def landed(spool: Spool, name: str, bucket: str = BUCKET, data: bytes = b"") -> Path:
+    with spool.blobs(None) as blobs:
+        return await spool.land(written(blobs, data or png("red")), bucket, name)
+
+
+async def kept(spool: Spool, name: str, bucket: str = BUCKET) -> Path:
+    """A picture whose upload has failed."""
+    path = await landed(spool, name, bucket)
+    spool.release(path)
+    return path
+
+
+def names(store: CloudStorage, bucket: str = BUCKET) -> list[str]:
+    return [resource["name"] for resource in store.objects.list(bucket)]
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────
+
+FOLDERS = (
+    st.just("")
+    | st.text().map(lambda text: f"{text}/")
+    | st.text("./%é", min_size=190, max_size=230).map(lambda text: f"{text}/")
+)
+
+
+@given(bucket=st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"])), folder=FOLDERS)
+async def test_a_path_tells_bucket_and_name(bucket: str, folder: str) -> None:
+    path = relative(bucket, f"{folder}20260101_000000_img3_text-to-image_0f.png")
+    assert _place(path) == (bucket, f"{folder}20260101_000000_img3_text-to-image_0f.png")
+    assert len(path.parts) > 1
+    assert all(0 < len(os.fsencode(part)) <= 200 for part in path.parts)
+    assert not {".", "..", ".lock"}.intersection(path.parts)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a.png",
+        "b%2F/a.txt",
+        "b%2F/.lock",
+        "b/a.png",
+        "b%2f/a.png",
+        "b%2F/../a.png",
+        "notes/mine.png",
+        "b%2F/x.part",
+    ],
+)
+async def test_other_paths_are_no_pictures(path: str) -> None:
+    assert _place(Path(path)) is None
+
+
+# ── landing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_arrives_is_partial_until_it_lands(spool: Spool, folder: Path) -> None:
+    with spool.blobs(None) as blobs:
+        blob = blobs.new()
+        blob.write(b"half")
+        (partial,) = files(folder)
+        assert (partial.suffix, partial.read_bytes()) == (".part", b"half")
+        blob.write(b" and half")
+        blob.seal()
+        path = await spool.land(blob, BUCKET, "images/a.png")
+        assert files(folder) == [path]
+        assert b"".join(blob.pieces()) == path.read_bytes() == b"half and half"
+    assert files(folder) == [path]  # it stays when its scope is closed
+    inner = path.relative_to(folder)
+    assert _place(Path(*inner.parts[1:])) == (BUCKET, "images/a.png")
+    spool.remove(path)
+    spool.remove(path)
+    assert files(folder) == []
+
+
+async def test_what_never_lands_is_deleted(spool: Spool, folder: Path) -> None:
+    with spool.blobs(None) as blobs:
+        blobs.new().write(b"half")
+        blobs.of(b"whole")
+        assert len(files(folder)) == 2
+    assert files(folder) == []
+
+
+async def test_a_picture_from_elsewhere_is_copied(spool: Spool, folder: Path, blobs: Blobs) -> None:
+    in_memory, on_disk = blobs.of(png("red")), blobs.of(png("blue", 1_500_000))
+    for number, blob in enumerate((in_memory, on_disk)):
+        path = await spool.land(blob, BUCKET, f"{number}.png")
+        assert path.read_bytes() == b"".join(blob.pieces())
+    assert len(files(folder)) == 2
+
+
+async def test_files_are_for_the_owner_only(spool: Spool, folder: Path) -> None:
+    path = await landed(spool, "a.png")
+    own = folder / path.relative_to(folder).parts[0]
+    assert [stat.S_IMODE(os.stat(one).st_mode) for one in (folder, own, path)] == [0o700, 0o700, 0o600]
+
+
+async def test_with_fsync_files_and_folders_are_synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(folder, fsync=True)
+    synced: list[Path] = []
+    sync = module._sync
+
+    def note(*paths: Path) -> None:
+        synced.extend(paths)
+        sync(*paths)
+
+    monkeypatch.setattr(module, "_sync", note)
+    path = await landed(spool, "a.png")
+    assert synced[0].suffix == ".part"
+    assert synced[1:] == [path.parent, path.parent.parent, folder]
+    spool.close()
+
+
+async def test_a_caller_who_leaves_during_fsync_takes_nothing_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(self: Spool, *paths: Path) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Spool, "_synced", hang)
+    spool = Spool(folder, fsync=True)
+    caller = asyncio.create_task(landed(spool, "a.png"))
+    await begun.wait()
+    caller.cancel()
+    await asyncio.wait((caller,))
+    (path,) = files(folder)
+    assert path.name == "a.png"
+    spool.close()
+
+
+# ── uploads ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_picture_lands_under_its_promised_url_when_the_store_is_back(
-    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: Spool, folder: Path, work: WorkFolder, red: Picture
+    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: Spool, folder: Path
 ) -> None:
-    name = "images/ü 1.png"
     store.troubles.set("storage-down")
-    with pytest.raises(UpstreamUnavailable):
-        await hasty.save(name, red)
-    await spool.keep(name, red, BUCKET)
+    await kept(spool, "images/ü 1.png")
     assert await spool.drain(hasty) == 0
     assert len(files(folder)) == 1
 
     store.troubles.clear()
-    assert await Spool(folder, work).drain(gcs) == 1  # as after a restart
+    assert await spool.drain(gcs) == 1
     assert files(folder) == []
     async with httpx.AsyncClient() as browser:
         seen = await browser.get(f"{store.url}/public/{BUCKET}/images/%C3%BC%201.png")
@@ -73,59 +215,283 @@ async def test_a_picture_lands_under_its_promised_url_when_the_store_is_back(
     assert seen.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-async def test_what_is_kept_is_for_the_owner_only(spool: Spool, folder: Path, red: Picture) -> None:
-    await spool.keep("a.png", red, BUCKET)
-    (file,) = files(folder)
-    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (folder, file)]
-    assert modes == [0o700, 0o600]
-
-
 async def test_the_bucket_that_was_asked_for_is_remembered(
-    store: CloudStorage, gcs: Gcs, spool: Spool, red: Picture
+    store: CloudStorage, gcs: Gcs, spool: Spool
 ) -> None:
-    await spool.keep("a.png", red, "their-bucket")
+    await kept(spool, "a.png", "their-bucket")
     assert await spool.drain(gcs) == 1
-    assert [resource["name"] for resource in store.objects.list("their-bucket")] == ["a.png"]
+    assert names(store, "their-bucket") == ["a.png"]
 
 
-async def test_the_oldest_goes_first(store: CloudStorage, gcs: Gcs, spool: Spool, red: Picture) -> None:
-    names = ["c.png", "a.png", "b.png"]
-    for name in names:
-        await spool.keep(name, red, BUCKET)
+async def test_the_oldest_goes_first(
+    store: CloudStorage, gcs: Gcs, folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_UPLOADS", 1)
+    wanted = ["c.png", "a.png", "b.png"]
+    for name in wanted:
+        await kept(spool, name)
     assert await spool.drain(gcs) == 3
-    assert [call.body["resource"]["name"] for call in store.calls.list()] == names
+    assert [call.body["resource"]["name"] for call in store.calls.list()] == wanted
 
 
 async def test_what_had_arrived_after_all_is_removed(
-    store: CloudStorage, gcs: Gcs, spool: Spool, red: Picture
+    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
 ) -> None:
-    await gcs.save("a.png", red)
-    await spool.keep("a.png", red, BUCKET)
-    assert await spool.drain(gcs) == 1
-    assert await spool.drain(gcs) == 0
+    for _ in range(2):
+        await kept(spool, "a.png")
+        assert await spool.drain(gcs) == 1
+    assert files(folder) == []
     assert store.statuses() == [("objects.insert", 200), ("objects.insert", 412)]
 
 
-async def test_one_that_is_refused_does_not_stop_the_rest(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path, red: Picture
+async def test_refused_ones_stop_nobody_and_are_tried_less_and_less(
+    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.troubles.set("answer", vendor="gcs", times=1, arg={"status": 403, "body": {}})
-    for name in ("a.png", "b.png"):
-        await spool.keep(name, red, BUCKET)
-    with capture_logs() as logs:
-        assert await spool.drain(gcs) == 1
-    assert [entry["log_level"] for entry in logs] == ["warning", "info"]
-    assert [resource["name"] for resource in store.objects.list(BUCKET)] == ["b.png"]
-    assert len(files(folder)) == 1
+    monkeypatch.setattr(module, "_UPLOADS", 1)
+    store.troubles.set("answer", vendor="gcs", times=20, arg={"status": 403, "body": {}})
+    for number in range(20):
+        await kept(spool, f"{number:02}.png")
+    await kept(spool, "good.png")
+    assert await spool.drain(gcs, 10) == 1
+    assert await spool.drain(gcs, 10) == 0  # not due
+    assert (names(store), len(files(folder)), len(store.calls.list())) == (["good.png"], 20, 21)
+
+    store.troubles.set("answer", vendor="gcs", times=1000, arg={"status": 403, "body": {}})
+    pauses = []
+    for _ in range(10):
+        pauses.append({one.pause for one in spool._waiting.values()})
+        for one in spool._waiting.values():
+            one.due = 0
+        await spool.drain(gcs, 10)
+    assert pauses == [{min(10 * 2**number, 3600)} for number in range(10)]
+
+
+async def test_while_storage_is_down_few_are_tried(
+    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: Spool
+) -> None:
+    store.troubles.set("storage-down")
+    for number in range(40):
+        await kept(spool, f"{number:02}.png")
+    assert await spool.drain(hasty) == 0
+    assert len({call.body["resource"]["name"] for call in store.calls.list()}) < 20
+    store.troubles.clear()
+    assert await spool.drain(gcs) == 40
+
+
+async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, spool: Spool) -> None:
+    """A power cut may leave a file shorter than it was."""
+    for name, length in (("empty.png", 0), ("half.png", 40), ("good.png", 10**6)):
+        path = await kept(spool, name)
+        path.write_bytes(path.read_bytes()[:length])
+    assert await spool.drain(gcs) == 1
+    assert names(store) == ["good.png"]
+
+
+async def test_a_large_picture_is_never_whole_in_memory(
+    folder: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "check", lambda picture: None)  # zeros behind a PNG
+    spool = Spool(folder)
+    async with sink() as (endpoint, heads):
+        gcs = client(transport, endpoint)
+        await kept(spool, "warm.png")
+        await spool.drain(gcs)
+        tracemalloc.start()
+        try:
+            with spool.blobs(None) as blobs:
+                blob = blobs.new()
+                blob.write(png("red"))
+                for _ in range(320):
+                    blob.write(bytes(PIECE_BYTES))
+                blob.seal()
+                spool.release(await spool.land(blob, BUCKET, "a.png"))
+            assert await spool.drain(gcs) == 1
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (len(heads), files(folder)) == (2, [])
+    assert peak < 2_000_000
+    spool.close()
+
+
+async def test_run_uploads_when_the_store_is_back_and_ends_when_cancelled(
+    store: CloudStorage, hasty: Gcs, spool: Spool
+) -> None:
+    store.troubles.set("storage-down")
+    await kept(spool, "a.png")
+    running = asyncio.create_task(spool.run(hasty, EVERY_SECONDS))
+    await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.finished for call in calls))
+    store.troubles.clear()
+    await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.status == 200 for call in calls))
+
+    await kept(spool, "b.png")  # it goes on
+    await asyncio.to_thread(
+        store.calls.wait_for, lambda calls: sum(call.status == 200 for call in calls) == 2
+    )
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert names(store) == ["a.png", "b.png"]
+
+
+async def test_pictures_that_cannot_be_uploaded_are_told_until_they_are(
+    store: CloudStorage, hasty: Gcs, spool: Spool
+) -> None:
+    store.troubles.set("storage-down")
+    await kept(spool, "a.png")
+    assert await spool.ready() is None
+    await spool.drain(hasty, 10)
+    assert await spool.ready() == "pictures wait that cannot be uploaded"
+    store.troubles.clear()
+    for one in spool._waiting.values():
+        one.due = 0
+    await spool.drain(hasty, 10)
+    assert await spool.ready() is None
+
+
+async def test_a_folder_that_is_away_may_come_back(
+    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+) -> None:
+    await kept(spool, "a.png")
+    away = folder.with_name("away")
+    os.rename(folder, away)
+    with pytest.raises(NoRoom, match=str(folder)):
+        await landed(spool, "b.png")
+    assert await spool.drain(gcs) == 0
+    os.rename(away, folder)
     assert await spool.drain(gcs) == 1
 
 
-async def test_files_that_are_not_ours_are_left_alone(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path, red: Picture
+async def test_a_folder_that_was_deleted_is_made_again(
+    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
 ) -> None:
-    await spool.keep("first.png", red, BUCKET)
-    (whole,) = (file.read_bytes() for file in files(folder))
-    broken = {
+    await kept(spool, "a.png")
+    shutil.rmtree(folder)
+    await spool.ready()
+    await kept(spool, "b.png")
+    assert await spool.drain(gcs) == 1
+    assert (names(store), files(folder)) == (["b.png"], [])
+
+
+# ── other processes ──────────────────────────────────────────────────────────────────────────────────────
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from app.storage.spool import Spool
+
+async def main():
+    spool = Spool(Path(sys.argv[1]))
+    blobs = spool.blobs(None)
+    for name in sys.argv[2:]:
+        blob = blobs.of(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))
+        await spool.land(blob, "our-bucket", name)
+    blobs.new().write(b"half a picture")
+    print("ready", flush=True)
+    sys.stdin.buffer.read()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def process(folder: Path, *wanted: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process in whose hands these pictures are, and one of which a half has arrived."""
+    command = [sys.executable, "-c", HOLDER, str(folder), *wanted]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as running:
+        assert running.stdin
+        assert running.stdout
+        data = png("red")
+        for _ in wanted:
+            running.stdin.write(b"%d\n" % len(data) + data)
+        running.stdin.flush()
+        assert running.stdout.readline() == b"ready\n"
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+async def test_what_a_killed_process_has_left_is_uploaded(
+    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+) -> None:
+    with process(folder, "a.png", "there/ü.png") as other:
+        assert await spool.take_over() == 0  # it is alive
+        (folder / "notes.txt").write_text("mine")
+        own = next(path for path in folder.iterdir() if len(files(path)) > 1)
+        (own / "notes.txt").write_text("mine, too")
+        assert len(files(folder)) == 5
+        other.kill()
+        other.wait()
+        assert await spool.take_over() == 2
+        assert await spool.take_over() == 0
+        assert await spool.drain(gcs) == 2
+    assert names(store) == ["a.png", "there/ü.png"]
+    assert files(folder) == sorted([folder / "notes.txt", own / "notes.txt"])
+    (own / "notes.txt").unlink()
+    await spool.take_over()
+    assert not own.exists()
+
+
+async def test_two_processes_never_work_on_one_file(store: CloudStorage, gcs: Gcs, folder: Path) -> None:
+    wanted = [f"{number:02}.png" for number in range(12)]
+    with process(folder, *wanted) as other:
+        other.kill()
+        other.wait()
+    spools = [Spool(folder) for _ in range(4)]
+    found = await asyncio.gather(*(spool.take_over() for spool in spools))
+    with capture_logs() as logs:
+        arrived = await asyncio.gather(*(spool.drain(gcs) for spool in spools))
+    assert (sum(found), found) == (len(wanted), arrived)
+    assert {entry["log_level"] for entry in logs} == {"info"}
+    assert store.statuses() == [("objects.insert", 200)] * len(wanted)
+    for spool in spools:
+        spool.close()
+    assert names(store) == wanted
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+async def test_what_is_left_at_the_end_is_for_the_next_one(
+    store: CloudStorage, gcs: Gcs, folder: Path
+) -> None:
+    first = Spool(folder)
+    await landed(first, "released.png")
+    await kept(first, "kept.png")
+    first.close()
+    second = Spool(folder)
+    assert await second.take_over() == 2
+    assert await second.drain(gcs) == 2
+    second.close()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+async def test_ten_thousand_files_are_found(folder: Path) -> None:
+    dead = folder / "spool-dead"
+    for number in range(10_000):
+        path = dead / relative(BUCKET, f"images/{number % 10}/{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a")
+    spool = Spool(folder)
+    assert len(files(dead)) == 10_000  # a start does not wait for them
+    assert await spool.take_over() == 10_000
+    assert not dead.exists()
+    spool.close()
+
+
+# ── the first edition ────────────────────────────────────────────────────────────────────────────────────
+
+
+def first_edition(name: str, data: bytes) -> bytes:
+    label = '{"name":"%s","bucket":"%s","mime_type":"image/png","size":[8,8],"bytes":%d}\n'
+    return (label % (name, BUCKET, len(data))).encode() + data
+
+
+async def test_pictures_of_the_first_edition_are_uploaded_and_foreign_files_left_alone(
+    store: CloudStorage, gcs: Gcs, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    whole = first_edition("first/a.png", png("blue"))
+    left = {
         "0-empty.picture": b"",
         "0-no-json.picture": b"{\n",
         "0-foreign.picture": b'{"a": 1}\n',
@@ -135,127 +501,78 @@ async def test_files_that_are_not_ours_are_left_alone(
         "notes.txt": b"mine",
         ".unfinished": whole[:20],
     }
-    for name, content in broken.items():
+    for name, content in left.items():
         (folder / name).write_bytes(content)
     (folder / "0-folder.picture").mkdir()
     (folder / "0-link.picture").symlink_to("/dev/zero")
-    with capture_logs() as logs:
-        assert await spool.drain(gcs) == 1
-    warned = {entry["file"] for entry in logs if entry["log_level"] == "warning"}
-    assert warned == {name for name in broken if name.startswith("0-")}
-    assert {file.name for file in files(folder)} == {*broken, "0-folder.picture", "0-link.picture"}
-    assert [resource["name"] for resource in store.objects.list(BUCKET)] == ["first.png"]
+    (folder / "1.picture").write_bytes(whole)
+    (folder / "2.picture").write_bytes(first_edition("b.png", png("red")))
+    spool = Spool(folder)
+    assert await spool.take_over() == 2
+    spool.close()  # as if killed before the upload
+
+    spool = Spool(folder)
+    assert await spool.take_over() == 2
+    assert await spool.drain(gcs) == 2
+    spool.close()
+    found = store.objects.get(BUCKET, "first/a.png")
+    assert found
+    assert (names(store), found.data) == (["b.png", "first/a.png"], png("blue"))
+    assert {path.name for path in folder.iterdir()} == {*left, ".lock", "0-folder.picture", "0-link.picture"}
 
 
-async def test_processes_that_share_a_folder_do_not_trip_over_each_other(
-    store: CloudStorage, gcs: Gcs, folder: Path, work: WorkFolder, red: Picture
-) -> None:
-    spools = [Spool(folder, work) for _ in range(4)]
-    names = [f"{n:02}.png" for n in range(12)]
-    await asyncio.gather(*(spools[n % 4].keep(name, red, BUCKET) for n, name in enumerate(names)))
-    with capture_logs() as logs:
-        arrived = await asyncio.gather(*(spool.drain(gcs) for spool in spools))
-    assert sum(arrived) == len(names)
-    assert {entry["log_level"] for entry in logs} == {"info"}
-    assert [resource["name"] for resource in store.objects.list(BUCKET)] == names
-    assert files(folder) == []
+# ── full disks ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """No file may grow over 100 bytes."""
+def full_disk(bytes_left: int = 100) -> Iterator[None]:
+    """No file may grow over so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_picture_that_cannot_be_kept_is_told(spool: Spool, folder: Path, red: Picture) -> None:
-    with full_disk(), pytest.raises(UpstreamFailed) as caught:
-        await spool.keep("a.png", red, BUCKET)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert files(folder) == []
-
-
-async def test_a_large_picture_is_kept_and_uploaded_without_being_whole_in_memory(
-    folder: Path, tmp_path: Path, transport: Transport
+@pytest.mark.parametrize("room", [0, 1, 999, 1000, 4321])
+async def test_a_picture_that_finds_no_room_on_the_way_goes_on_elsewhere(
+    tmp_path: Path, spool: Spool, folder: Path, room: int
 ) -> None:
-    with WorkFolder(tmp_path / "work", blob_memory_bytes=PIECE_BYTES) as work, work.blobs() as blobs:
+    data = png("red", 9000)
+    with WorkFolder(tmp_path / "work") as work, work.blobs() as spare, spool.blobs(spare) as blobs:
         blob = blobs.new()
-        for _ in range(320):
-            blob.write(bytes(PIECE_BYTES))
-        blob.seal()
-        spool, large = Spool(folder, work), Picture(blob, "image/png", (8, 8))
-        async with sink() as (endpoint, heads):
-            gcs = client(transport, endpoint)
-            await gcs.save("warm.png", large)
-            tracemalloc.start()
-            try:
-                await spool.keep("a.png", large, BUCKET)
-                assert await spool.drain(gcs) == 1
-                peak = tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
-        assert len(heads) == 2
-        assert blob.length == 320 * PIECE_BYTES
-        assert peak < 2_000_000
-        blobs.close()
-        assert (work.memory_used, work.disk_used, files(folder)) == (0, 0, [])
+        with full_disk(room):
+            for at in range(0, len(data), 1000):
+                blob.write(data[at : at + 1000])
+            blob.seal()
+            assert files(folder) == []
+            assert (blob.in_memory, b"".join(blob.pieces())) == (True, data)
+            with pytest.raises(NoRoom, match="File too large"):
+                await spool.land(blob, BUCKET, "a.png")
+        path = await spool.land(blob, BUCKET, "a.png")  # there is room again
+        assert path.read_bytes() == data
+    assert (work.memory_used, work.disk_used, files(folder)) == (0, 0, [path])
 
 
-async def test_no_copy_is_left_when_an_upload_fails(
-    store: CloudStorage, hasty: Gcs, spool: Spool, work: WorkFolder, blobs: Blobs, red: Picture
-) -> None:
-    store.troubles.set("storage-down")
-    await spool.keep("a.png", red, BUCKET)
-    blobs.close()
-    assert await spool.drain(hasty) == 0
-    assert (work.memory_used, work.disk_used) == (0, 0)
+async def test_without_any_room_it_is_told(tmp_path: Path, spool: Spool, folder: Path) -> None:
+    with WorkFolder(tmp_path / "work", memory_bytes=0, max_bytes=2000) as work:
+        with work.blobs() as spare, spool.blobs(spare) as blobs, full_disk(1500):
+            blob = blobs.new()
+            blob.write(bytes(1400))
+            with pytest.raises(NoRoom):
+                blob.write(bytes(1400))
+        assert (work.disk_used, files(folder), len(files(work.path))) == (0, [], 0)
 
 
-async def test_without_room_for_a_copy_the_picture_stays(
-    store: CloudStorage, gcs: Gcs, folder: Path, tmp_path: Path, red: Picture
-) -> None:
-    with WorkFolder(tmp_path / "full", memory_bytes=0, max_bytes=10) as full:
-        spool = Spool(folder, full)
-        await spool.keep("a.png", red, BUCKET)
-        assert await spool.drain(gcs) == 0
-    assert (len(files(folder)), len(store.calls.list())) == (1, 0)
-
-
-async def test_run_uploads_when_the_store_is_back_and_ends_when_cancelled(
-    store: CloudStorage, hasty: Gcs, spool: Spool, folder: Path, red: Picture
-) -> None:
-    store.troubles.set("storage-down")
-    await spool.keep("a.png", red, BUCKET)
-    running = asyncio.create_task(spool.run(hasty, EVERY_SECONDS))
-    await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.finished for call in calls))
-    store.troubles.clear()
-    await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.status == 200 for call in calls))
-
-    await spool.keep("b.png", red, BUCKET)  # it goes on
-    await asyncio.to_thread(
-        store.calls.wait_for, lambda calls: sum(call.status == 200 for call in calls) == 2
-    )
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert [resource["name"] for resource in store.objects.list(BUCKET)] == ["a.png", "b.png"]
-
-
-async def test_run_outlives_a_folder_that_is_away(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path, red: Picture
-) -> None:
-    away = folder.with_name("away")
-    os.rename(folder, away)
-    with capture_logs() as logs:
-        running = asyncio.create_task(spool.run(gcs, EVERY_SECONDS))
-        while not logs:  # noqa: ASYNC110 - a log is no event
-            await asyncio.sleep(EVERY_SECONDS)
-        os.rename(away, folder)
-        await spool.keep("a.png", red, BUCKET)
-        await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.status == 200 for call in calls))
-        running.cancel()
-    assert logs[0]["event"] == "the spool cannot be read"
+async def test_ready_names_the_folder(folder: Path, spool: Spool) -> None:
+    await spool.ready()
+    with full_disk(0), pytest.raises(OSError, match="File too large") as caught:
+        await spool.ready()
+    assert caught.value.filename == str(folder)
+    assert files(folder) == []
+    wanting = Spool(folder, min_free_bytes=10**18)
+    with pytest.raises(OSError, match="No space left") as caught:
+        await wanting.ready()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(folder))
+    wanting.close()

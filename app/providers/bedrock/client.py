@@ -6,14 +6,13 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from app.contract.errors import UpstreamFailed, UpstreamTimeout
+from app.contract.errors import UpstreamFailed
 from app.contract.gen import GenRequest, Img2Img, refusal
 from app.contract.models import Model
-from app.pictures.blob import Blobs
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
-from app.ports import Call, Generation
-from app.providers.attempt import attempt
+from app.ports import Admission, Call, Generation
+from app.providers.attempt import attempt, preparing
 from app.providers.bedrock import sdxl, stability2, titan
 from app.providers.bedrock.failure import failed_answer, failed_transport, not_signed
 from app.providers.bedrock.sign import Signer
@@ -33,6 +32,7 @@ class Bedrock:
         self,
         *,
         transport: Transport,
+        admission: Admission,
         regions: Collection[str],
         endpoint_url: str | None = None,
         access_key_id: str | None = None,
@@ -40,6 +40,7 @@ class Bedrock:
         pause_seconds: float = 0.3,
     ) -> None:
         self._transport = transport
+        self._admission = admission
         self._regions = regions
         self._signer = Signer(endpoint_url, access_key_id, secret_access_key)
         self._pause_seconds = pause_seconds
@@ -48,10 +49,13 @@ class Bedrock:
         """Draw the request with the model. Raises contract errors, ModelGone among them, and NoRoom."""
         if problem := refusal(request, model):
             raise problem
-        body, digest = await _written(request, model, call)
+        async with preparing(call, self._admission):
+            body, digest = await _written(request, model)
         send = partial(self._send, body, digest, model, call)
-        answer = await attempt(send, model, call, pause_seconds=self._pause_seconds)
-        return Generation(await _decode(answer.value, model, call.blobs))
+        answer = await attempt(
+            send, model, call, admission=self._admission, pause_seconds=self._pause_seconds
+        )
+        return Generation(await _decode(answer.value, model, call))
 
     async def ready(self) -> None:
         """Return if every region can be reached. Raises OSError or TimeoutError if one cannot."""
@@ -70,7 +74,7 @@ class Bedrock:
             raise not_signed(exc) from exc
         try:
             answer = await self._transport.post(
-                url, body, signed, deadline=call.answer_by, new_blob=call.blobs.new
+                url, body, signed, deadline=call.answer_by, new_blob=call.answers.new
             )
         except TransportError as exc:
             late = asyncio.get_running_loop().time() >= call.answer_by
@@ -80,17 +84,11 @@ class Bedrock:
         return answer
 
 
-async def _written(request: GenRequest, model: Model, call: Call) -> tuple[JsonWriter, str]:
+async def _written(request: GenRequest, model: Model) -> tuple[JsonWriter, str]:
     """Returns the body and its SHA-256. Pictures are fitted to the model in a thread."""
-    try:
-        async with asyncio.timeout_at(call.answer_by):
-            return (
-                await off_loop(_write, request, model)
-                if isinstance(request, Img2Img)
-                else _write(request, model)
-            )
-    except TimeoutError as exc:
-        raise UpstreamTimeout from exc
+    if isinstance(request, Img2Img):
+        return await off_loop(_write, request, model)
+    return _write(request, model)
 
 
 def _write(request: GenRequest, model: Model) -> tuple[JsonWriter, str]:
@@ -111,9 +109,9 @@ def _encode(request: GenRequest, model: Model) -> dict[str, Any]:
     return sdxl.encode(request)
 
 
-async def _decode(value: object, model: Model, blobs: Blobs) -> tuple[Picture, ...]:
+async def _decode(value: object, model: Model, call: Call) -> tuple[Picture, ...]:
     decode = {"sdxl": sdxl.decode, "titan": titan.decode, "stability2": stability2.decode}[model.family]
     try:
-        return await decode(value, blobs)
+        return await decode(value, model, call)
     except ValueError as exc:
         raise UpstreamFailed("The model answered in an unknown shape") from exc

@@ -6,9 +6,10 @@ from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, Text2Img
+from app.contract.models import Model
 from app.contract.safety import block
-from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
+from app.ports import Call
 from app.providers.bedrock.answer import pictures_of, refused
 
 # The document's 1024x576 and 576x1024 are no sizes of this model; these are the nearest of its nine.
@@ -46,7 +47,7 @@ class _Answer(BaseModel):
     artifacts: list[_Artifact] = []
 
 
-async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
+async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer. A filtered artifact holds a blurred picture, which is not taken.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
@@ -58,4 +59,4 @@ async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
         raise refused("The content filter refused the picture", "output")
     if any(artifact.finishReason != "SUCCESS" for artifact in artifacts):
         raise UpstreamFailed("The model did not finish the picture")
-    return await pictures_of((artifact.base64 for artifact in artifacts), blobs)
+    return await pictures_of((artifact.base64 for artifact in artifacts), model, call)

@@ -8,9 +8,9 @@ from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, GenRequest, Img2Img
 from app.contract.models import Model
 from app.contract.safety import block
-from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
 from app.pictures.pixels import fit
+from app.ports import Call
 from app.providers.bedrock.answer import pictures_of, refused
 
 # There is no 3:5; 9:16 is nearest.
@@ -46,7 +46,7 @@ class _Answer(BaseModel):
     finish_reasons: list[str | None] = []
 
 
-async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
+async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
@@ -63,4 +63,4 @@ async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
             raise UpstreamFailed("The model did not finish the picture")
     if not found.images:
         raise SafetyBlocked(block())
-    return await pictures_of(found.images, blobs)
+    return await pictures_of(found.images, model, call)

@@ -9,9 +9,9 @@ from app.contract.errors import SafetyBlocked
 from app.contract.gen import INIT_IMAGE_SIZES, AspectRatio, GenRequest, Img2Img
 from app.contract.models import Model
 from app.contract.safety import block
-from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
 from app.pictures.pixels import fit, lighten, limit, transcode
+from app.ports import Call
 from app.providers.bedrock.answer import pictures_of, refused
 
 # Titan draws sizes of a fixed table: it has AWS's own 16:9, and no 9:16 at all.
@@ -80,11 +80,11 @@ class _Answer(BaseModel):
     error: str | None = None
 
 
-async def decode(answer: object, blobs: Blobs) -> tuple[Picture, ...]:
+async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
     found = _Answer.model_validate(answer)
     if found.images:
-        return await pictures_of(found.images, blobs)
+        return await pictures_of(found.images, model, call)
     if found.error:
         raise refused("The content filter refused the picture", "output")
     raise SafetyBlocked(block())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Literal
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
@@ -10,13 +10,13 @@ from app.contract.image import ImageEdit, ImageRequest
 from app.contract.models import Model
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
-from app.ports import Call, Generation
-from app.providers.attempt import CallFailed, attempt
+from app.ports import Admission, Call, Generation
+from app.providers.attempt import CallFailed, attempt, preparing
 from app.providers.reach import reach
 from app.providers.transport import Transport, TransportError
 from app.providers.vertex import abilities, edit, gemini, imagen
 from app.providers.vertex.failure import RETRY_AFTER_SECONDS, refused, unanswered
-from app.providers.vertex.finishing import finished
+from app.providers.vertex.finishing import finished, mask_applied
 from app.providers.vertex.lightening import lightened
 from app.providers.vertex.samples import gathered
 from app.providers.vertex.shapes import Json
@@ -38,6 +38,7 @@ class Vertex:
         self,
         *,
         transport: Transport,
+        admission: Admission,
         project: str,
         location: str = "us-central1",
         gemini_location: str = "global",
@@ -46,6 +47,7 @@ class Vertex:
         pause_seconds: float = 1.0,
     ) -> None:
         self._transport = transport
+        self._admission = admission
         self._project = project
         self._locations = {"regional": location, "global": gemini_location}
         if endpoint and "://" not in endpoint:
@@ -58,8 +60,9 @@ class Vertex:
         abilities.check(request, model)
         if model.family == "gemini":
             return await self._generate(request, model, call)
-        body = imagen.encode(await lightened(request), model)
-        return await imagen.decode(await self._post("predict", body, model, call), call.blobs)
+        async with preparing(call, self._admission):
+            body = imagen.encode(await lightened(request), model)
+        return await imagen.decode(await self._post("predict", body, model, call), model, call)
 
     async def ready(self) -> None:
         """Return when every location's host can be connected; raise OSError or TimeoutError when one cannot.
@@ -71,18 +74,22 @@ class Vertex:
 
     async def _generate(self, request: ImageRequest, model: Model, call: Call) -> Generation:
         """One call for each sample, at the same time. What was made is kept when other samples fail."""
-        if isinstance(request, ImageEdit):
-            edit.check(request, model)
-            if not request.automatic_mask:
-                await off_loop(edit.check_pixels, request)
-        light = await lightened(request)
-        samples = (self._sample(light, model, index, call) for index in range(request.sample_count))
-        made = gathered(await asyncio.gather(*samples, return_exceptions=True))
-        return await finished(made, request, model)
+        async with preparing(call, self._admission):
+            if isinstance(request, ImageEdit):
+                edit.check(request, model)
+                if not request.automatic_mask:
+                    await off_loop(edit.check_pixels, request)
+            light = await lightened(request)
+        # Nobody may get a picture that is not yet under the caller's mask: it lands when it is.
+        sampled = replace(call, landing=None) if mask_applied(request) == "exact" else call
+        samples = (self._sample(light, model, index, sampled) for index in range(request.sample_count))
+        outcomes = await asyncio.gather(*samples, return_exceptions=True)
+        made = gathered(await finished(outcomes, request, model, call))
+        return replace(made, mask_applied=mask_applied(request))
 
     async def _sample(self, request: ImageRequest, model: Model, index: int, call: Call) -> Picture:
         body = gemini.encode(request, model, index)
-        return await gemini.decode(await self._post("generateContent", body, model, call), call.blobs)
+        return await gemini.decode(await self._post("generateContent", body, model, call), model, call)
 
     async def _post(
         self, method: Literal["predict", "generateContent"], body: Json, model: Model, call: Call
@@ -97,11 +104,7 @@ class Vertex:
             headers = await self._headers(call)
             try:
                 answer = await self._transport.post(
-                    url,
-                    text,
-                    headers,
-                    deadline=call.answer_by,
-                    new_blob=partial(call.blobs.new, crc32c=True),  # Cloud Storage will ask for it
+                    url, text, headers, deadline=call.answer_by, new_blob=call.answers.new
                 )
             except TransportError as exc:
                 raise unanswered(exc, model) from exc
@@ -109,7 +112,7 @@ class Vertex:
                 raise refused(answer, model)
             return answer.value
 
-        return await attempt(send, model, call, pause_seconds=self._pause_seconds)
+        return await attempt(send, model, call, admission=self._admission, pause_seconds=self._pause_seconds)
 
     async def _headers(self, call: Call) -> dict[str, str]:
         """Raises CallFailed: without a token nothing is sent."""

@@ -1,41 +1,69 @@
 """Does what Gemini models cannot do: applies masks, and converts to the type of file asked for."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from app.contract.answer import MaskApplied
-from app.contract.errors import UpstreamFailed
+from app.contract.errors import BrokenPicture, GatewayError, UpstreamFailed
 from app.contract.image import ImageEdit, ImageRequest, OutputOptions
 from app.contract.models import Model
 from app.pictures.blob import NoRoom
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import transcode
-from app.ports import Generation
+from app.ports import Call
 from app.providers.vertex import edit
+from app.providers.vertex.samples import Outcome
 from app.threads import off_loop
 
 
-async def finished(made: Generation, request: ImageRequest, model: Model) -> Generation:
-    """Returns the pictures as asked for. Raises UpstreamFailed if one cannot be decoded, or kept."""
-    mask_applied: MaskApplied | None = None
-    if isinstance(request, ImageEdit):
-        mask_applied = "instruction" if request.automatic_mask else "exact"
+def mask_applied(request: ImageRequest) -> MaskApplied | None:
+    if not isinstance(request, ImageEdit):
+        return None
+    return "instruction" if request.automatic_mask else "exact"
+
+
+async def finished(
+    outcomes: Sequence[Outcome], request: ImageRequest, model: Model, call: Call
+) -> list[Outcome]:
+    """Returns the outcomes with the pictures as asked for: first the pictures, then the failures.
+
+    A picture that cannot be decoded, or kept, becomes a failure. One that is to be stored lands again.
+    """
+    pictures = tuple(one for one in outcomes if isinstance(one, Picture))
+    done: list[Outcome] = [one for one in outcomes if not isinstance(one, Picture)]
+    if pictures and isinstance(request, ImageEdit) and mask_applied(request) == "exact":
+        made = await _composed(request, pictures)
+    else:
+        options = getattr(request, "output_options", OutputOptions())
+        made = [await _transcoded(one, options) for one in pictures]
+    if call.landing:
+        for picture, raw in zip(made, pictures, strict=True):
+            if isinstance(picture, Picture) and picture is not raw:
+                await call.landing.land(picture, model, instead_of=raw)
+    return [*made, *done]
+
+
+async def _composed(request: ImageEdit, pictures: tuple[Picture, ...]) -> list[Outcome]:
+    """All at once, which is cheaper; one by one if that fails."""
     try:
-        if isinstance(request, ImageEdit) and mask_applied == "exact":
-            pictures = await off_loop(edit.compose, request, made.pictures)
-        else:
-            pictures = await _transcoded(made.pictures, getattr(request, "output_options", OutputOptions()))
+        return [*await off_loop(edit.compose, request, pictures)]
     except (NotAPicture, PictureTooLarge, NoRoom) as exc:
-        raise UpstreamFailed(f"a picture of {model.id} cannot be used") from exc
-    return replace(made, pictures=pictures, mask_applied=mask_applied)
+        if len(pictures) == 1:
+            return [_unusable(exc)]
+    return [outcome for one in pictures for outcome in await _composed(request, (one,))]
 
 
-async def _transcoded(pictures: tuple[Picture, ...], options: OutputOptions) -> tuple[Picture, ...]:
-    wanted = options.mime_type
-    return tuple(
-        [
-            one
-            if one.mime_type == wanted
-            else await off_loop(transcode, one, wanted, options.compression_quality)
-            for one in pictures
-        ]
-    )
+async def _transcoded(picture: Picture, options: OutputOptions) -> Outcome:
+    if picture.mime_type == options.mime_type:
+        return picture
+    try:
+        return await off_loop(transcode, picture, options.mime_type, options.compression_quality)
+    except (NotAPicture, PictureTooLarge, NoRoom) as exc:
+        return _unusable(exc)
+
+
+def _unusable(exc: Exception) -> GatewayError:
+    error: GatewayError = BrokenPicture("a picture in the answer is broken")
+    if isinstance(exc, NoRoom):
+        error = UpstreamFailed("a picture could not be kept")
+    error.__cause__ = exc
+    return error

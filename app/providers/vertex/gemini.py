@@ -19,9 +19,9 @@ from app.contract.image import (
 )
 from app.contract.models import Model
 from app.contract.safety import block
-from app.pictures.blob import Blobs
 from app.pictures.picture import GcsUri, Picture, Source
-from app.providers.received import picture_of
+from app.ports import Call
+from app.providers.received import received
 from app.providers.vertex.imagen import image_size
 from app.providers.vertex.mask_classes import MASK_CLASSES
 from app.providers.vertex.shapes import Json, an_object, constant, given, member, objects, text
@@ -190,7 +190,7 @@ def _introduce(reference: CustomizeReference) -> str:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def decode(answer: object, blobs: Blobs) -> Picture:
+async def decode(answer: object, model: Model, call: Call) -> Picture:
     """The first picture that is no thought.
 
     Raises SafetyBlocked if there is none, whatever the reason, and UpstreamFailed if it is broken or the
@@ -202,7 +202,7 @@ async def decode(answer: object, blobs: Blobs) -> Picture:
         for part in objects(member(candidate, "content"), "parts"):
             data = member(part, "inlineData").get("data")
             if data and not part.get("thought"):
-                return await picture_of(data, blobs)
+                return await received(data, model, call)
     feedback = member(reply, "promptFeedback")
     blocked = feedback.get("blockReason")
     _log.info(

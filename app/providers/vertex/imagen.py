@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from app.contract.errors import SafetyBlocked
+from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.image import (
     CustomizeReference,
     EditReference,
@@ -17,11 +17,11 @@ from app.contract.image import (
 )
 from app.contract.models import Model
 from app.contract.safety import block
-from app.pictures.blob import Blobs
 from app.pictures.picture import GcsUri, Picture, Source
-from app.ports import Generation
-from app.providers.received import picture_of
-from app.providers.vertex.shapes import Json, an_object, given, objects, text
+from app.ports import Call, Generation
+from app.providers.received import checked, landed
+from app.providers.vertex.samples import Outcome, gathered
+from app.providers.vertex.shapes import Json, an_object, elements, given, text
 
 
 def encode(request: ImageRequest, model: Model) -> Json:
@@ -161,20 +161,27 @@ _ANY_CONTROL = {"controlType": "CONTROL_TYPE_DEFAULT"}
 _ANY_SUBJECT = {"subjectType": "SUBJECT_TYPE_DEFAULT"}
 
 
-async def decode(answer: object, blobs: Blobs) -> Generation:
+async def decode(answer: object, model: Model, call: Call) -> Generation:
     """The pictures, and why others are missing.
 
-    Raises SafetyBlocked if there is none, UpstreamFailed if one is broken or the answer has another
+    Raises the most telling failure if there is no picture, and UpstreamFailed if the answer has another
     shape.
     """
-    predictions = objects(an_object(answer), "predictions")
-    pictures: list[Picture] = []
-    reasons: list[str] = []
-    for prediction in predictions:
-        if "bytesBase64Encoded" in prediction:
-            pictures.append(await picture_of(prediction["bytesBase64Encoded"], blobs))
-        elif "raiFilteredReason" in prediction:
-            reasons.append(text(prediction, "raiFilteredReason"))
-    if not pictures:
-        raise SafetyBlocked(block(*reasons))
-    return Generation(tuple(pictures), tuple(map(block, reasons)))
+    outcomes: list[Outcome] = []
+    for prediction in elements(an_object(answer), "predictions"):
+        try:
+            sample = an_object(prediction)
+            if "bytesBase64Encoded" in sample:
+                outcomes.append(await landed(sample["bytesBase64Encoded"], model, call))
+            elif "raiFilteredReason" in sample:
+                outcomes.append(SafetyBlocked(block(text(sample, "raiFilteredReason"))))
+        except UpstreamFailed as exc:
+            outcomes.append(exc)
+    return gathered([await _checked(one, call) for one in outcomes])  # when all have landed: it takes a while
+
+
+async def _checked(outcome: Outcome, call: Call) -> Outcome:
+    try:
+        return await checked(outcome, call) if isinstance(outcome, Picture) else outcome
+    except UpstreamFailed as exc:
+        return exc

@@ -1,10 +1,12 @@
-"""Several samples, each made by a call of its own: what was made is kept when others fail."""
+"""Several samples of one request: what was made is kept when others fail."""
 
 from collections.abc import Sequence
 
 import structlog
 
 from app.contract.errors import (
+    BrokenPicture,
+    Busy,
     GatewayError,
     InvalidRequest,
     ModelGone,
@@ -13,37 +15,78 @@ from app.contract.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.contract.safety import block
 from app.logs import causes
 from app.pictures.picture import Picture
 from app.ports import Generation
 
 _log = structlog.get_logger(__name__)
 
+Outcome = Picture | BaseException
+"""What became of one sample."""
+
 _TELLING = (ModelGone, InvalidRequest, SafetyBlocked, RateLimited, UpstreamUnavailable, UpstreamTimeout)
-"""Which failure is told when no sample was made: the first of these."""
+"""Which failure is raised when no sample was made: the first of these, else any other.
+
+A successor may serve what a missing model cannot; the caller can correct a request or a prompt, and repeat it
+after a pause. Nobody can do anything about a failed vendor and a broken picture, so these come last.
+"""
 
 
-def gathered(outcomes: Sequence[Picture | BaseException]) -> Generation:
-    """Returns the pictures and the blocks. Raises the most telling failure when there is no picture."""
+def gathered(outcomes: Sequence[Outcome]) -> Generation:
+    """Returns the pictures, the blocks, and a sentence for each other sample that was lost.
+
+    Raises the most telling failure if there is no picture, and at once an exception that is none of ours.
+    """
     pictures: list[Picture] = []
-    failures: list[GatewayError] = []
+    blocked: list[SafetyBlocked] = []
+    lost: list[GatewayError] = []
     for outcome in outcomes:
         match outcome:
             case Picture():
                 pictures.append(outcome)
+            case SafetyBlocked():
+                blocked.append(outcome)
             case GatewayError():
-                failures.append(outcome)
+                lost.append(outcome)
             case _:
                 raise outcome
     if not pictures:
-        raise min(failures, key=_rank)
-    for failure in failures:
-        if not isinstance(failure, SafetyBlocked):
-            _log.warning("sample lost", cause=causes(failure), vendor_code=failure.vendor_code)
-    blocks = tuple(one.block for one in failures if isinstance(one, SafetyBlocked))
-    return Generation(tuple(pictures), blocks)
+        raise _most_telling(blocked, lost)
+    for failure in lost:
+        _log.warning("sample lost", cause=causes(failure), vendor_code=failure.vendor_code)
+    blocks = tuple(one.block for one in blocked)
+    return Generation(tuple(pictures), blocks, tuple(map(_sentence, lost)))
 
 
-def _rank(failure: BaseException) -> tuple[int, bool]:
-    rank = next((rank for rank, kind in enumerate(_TELLING) if isinstance(failure, kind)), len(_TELLING))
-    return rank, isinstance(failure, SafetyBlocked) and failure.block.code is None
+def _most_telling(blocked: Sequence[SafetyBlocked], lost: Sequence[GatewayError]) -> GatewayError:
+    """All blocks become one. Of several pauses the longest is told. No outcome at all is a block, too."""
+    failures = list(lost)
+    if blocked or not lost:
+        all_blocks = SafetyBlocked(block(*(one.block.reason for one in blocked)))
+        all_blocks.vendor_code = blocked[0].vendor_code if blocked else None
+        failures.append(all_blocks)
+    return min(failures, key=lambda one: (_rank(one), -(getattr(one, "retry_after", None) or 0)))
+
+
+def _rank(failure: GatewayError) -> int:
+    return next((rank for rank, kind in enumerate(_TELLING) if isinstance(failure, kind)), len(_TELLING))
+
+
+def _sentence(failure: GatewayError) -> str:
+    """What the caller is told about a lost sample, without the vendor's words."""
+    match failure:
+        case RateLimited(by_vendor=True):
+            return "the vendor's quota is used up"
+        case RateLimited():
+            return "too many of your calls are under way"
+        case Busy():
+            return "the gateway was overloaded"
+        case UpstreamUnavailable():
+            return "the vendor was unavailable"
+        case UpstreamTimeout():
+            return "no answer in time"
+        case BrokenPicture():
+            return "the picture in the answer was broken"
+        case _:
+            return "the picture could not be made"

@@ -27,9 +27,14 @@ def member(parent: Json, name: str) -> Json:
     return _expected(_or(parent.get(name), {}), dict)
 
 
+def elements(parent: Json, name: str) -> list[object]:
+    """Returns the list under this name, [] if it is absent. Raises UpstreamFailed for any other value."""
+    return _expected(_or(parent.get(name), []), list)
+
+
 def objects(parent: Json, name: str) -> list[Json]:
     """Returns the objects under this name, [] if it is absent. Raises UpstreamFailed for any other value."""
-    return [_expected(one, dict) for one in _expected(_or(parent.get(name), []), list)]
+    return [an_object(one) for one in elements(parent, name)]
 
 
 def text(parent: Json, name: str) -> str:

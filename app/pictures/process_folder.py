@@ -1,0 +1,128 @@
+"""A folder of this process alone, beside those of others under one parent.
+
+Each process holds a lock (flock) on its own. The kernel frees the lock when the process ends, however it
+ends, so a folder whose lock is free belongs to nobody: whoever finds it may clear it away.
+"""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from app.pictures.blob import NoRoom
+
+LOCK = ".lock"
+_KEPT_EMPTY = 32
+"""Empty files that are used again: ext4 takes longer to make and delete a file than to write a picture."""
+
+
+class ProcessFolder:
+    """Makes the folder `path`, for the owner only, whose name begins with `prefix`. Raises OSError."""
+
+    def __init__(self, parent: Path, prefix: str) -> None:
+        self._numbers = count(1)
+        self._empty: list[Path] = []
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(parent):
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            self._lock = _lock(self.path)
+
+    def create(self, *, buffered: bool) -> tuple[Path, BinaryIO]:
+        """Returns a new, empty file, `….part`, that only the owner can read. Raises NoRoom."""
+        buffering = -1 if buffered else 0
+        with suppress(IndexError, OSError):
+            path = self._empty.pop()
+            return path, open(path, "r+b", buffering=buffering)
+        path = self._new_path()
+        try:
+            return path, open(path, "xb", buffering=buffering, opener=_for_the_owner)
+        except OSError as exc:
+            raise NoRoom(f"{self.path}: {exc.strerror}") from exc
+
+    def remove(self, path: Path) -> None:
+        """Delete a file that nobody has open. Raises OSError."""
+        if len(self._empty) < _KEPT_EMPTY:
+            empty = self._new_path()
+            path.rename(empty)
+            os.truncate(empty, 0)
+            self._empty.append(empty)
+        else:
+            path.unlink()
+
+    def clear(self) -> None:
+        """Delete the empty files that were kept, and all folders that are empty: itself too."""
+        while self._empty:
+            self._empty.pop().unlink(missing_ok=True)
+        remove_empty(self.path)
+
+    def _new_path(self) -> Path:
+        return self.path / f"{next(self._numbers)}.part"
+
+    def close(self) -> None:
+        """Give the folder up. What is in it belongs to nobody."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def dead_folders(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yields the folders of processes that have ended. Each is locked until the next one is asked for.
+
+    May take as long as the disk. Raises OSError.
+    """
+    with _locked(parent), os.scandir(parent) as entries:  # not later: a folder just made has no lock yet
+        found = [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)
+        ]
+    for folder in found:
+        try:
+            handle = _lock(folder)
+        except OSError:  # its process is alive, or it is another user's, or it is gone
+            continue
+        try:
+            yield folder
+        finally:
+            os.close(handle)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the folders in it that are empty, and itself if nothing but its lock is left."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        if Path(path) != folder:
+            with suppress(OSError):
+                os.rmdir(path)
+    with suppress(OSError):
+        if os.listdir(folder) == [LOCK]:
+            os.unlink(folder / LOCK)
+        os.rmdir(folder)
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _lock(folder: Path, *, wait: bool = False) -> int:
+    """Returns the locked file, which is unlocked by closing it. Raises BlockingIOError if it is taken."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+@contextmanager
+def _locked(parent: Path) -> Iterator[None]:
+    """Held while a folder is made and while others are looked for: a new folder is not yet locked."""
+    handle = _lock(parent, wait=True)
+    try:
+        yield
+    finally:
+        os.close(handle)

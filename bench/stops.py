@@ -1,0 +1,207 @@
+"""`python -m bench.stops` stops the gateway (SIGTERM) with 20 requests under way, and counts what is lost.
+
+The gateway has `--timeout-graceful-shutdown 10`. The cases: a model that takes 20 s, with requests of
+different ages; storage that refuses or hangs, with all pictures arrived; the same with an orchestrator that
+loses its patience half way through the grace (SIGKILL); and a second SIGTERM. After each, a new gateway
+uploads what the spool has, to healthy storage. A process that is still there 3 s after the grace is killed. A
+picture must be kept if the gateway's process had taken its whole answer out of its socket: see `bench.kills`.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from signal import SIGTERM
+
+import uvloop
+
+from bench.chaos import (
+    IMAGEN,
+    TEXT_TO_IMAGE,
+    Account,
+    Answer,
+    Cloud,
+    Gateway,
+    Row,
+    account,
+    ask_once,
+    cloud,
+    drain,
+    post,
+    show,
+    token,
+    wish,
+)
+from bench.vendor import raise_descriptors
+
+REQUESTS = 20
+AT_ONCE_SECONDS = 3
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class Times:
+    """Seconds. `model` is the slow model, `quick` the one of the other cases, `spare` for the exit itself."""
+
+    model: float = 20
+    grace: int = 10
+    quick: float = 1
+    spare: float = 3
+
+
+@dataclass
+class Outcome:
+    exit_seconds: float
+    most_seconds: float | None
+    statuses: Counter[int]
+    account: Account
+    finished: int
+    """Pictures of which the vendor began to send the answer."""
+
+    def rows(self) -> list[Row]:
+        told = ", ".join(f"{count} x {status or 'none'}" for status, count in sorted(self.statuses.items()))
+        return [
+            Row(
+                "seconds until it exits (inf: killed)",
+                round(self.exit_seconds, 1),
+                self.most_seconds,
+                clock=True,
+            ),
+            Row("answers", told),
+            Row("pictures that the model finished", self.finished),
+            *self.account.rows(),
+        ]
+
+
+KILLED, SECOND = "storage hangs, killed within the grace", "a second SIGTERM"
+
+Case = Callable[[Cloud, Gateway, Times], Awaitable[tuple[float, "asyncio.Future[list[Answer]]"]]]
+"""Sends requests and signals. Returns when the first signal was sent, and the answers to come."""
+
+
+async def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    ends = time.monotonic() + seconds
+    while not await asyncio.to_thread(true):
+        assert time.monotonic() < ends, "what was waited for does not come"
+        await asyncio.sleep(0.02)
+
+
+def prompts() -> list[str]:
+    return [f"bench-stop-{number}" for number in range(REQUESTS)]
+
+
+def send(gateway: Gateway, model_seconds: float, over_seconds: float = 0) -> "asyncio.Future[list[Answer]]":
+    """Send the requests, one after the other within `over_seconds`."""
+
+    async def one(number: int, prompt: str) -> Answer:
+        await asyncio.sleep(over_seconds * number / REQUESTS)
+        body = wish(f"{prompt} #trouble:slow={model_seconds}", model=IMAGEN)
+        return await ask_once(gateway.url, post(TEXT_TO_IMAGE, token(f"user-{number}"), body))
+
+    return asyncio.gather(*(one(number, prompt) for number, prompt in enumerate(prompts())))
+
+
+def arrived(cloud: Cloud, pictures: int = REQUESTS) -> bool:
+    return sum(one.read is not None for one in cloud.shown().pictures) >= pictures
+
+
+def first_signal(gateway: Gateway) -> float:
+    at = time.monotonic()
+    gateway.signal(SIGTERM)
+    return at
+
+
+async def slow_model(
+    cloud: Cloud, gateway: Gateway, times: Times
+) -> tuple[float, "asyncio.Future[list[Answer]]"]:
+    """Half of the requests were sent so early that they can finish within the grace."""
+    answers = send(gateway, times.model, over_seconds=times.model)
+    await until(lambda: len(cloud.shown().pictures) == REQUESTS)
+    return first_signal(gateway), answers
+
+
+async def storage_refuses(
+    cloud: Cloud, gateway: Gateway, times: Times
+) -> tuple[float, "asyncio.Future[list[Answer]]"]:
+    cloud.trouble("storage-down")
+    answers = send(gateway, times.quick)
+    await until(lambda: arrived(cloud))
+    return first_signal(gateway), answers
+
+
+async def storage_hangs(
+    cloud: Cloud, gateway: Gateway, times: Times
+) -> tuple[float, "asyncio.Future[list[Answer]]"]:
+    cloud.trouble("hang")
+    answers = send(gateway, times.quick)
+    await until(lambda: arrived(cloud))
+    return first_signal(gateway), answers
+
+
+async def second_signal(
+    cloud: Cloud, gateway: Gateway, times: Times
+) -> tuple[float, "asyncio.Future[list[Answer]]"]:
+    """Storage hangs; half of the pictures have arrived, the others are being made."""
+    cloud.trouble("hang")
+    answers = send(gateway, times.quick, over_seconds=2 * times.quick)
+    await until(lambda: arrived(cloud, REQUESTS // 2))
+    at = first_signal(gateway)
+    await asyncio.sleep(0.2)
+    gateway.signal(SIGTERM)
+    return at, answers
+
+
+CASES: dict[str, Case] = {
+    "a slow model": slow_model,
+    "storage refuses": storage_refuses,
+    "storage hangs": storage_hangs,
+    KILLED: storage_hangs,
+    SECOND: second_signal,
+}
+
+
+async def play(name: str, cloud: Cloud, gateway: Gateway, times: Times) -> tuple[float, list[Answer]]:
+    """Returns the seconds from the signal to the exit, and the answers."""
+    at, answers = await CASES[name](cloud, gateway, times)
+    patience = times.grace / 2 if name == KILLED else times.grace + times.spare
+    await asyncio.to_thread(gateway.wait, patience)
+    ended = time.monotonic() if gateway.ended else float("inf")
+    gateway.kill()
+    return ended - at, await answers
+
+
+def run(name: str, times: Times) -> Outcome:
+    with cloud() as started:
+        with Gateway(started, flags=["--timeout-graceful-shutdown", str(times.grace)]) as gateway:
+            took, answers = uvloop.run(play(name, started, gateway, times))
+        started.calm()
+        drain(started)
+        told = {
+            prompt: [*answer.urls, *answer.pending] for prompt, answer in zip(prompts(), answers, strict=True)
+        }
+        kept = account(started, lambda one: one.read is not None, told)
+        finished = sum(one.answered is not None for one in started.shown().pictures)
+        most = {SECOND: AT_ONCE_SECONDS, KILLED: None}.get(name, times.grace + times.spare)
+        return Outcome(took, most, Counter(answer.status for answer in answers), kept, finished)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.stops", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of a case's name")
+    parser.add_argument("--model-seconds", type=float, default=20)
+    parser.add_argument("--grace", type=int, default=10)
+    options = parser.parse_args()
+    raise_descriptors()
+    times = Times(options.model_seconds, options.grace)
+    fine = True
+    for name in CASES:
+        if any(word in name for word in options.only):
+            fine &= show(name, run(name, times).rows())
+    sys.exit(not fine)
+
+
+if __name__ == "__main__":
+    main()

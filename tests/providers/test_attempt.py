@@ -1,0 +1,152 @@
+"""One paid call: when it is sent, when it is repeated, and when it holds its place."""
+
+import asyncio
+
+import pytest
+
+from app.contract.errors import Busy, RateLimited, UpstreamFailed, UpstreamUnavailable
+from app.contract.models import load_catalogue
+from app.pictures.blob import Blobs
+from app.ports import Call
+from app.providers.attempt import CallFailed, Served, attempt, preparing
+from app.services.admission import Admission
+
+pytestmark = pytest.mark.anyio
+
+MODEL = load_catalogue().model[0]
+
+
+class Vendor:
+    """Fails as it is told (`failed`), then serves: a call is `sending` until `go`."""
+
+    def __init__(self, *failures: CallFailed) -> None:
+        self._failures = list(failures)
+        self.asked = 0
+        self.failed, self.sending, self.go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def send(self) -> str:
+        self.asked += 1
+        if self._failures:
+            self.failed.set()
+            raise self._failures.pop(0)
+        self.sending.set()
+        await self.go.wait()
+        return "a picture"
+
+
+def failure(served: Served = "no", pause: float | None = None) -> CallFailed:
+    return CallFailed(RateLimited(7, by_vendor=True), served, pause=pause)
+
+
+def call(blobs: Blobs, seconds: float = 60, user: str = "ann") -> Call:
+    ends = asyncio.get_running_loop().time() + seconds
+    return Call(user, "1", answer_by=ends, store_by=ends, blobs=blobs)
+
+
+async def ask(vendor: Vendor, admission: Admission, call: Call, *, pause: float = 0.001) -> str:
+    return await attempt(vendor.send, MODEL, call, admission=admission, pause_seconds=pause)
+
+
+async def test_a_refused_call_is_sent_again_twice(blobs: Blobs) -> None:
+    vendor, admission = Vendor(failure(), failure()), Admission(9, 9)
+    vendor.go.set()
+    assert await ask(vendor, admission, call(blobs)) == "a picture"
+    assert vendor.asked == 3
+    vendor = Vendor(failure(), failure(), failure())
+    with pytest.raises(RateLimited):
+        await ask(vendor, admission, call(blobs))
+    assert vendor.asked == 3
+
+
+@pytest.mark.parametrize("served", ["refused", "unknown"])
+async def test_what_may_be_paid_or_is_refused_for_good_is_not_repeated(blobs: Blobs, served: Served) -> None:
+    vendor = Vendor(failure(served))
+    with pytest.raises(RateLimited):
+        await ask(vendor, Admission(9, 9), call(blobs))
+    assert vendor.asked == 1
+
+
+async def test_the_place_is_held_while_the_call_is_under_way(blobs: Blobs) -> None:
+    vendor, other, admission = Vendor(), Vendor(), Admission(1, 9)
+    first = asyncio.create_task(ask(vendor, admission, call(blobs)))
+    await vendor.sending.wait()
+    second = asyncio.create_task(ask(other, admission, call(blobs)))
+    await asyncio.sleep(0)
+    assert other.asked == 0
+    vendor.go.set()
+    await other.sending.wait()
+    other.go.set()
+    assert {await first, await second} == {"a picture"}
+
+
+async def test_a_pause_holds_no_place(blobs: Blobs) -> None:
+    vendor, other, admission = Vendor(failure(pause=4)), Vendor(), Admission(1, 9)
+    other.go.set()
+    pausing = asyncio.create_task(ask(vendor, admission, call(blobs)))
+    await vendor.failed.wait()
+    assert await ask(other, admission, call(blobs)) == "a picture"
+    pausing.cancel()
+    await asyncio.wait([pausing])
+    assert vendor.asked == 1
+
+
+@pytest.mark.parametrize("end", [UpstreamFailed("a bug"), asyncio.CancelledError()])
+async def test_however_a_call_ends_its_place_is_free(blobs: Blobs, end: BaseException) -> None:
+    admission, vendor = Admission(1, 9), Vendor()
+
+    async def broken() -> str:
+        raise end
+
+    with pytest.raises(type(end)):
+        await attempt(broken, MODEL, call(blobs), admission=admission, pause_seconds=1)
+    vendor.go.set()
+    assert await ask(vendor, admission, call(blobs)) == "a picture"
+
+
+async def test_what_comes_too_late_is_not_sent(blobs: Blobs) -> None:
+    vendor = Vendor()
+    with pytest.raises(Busy) as busy:
+        await ask(vendor, Admission(9, 9, min_seconds=5), call(blobs, 4.9))
+    assert (vendor.asked, busy.value.retry_after) == (0, 5)
+
+
+async def test_who_waits_until_it_is_too_late_is_told_busy(blobs: Blobs) -> None:
+    vendor, other, admission = Vendor(), Vendor(), Admission(1, 9, min_seconds=5)
+    first = asyncio.create_task(ask(vendor, admission, call(blobs)))
+    await vendor.sending.wait()
+    with pytest.raises(Busy):
+        await ask(other, admission, call(blobs, 5.05))
+    assert other.asked == 0
+    vendor.go.set()
+    await first
+
+
+@pytest.mark.parametrize("pause", [0.6, 6])
+async def test_too_late_to_repeat_tells_the_last_refusal(blobs: Blobs, pause: float) -> None:
+    """The second pause is longer than any call waits."""
+    vendor = Vendor(failure(pause=pause))
+    with pytest.raises(RateLimited) as told:
+        await ask(vendor, Admission(9, 9, min_seconds=5), call(blobs, 5.5))
+    assert (vendor.asked, told.value.retry_after) == (1, 7)
+
+
+async def test_no_place_to_repeat_tells_the_last_refusal(blobs: Blobs) -> None:
+    admission, others = Admission(1, 1), [Vendor(), Vendor()]
+    unavailable = CallFailed(UpstreamUnavailable(retry_after=9), "no")
+    vendor = Vendor(unavailable)
+    repeating = asyncio.create_task(ask(vendor, admission, call(blobs), pause=0.05))
+    await vendor.failed.wait()
+    tasks = [asyncio.create_task(ask(one, admission, call(blobs, user="bob"))) for one in others]
+    with pytest.raises(UpstreamUnavailable) as told:  # one is under way, one waits
+        await repeating
+    assert (told.value, vendor.asked) == (unavailable.error, 1)
+    for one in others:
+        one.go.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_what_comes_before_a_call_ends_when_it_is_too_late_to_send_it(blobs: Blobs) -> None:
+    with pytest.raises(Busy) as busy:
+        async with preparing(call(blobs, 5.05), Admission(9, 9, min_seconds=5)):
+            await asyncio.Event().wait()
+    assert busy.value.retry_after == 5
