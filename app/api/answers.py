@@ -32,7 +32,6 @@ def json_response(
 _MANY = 32
 _SMALL_PIECE_BYTES = 48 * 1024
 """While so many answers are sent, each is sent in smaller pieces: one piece of each may wait in memory."""
-_being_sent = 0
 
 
 class _Pieces(Response):
@@ -42,16 +41,17 @@ class _Pieces(Response):
     more only after a third of its buffer (a megabyte) was read.
     """
 
+    being_sent = 0
+
     def __init__(self, text: JsonWriter, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(None, status, {**headers, "Content-Length": str(text.length)}, _JSON)
         self._text = text
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
-        global _being_sent
-        most = PIECE_BYTES if _being_sent < _MANY else _SMALL_PIECE_BYTES
+        most = PIECE_BYTES if _Pieces.being_sent < _MANY else _SMALL_PIECE_BYTES
         steps, pieces, loop = DiskSteps(), self._text.pieces(most), asyncio.get_running_loop()
-        _being_sent += 1
+        _Pieces.being_sent += 1
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
@@ -67,4 +67,4 @@ class _Pieces(Response):
         else:
             await send({"type": "http.response.body", "body": b""})
         finally:
-            _being_sent -= 1
+            _Pieces.being_sent -= 1

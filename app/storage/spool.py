@@ -7,6 +7,7 @@ bucket and folder of the object, percent-encoded and cut into names that a disk 
 
 import asyncio
 import errno
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -185,22 +186,16 @@ class Spool:
 
     async def run(self, storage: Storage, every_seconds: float) -> None:
         """Take over what dead processes have left, and upload what waits, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_over_forever())
-            tasks.create_task(self._drain_forever(storage, every_seconds))
-
-    async def _take_over_forever(self) -> None:
+        looked = -math.inf
         while True:
             try:
-                await self.take_over()
-            except OSError as exc:
+                if time.monotonic() - looked >= _TAKE_OVER_SECONDS:
+                    looked = time.monotonic()
+                    await self.take_over()
+                await self.drain(storage, every_seconds)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the pictures are tried again
                 log.warning("the spool cannot be read", folder=str(self._parent), cause=causes(exc))
-            await asyncio.sleep(_TAKE_OVER_SECONDS)
-
-    async def _drain_forever(self, storage: Storage, every_seconds: float) -> None:
-        while True:
-            await self.drain(storage, every_seconds)
-            await asyncio.sleep(every_seconds)
+            await asyncio.sleep(min(every_seconds, _TAKE_OVER_SECONDS))
 
     async def take_over(self) -> int:
         """Returns the number of pictures that were found. Raises OSError."""

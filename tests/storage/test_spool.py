@@ -433,6 +433,18 @@ async def test_what_a_killed_process_has_left_is_uploaded(
     assert not own.exists()
 
 
+async def test_what_a_start_finds_is_uploaded_at_once(store: CloudStorage, gcs: Gcs, folder: Path) -> None:
+    first = Spool(folder)
+    await kept(first, "kept.png")
+    first.close()
+    second = Spool(folder)
+    running = asyncio.create_task(second.run(gcs, 3600))
+    await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.status == 200 for call in calls))
+    running.cancel()
+    await asyncio.wait((running,))
+    second.close()
+
+
 async def test_two_processes_never_work_on_one_file(store: CloudStorage, gcs: Gcs, folder: Path) -> None:
     wanted = [f"{number:02}.png" for number in range(12)]
     with process(folder, *wanted) as other:
