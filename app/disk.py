@@ -1,6 +1,7 @@
-"""Steps that may touch the disk: on the event loop while it is fast, in a thread while it is slow."""
+"""Steps that may touch the disk: on the event loop while the disk is fast, in threads while it is slow."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -11,35 +12,48 @@ Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 _SLOW_SECONDS = 0.005
+_REST_SECONDS = 1.0
+
+_WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 _threads = ThreadPoolExecutor(8, thread_name_prefix="disk")
 
 
-class DiskSteps:
-    """Runs the steps of one stream, one after the other: `piece = await steps(next, pieces, None)`.
+class Disk:
+    """Runs a step of a stream: `piece = await disk(next, pieces, None)`.
 
-    A step runs on the event loop, unless the step before it took more than 5 ms. A file on a fast disk is
-    written in microseconds, and taking each piece to a thread would cost more than the piece.
+    A step runs on the event loop: a file on a fast disk is written in microseconds, and taking each piece to
+    a thread would cost more than the piece. When a step has waited for more than 5 ms, all steps of the next
+    second run in threads.
     """
 
     def __init__(self) -> None:
-        self._slow = False
+        self._slow_until = 0.0
 
     async def __call__(self, step: Callable[[*Ts], T], *args: *Ts) -> T:
         """Returns what `step` returns, and raises what it raises. No step runs on when this is cancelled."""
-        if not self._slow:
-            return self._timed(step, *args)
+        begun = perf_counter()
+        if begun >= self._slow_until:
+            waits = _waits()
+            try:
+                return step(*args)
+            finally:
+                ended = perf_counter()
+                # A step that was merely interrupted, on a busy machine, has not waited.
+                if ended - begun > _SLOW_SECONDS and _waits() > waits:
+                    self._slow_until = ended + _REST_SECONDS
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(_threads, copy_context().run, lambda: self._timed(step, *args))
+        running = loop.run_in_executor(_threads, copy_context().run, lambda: step(*args))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             await asyncio.wait([running])
             raise
 
-    def _timed(self, step: Callable[[*Ts], T], *args: *Ts) -> T:
-        begun = perf_counter()
-        try:
-            return step(*args)
-        finally:
-            self._slow = perf_counter() - begun > _SLOW_SECONDS
+
+def _waits() -> int:
+    """How often this thread has waited for something: the disk, or a lock."""
+    return resource.getrusage(_WHO).ru_nvcsw
+
+
+on_disk = Disk()

@@ -89,13 +89,8 @@ class Cloud:
             yield f"{path.parent.name}/{json.loads(resource)['name']}", data
 
     def kept(self) -> list[Path]:
-        """The files of the spool that hold something."""
-        files = []
-        for path in self.spool.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # uploaded meanwhile
-                if path.is_file() and path.stat().st_size > 1000:  # a lock is smaller, a picture larger
-                    files.append(path)
-        return files
+        """The spool's files that are neither locks, which have no suffix, nor being written."""
+        return [path for path in self.spool.rglob("*") if path.is_file() and path.suffix not in ("", ".part")]
 
     def temporary_files(self) -> list[Path]:
         """The gateways' files but for the spool's pictures: there are none when nothing is under way."""

@@ -219,7 +219,7 @@ CASES = (
     Case("storage resets", storage(None, travel={"cut": "before", "reset": True})),
     Case("storage hangs", storage("hang")),
     Case("storage takes 30 s", storage("slow", arg=30)),
-    Case("spool full", full, {"SPOOL_MIN_FREE_BYTES": "1000000"}, disk_mb=8),
+    Case("spool full", full, {"SPOOL_MIN_FREE_BYTES": str(4 * MEGABYTE)}, disk_mb=8),
     Case("spool read-only", read_only, disk_mb=400),
     Case("spool nearly full", nearly_full, {"SPOOL_MIN_FREE_BYTES": str(16 * MEGABYTE)}, disk_mb=32),
     Case("spool overflows", overflowing, {"SPOOL_MIN_FREE_BYTES": str(MEGABYTE)}, disk_mb=16),

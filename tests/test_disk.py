@@ -1,74 +1,93 @@
-"""Steps of a stream: on the loop while they are quick, in a thread while they are slow."""
+"""Steps of a stream: on the loop while the disk is fast, in threads while it is slow."""
 
 import asyncio
 import threading
 from contextvars import ContextVar
-from itertools import count
 
 import pytest
 
-from app import disk
-from app.disk import DiskSteps
+from app import disk as disk_module
+from app.disk import Disk
 
 pytestmark = pytest.mark.anyio
 
 request_id: ContextVar[str] = ContextVar("request_id")
 
 
+class Clock:
+    """A step that calls `wait` has waited so many seconds, one that calls `work` was merely busy."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits = 0
+
+    def work(self, seconds: float) -> int:
+        self.now += seconds
+        return threading.get_ident()
+
+    def wait(self, seconds: float) -> int:
+        self.waits += 1
+        return self.work(seconds)
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How many seconds each following step takes; 0 when there are none left."""
-    seconds: list[float] = []
-    now = [0.0]
-    turns = count()
-
-    def perf_counter() -> float:
-        if next(turns) % 2:
-            now[0] += seconds.pop(0) if seconds else 0
-        return now[0]
-
-    monkeypatch.setattr(disk, "perf_counter", perf_counter)
-    return seconds
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(disk_module, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(disk_module, "_waits", lambda: clock.waits)
+    return clock
 
 
-async def test_a_step_after_a_slow_one_runs_in_a_thread(clock: list[float]) -> None:
-    clock += [0.001, 0.004, 0.006, 0.1, 0.001, 0.001]
-    steps = DiskSteps()
-    here = threading.get_ident()
-    on_loop = [await steps(threading.get_ident) == here for _ in range(6)]
+async def slow(clock: Clock) -> Disk:
+    """A disk that has just been slow."""
+    disk = Disk()
+    await disk(clock.wait, 1)
+    return disk
+
+
+async def test_steps_of_the_second_after_a_slow_one_run_in_threads(clock: Clock) -> None:
+    disk, here = Disk(), threading.get_ident()
+    on_loop = [await disk(clock.wait, seconds) == here for seconds in (0.001, 0.004, 0.006, 0.6, 0.5, 0.001)]
     assert on_loop == [True, True, True, False, False, True]
 
 
-async def test_what_a_step_returns_and_raises_is_passed_on(clock: list[float]) -> None:
-    clock += [1, 1, 1, 1]
-    steps = DiskSteps()
+async def test_a_step_that_was_interrupted_was_not_slow(clock: Clock) -> None:
+    disk, here = Disk(), threading.get_ident()
+    assert [await disk(clock.work, 1) == here for _ in range(3)] == [True, True, True]
+
+
+def test_a_real_wait_is_counted() -> None:
+    before = disk_module._waits()
+    threading.Event().wait(0.01)
+    assert disk_module._waits() > before
+
+
+async def test_what_a_step_returns_and_raises_is_passed_on(clock: Clock) -> None:
+    disk = await slow(clock)
     pieces = iter([b"a", b"b"])
-    assert [await steps(next, pieces, None) for _ in range(3)] == [b"a", b"b", None]
+    assert [await disk(next, pieces, None) for _ in range(3)] == [b"a", b"b", None]
     with pytest.raises(ZeroDivisionError):
-        await steps(divmod, 1, 0)
+        await disk(divmod, 1, 0)
     with pytest.raises(ZeroDivisionError):
-        await DiskSteps()(divmod, 1, 0)
+        await Disk()(divmod, 1, 0)
 
 
-async def test_a_step_in_a_thread_sees_the_context(clock: list[float]) -> None:
-    clock += [1]
+async def test_a_step_in_a_thread_sees_the_context(clock: Clock) -> None:
+    disk = await slow(clock)
     request_id.set("r-1")
-    steps = DiskSteps()
-    assert [await steps(request_id.get) for _ in range(2)] == ["r-1", "r-1"]
+    assert await disk(request_id.get) == "r-1"
 
 
-async def test_no_step_runs_on_when_its_call_is_cancelled(clock: list[float]) -> None:
+async def test_no_step_runs_on_when_its_call_is_cancelled(clock: Clock) -> None:
     def step() -> None:
         begun.set()
         go_on.wait()
         ended.append(True)
 
-    clock += [1]
     begun, go_on = threading.Event(), threading.Event()
     ended: list[bool] = []
-    steps = DiskSteps()
-    await steps(int)
-    call = asyncio.create_task(steps(step))
+    disk = await slow(clock)
+    call = asyncio.create_task(disk(step))
     await asyncio.to_thread(begun.wait)
     call.cancel()
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.exchange import parts
-from app.disk import DiskSteps
+from app.disk import on_disk
 from app.pictures.blob import PIECE_BYTES
 from app.pictures.in_json import JsonWriter
 
@@ -50,14 +50,14 @@ class _Pieces(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
         most = PIECE_BYTES if _Pieces.being_sent < _MANY else _SMALL_PIECE_BYTES
-        steps, pieces, loop = DiskSteps(), self._text.pieces(most), asyncio.get_running_loop()
+        pieces, loop = self._text.pieces(most), asyncio.get_running_loop()
         _Pieces.being_sent += 1
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             async with asyncio.timeout(None) as idle:
                 checked = -1.0
-                while piece := await steps(next, pieces, b""):
+                while piece := await on_disk(next, pieces, b""):
                     if loop.time() > checked:  # a timer for each piece would cost more than encoding it
                         checked = loop.time() + 0.1
                         idle.reschedule(checked + idle_seconds)

@@ -17,7 +17,7 @@ from app.api.exchange import parts
 from app.api.form import MAX_FIELDS, TEXT_LIMITS, receive_form
 from app.contract.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMedia
 from app.contract.rules import Contract, Uploads, read
-from app.disk import DiskSteps
+from app.disk import on_disk
 from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonReader
 from app.pictures.json_limits import JsonTooLarge, MalformedJson
@@ -157,11 +157,10 @@ def _charset(options: dict[bytes, bytes], *also: str) -> str:
 async def _read_json(chunks: AsyncIterator[bytes], charset: str, new_blob: Callable[[], Blob]) -> Raw:
     """Objects and lists only; an empty body is an empty object."""
     decode = None if charset == "utf-8" else codecs.getincrementaldecoder(charset)("replace").decode
-    steps = DiskSteps()
     with JsonReader(new_blob, TEXT_LIMITS) as reader:
         try:
             async for chunk in chunks:
-                await steps(reader.feed, decode(chunk).encode() if decode else chunk)
+                await on_disk(reader.feed, decode(chunk).encode() if decode else chunk)
             if not reader.length:
                 return {}
             raw = reader.finish()

@@ -12,7 +12,7 @@ from app.api.brackets import nest
 from app.contract.errors import InvalidRequest, PayloadTooLarge
 from app.contract.fields import MAX_TEXT_CHARACTERS
 from app.contract.rules import Uploads
-from app.disk import DiskSteps
+from app.disk import on_disk
 from app.pictures.base64_in import OpenString
 from app.pictures.blob import Blob
 from app.pictures.json_limits import Limits
@@ -37,11 +37,11 @@ async def receive_form(
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("Multipart: Boundary not found")
-    form, steps = _Form(uploads, new_blob), DiskSteps()
+    form = _Form(uploads, new_blob)
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
         async for chunk in _from_first_boundary(chunks, b"--" + boundary):
-            await steps(parser.write, chunk)
+            await on_disk(parser.write, chunk)
     except FormParserError as exc:
         where = "Malformed part header" if form.in_header else "Unexpected end of form"
         raise InvalidRequest(f"Multipart: {where}") from exc

@@ -197,7 +197,10 @@ class _Rule:
         return isinstance(self.type, type) and issubclass(self.type, BaseModel)
 
     def mark(self, kind: type[Any]) -> Any:
-        return next((mark for mark in self.marks if isinstance(mark, kind)), None)
+        for mark in self.marks:
+            if isinstance(mark, kind):
+                return mark
+        return None
 
     def applies(self, fields: Mapping[str, Raw]) -> bool:
         if unless := self.mark(Unless):
@@ -207,11 +210,15 @@ class _Rule:
 
     def as_spelt(self, fields: Mapping[str, Raw]) -> "_Rule":
         """Returns the rule under the name that the caller used."""
+        if len(self.spellings) < 2:
+            return self
         used = next((name for name in self.spellings if fields.get(name) is not None), self.name)
         return self if used == self.name else replace(self, name=used)
 
     def spelt_twice(self, fields: Mapping[str, Raw]) -> bool:
         """Whether two spellings of the field have different values."""
+        if len(self.spellings) < 2:
+            return False
         values = [fields[name] for name in self.spellings if fields.get(name) is not None]
         return any(value != values[0] for value in values)
 

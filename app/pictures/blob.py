@@ -56,7 +56,10 @@ class Room(Protocol):
     def give_disk(self, size: int) -> None: ...
 
     def create(self) -> tuple[Path, BinaryIO]:
-        """Returns a new, empty file that only the owner can read. Raises NoRoom."""
+        """Returns a file that only the owner can read. Raises NoRoom.
+
+        It may hold bytes of a deleted one: it is truncated where the writing ends.
+        """
 
     def check(self) -> None:
         """Raises NoRoom if nothing more could be kept on disk now."""
@@ -251,7 +254,8 @@ class Blob:
         if self._file:
             file, self._file = self._file, None
             try:
-                file.close()
+                with file:
+                    file.truncate()
             except OSError as exc:
                 raise NoRoom(exc.strerror) from exc
 

@@ -16,8 +16,10 @@ from typing import BinaryIO
 from app.pictures.blob import NoRoom
 
 LOCK = ".lock"
-_KEPT_EMPTY = 32
-"""Empty files that are used again: ext4 takes longer to make and delete a file than to write a picture."""
+_MAX_USED = 32
+_MAX_USED_BYTES = 4_000_000
+"""So many files, each of so many bytes at most, wait to be written over. A file that has its pages and its
+blocks on the disk is written four times as fast as a new one, and an emptied one is slower than both."""
 
 
 class ProcessFolder:
@@ -25,18 +27,22 @@ class ProcessFolder:
 
     def __init__(self, parent: Path, prefix: str) -> None:
         self._numbers = count(1)
-        self._empty: list[Path] = []
+        self._used: list[Path] = []
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(parent):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             self._lock = _lock(self.path)
 
-    def create(self, *, buffered: bool) -> tuple[Path, BinaryIO]:
-        """Returns a new, empty file, `….part`, that only the owner can read. Raises NoRoom."""
+    def create(self, *, buffered: bool, new: bool = False) -> tuple[Path, BinaryIO]:
+        """Returns a file, `….part`, that only the owner can read. Raises NoRoom.
+
+        Unless `new`, it may hold bytes of a removed one: write over them, and truncate it when it is whole.
+        """
         buffering = -1 if buffered else 0
-        with suppress(IndexError, OSError):
-            path = self._empty.pop()
-            return path, open(path, "r+b", buffering=buffering)
+        while self._used and not new:
+            with suppress(IndexError, OSError):  # another thread was faster, or the file is gone
+                path = self._used.pop()
+                return path, open(path, "r+b", buffering=buffering)
         path = self._new_path()
         try:
             return path, open(path, "xb", buffering=buffering, opener=_for_the_owner)
@@ -44,19 +50,23 @@ class ProcessFolder:
             raise NoRoom(f"{self.path}: {exc.strerror}") from exc
 
     def remove(self, path: Path) -> None:
-        """Delete a file that nobody has open. Raises OSError."""
-        if len(self._empty) < _KEPT_EMPTY:
-            empty = self._new_path()
-            path.rename(empty)
-            os.truncate(empty, 0)
-            self._empty.append(empty)
-        else:
+        """Delete a file that nobody has open, or keep it to be written over. Raises OSError."""
+        if len(self._used) >= _MAX_USED or path.stat().st_size > _MAX_USED_BYTES:
             path.unlink()
+            return
+        used = self._new_path()
+        path.rename(used)
+        self._used.append(used)
+
+    def delete_used(self) -> None:
+        """Delete the files that wait to be written over. Raises OSError."""
+        with suppress(IndexError):
+            while True:
+                self._used.pop().unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete the empty files that were kept, and all folders that are empty: itself too."""
-        while self._empty:
-            self._empty.pop().unlink(missing_ok=True)
+        """Delete the files that wait to be written over, and empty folders: itself too. Raises OSError."""
+        self.delete_used()
         remove_empty(self.path)
 
     def _new_path(self) -> Path:

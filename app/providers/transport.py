@@ -20,7 +20,7 @@ import structlog
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from app.disk import DiskSteps
+from app.disk import on_disk
 from app.pictures.blob import Blob, NoRoom
 from app.pictures.in_json import JsonReader
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
@@ -190,9 +190,8 @@ class _Sending(aiohttp.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._transport = writer.transport
-        steps = DiskSteps()
         pieces = _joined(self._value)
-        while piece := await steps(next, pieces, b""):
+        while piece := await on_disk(next, pieces, b""):
             if self.begun:
                 await asyncio.sleep(0)  # other calls have their turn, and an early answer is seen
             self.begun = True
@@ -253,14 +252,13 @@ class _Turn:
 async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], turn: _Turn) -> object:
     """Raises MalformedJson and JsonTooLarge for status 200 only."""
     whole = response.status == 200
-    steps = DiskSteps()
     with JsonReader(new_blob, Limits(total=MAX_ANSWER_BYTES if whole else _MAX_ERROR_BYTES)) as reader:
         try:
             await turn.take()
             response.content.set_read_chunk_size(_READ_AHEAD_BYTES)
             async for chunk in response.content.iter_any():
                 await turn.take()
-                await steps(reader.feed, chunk)
+                await on_disk(reader.feed, chunk)
             return reader.finish()
         except (MalformedJson, JsonTooLarge):
             if whole:

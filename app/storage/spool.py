@@ -2,7 +2,8 @@
 
 Each process has a folder of its own. What a dead process has left is taken over by another one and uploaded.
 A file is exactly the picture's bytes, and its path tells where it belongs: below the process's folder follow
-bucket and folder of the object, percent-encoded and cut into names that a disk takes, and the file's name.
+bucket and folder of the object, percent-encoded and cut into names that a disk takes, then the picture's
+CRC32C and the file's name. Files are written over: after a power cut the checksum tells whose bytes they are.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
 import structlog
@@ -101,7 +102,7 @@ class Spool:
         if blob.in_memory or blob.path().parent != own:
             with self.blobs(None) as copies:
                 return await self.land(await asyncio.to_thread(_copied, blob, copies), bucket, name)
-        path = own / relative(bucket, name)
+        path = own / relative(bucket, name, blob.crc32c())
         if not self._fsync:
             self._rename(blob, path)
             return path
@@ -153,10 +154,17 @@ class Spool:
                 self._own.close()
                 self._own = None
             self._own = self._own or ProcessFolder(self._parent, _PREFIX)
-        disk = os.statvfs(self._own.path)
+        try:
+            self._try_to_write(self._own)
+        except (OSError, NoRoom):
+            self._own.delete_used()
+            self._try_to_write(self._own)
+
+    def _try_to_write(self, folder: ProcessFolder) -> None:
+        disk = os.statvfs(folder.path)
         if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        path, file = self._own.create(buffered=False)
+        path, file = folder.create(buffered=False, new=True)
         try:
             with file:
                 file.write(b"?")
@@ -193,6 +201,8 @@ class Spool:
                     looked = time.monotonic()
                     await self.take_over()
                 await self.drain(storage, every_seconds)
+                if self._own:
+                    await asyncio.to_thread(self._own.delete_used)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the pictures are tried again
                 log.warning("the spool cannot be read", folder=str(self._parent), cause=causes(exc))
             await asyncio.sleep(min(every_seconds, _TAKE_OVER_SECONDS))
@@ -225,7 +235,7 @@ class Spool:
                 inner = path.relative_to(folder)
                 if len(inner.parts) == 1 and path.suffix == ".part":
                     self.remove(path)
-                elif _place(inner) or _label(path):
+                elif _object(inner) or _label(path):
                     self._move(path, inner, found)
             remove_empty(folder)
         for folder_path, _, _ in os.walk(self._own.path, topdown=False):
@@ -303,10 +313,7 @@ class Spool:
         one.due = time.monotonic() + one.pause
 
     def _opened(self, path: Path, blobs: Blobs) -> tuple[str, str, Picture]:
-        """Returns bucket, name and the picture, which is checked: a power cut may have damaged it.
-
-        Raises OSError, ValueError and NoRoom.
-        """
+        """Returns bucket, name and the picture. Raises OSError, NoRoom, and ValueError if it is damaged."""
         if label := _label(path):
             with path.open("rb") as file:
                 file.readline(_MAX_LABEL_BYTES)
@@ -314,32 +321,43 @@ class Spool:
                 while piece := file.read(PIECE_BYTES):
                     blob.write(piece)
             blob.seal()
-            bucket, name = label.bucket, label.name
-        else:
-            blob = blobs.existing(path)
-            bucket, name = _place(Path(*path.relative_to(self._parent).parts[1:])) or ("", "")
-        picture = recognise(blob)
-        check(picture)
-        return bucket, name, picture
+            picture = recognise(blob)
+            check(picture)
+            return label.bucket, label.name, picture
+        blob = blobs.existing(path)
+        found = _object(Path(*path.relative_to(self._parent).parts[1:]))
+        if not found or found.crc32c != blob.crc32c():
+            raise ValueError("these are not the bytes that were kept under this name")
+        return found.bucket, found.name, recognise(blob)
 
 
-def relative(bucket: str, name: str) -> Path:
+def relative(bucket: str, name: str, crc32c: bytes) -> Path:
     """Returns the path of an object's file below a process's folder."""
     folder, slash, filename = name.rpartition("/")
     text = quote(f"{bucket}/{folder}{slash}", safe="")
     return Path(
-        *(text[at : at + _NAME_BYTES] for at in range(0, len(text), _NAME_BYTES)), quote(filename, "")
+        *(text[at : at + _NAME_BYTES] for at in range(0, len(text), _NAME_BYTES)),
+        f"{crc32c.hex()}-{quote(filename, '')}",
     )
 
 
-def _place(path: Path) -> tuple[str, str] | None:
-    """Returns bucket and name of the object; None for a path that `relative` does not make."""
+class _Object(NamedTuple):
+    bucket: str
+    name: str
+    crc32c: bytes
+
+
+def _object(path: Path) -> _Object | None:
+    """Returns None for a path that `relative` does not make."""
     *parts, filename = path.parts
+    digits, _, filename = filename.partition("-")
     bucket, _, folder = unquote("".join(parts)).partition("/")
-    name = folder + unquote(filename)
-    if path.suffix.removeprefix(".") in EXTENSIONS.values() and relative(bucket, name) == path:
-        return bucket, name
-    return None
+    try:
+        found = _Object(bucket, folder + unquote(filename), bytes.fromhex(digits))
+    except ValueError:
+        return None
+    known = path.suffix.removeprefix(".") in EXTENSIONS.values() and len(found.crc32c) == 4
+    return found if known and relative(*found) == path else None
 
 
 def _label(path: Path) -> _Label | None:

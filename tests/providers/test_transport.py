@@ -483,13 +483,12 @@ async def test_a_failed_call_leaves_the_connection_that_another_call_uses_alone(
 ) -> None:
     """A whole answer has left its connection before all of it is read, on a slow disk for example."""
 
-    class SlowAtFirst:
-        async def __call__(self, step: Any, *args: Any) -> Any:
-            result = step(*args)
-            if step.__name__ == "feed" and not fed.is_set():
-                fed.set()
-                await go_on.wait()
-            return result
+    async def slow_at_first(step: Any, *args: Any) -> Any:
+        result = step(*args)
+        if step.__name__ == "feed" and not fed.is_set():
+            fed.set()
+            await go_on.wait()
+        return result
 
     async def handle(peer: Peer) -> None:
         await peer.request()
@@ -499,7 +498,7 @@ async def test_a_failed_call_leaves_the_connection_that_another_call_uses_alone(
         await asyncio.wait([first])
         peer.answer(b"{}")
 
-    monkeypatch.setattr(transport_module, "DiskSteps", SlowAtFirst)
+    monkeypatch.setattr(transport_module, "on_disk", slow_at_first)
     fed, go_on = asyncio.Event(), asyncio.Event()
     async with serving(handle) as server:
         first = asyncio.create_task(post(transport, server.url(), blobs))

@@ -131,8 +131,13 @@ def full(tmp_path: Path) -> Iterator[Full]:
 
 
 def files(tmp_path: Path) -> list[Path]:
-    """On the spool."""
-    return [path for path in (tmp_path / "spool").rglob("*") if path.is_file() and path.stat().st_size]
+    """Pictures on the spool."""
+    return [path for path in (tmp_path / "spool").rglob("*.*") if path.suffix in (".png", ".jpg")]
+
+
+def filename(path: Path) -> str:
+    """The object's, of a file on the spool."""
+    return path.name.partition("-")[2]
 
 
 async def sold(landing: Landing, *, size: int = 3) -> Picture:
@@ -172,8 +177,8 @@ async def test_whatever_fails_the_picture_is_kept(
         await stored(Gallery(store, spool, "ours"), call, uri="gs://theirs/folder")
     (path,) = files(tmp_path)
     (pending,) = down.value.pending
-    assert pending.url == f"https://store/theirs/folder/{path.name}"
-    assert (pending.filename, pending.mime_type) == (path.name, "image/png")
+    assert pending.url == f"https://store/theirs/folder/{filename(path)}"
+    assert (pending.filename, pending.mime_type) == (filename(path), "image/png")
     assert list(spool._waiting) == [path]
 
 
@@ -183,7 +188,7 @@ async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: Spool, tmp
     gallery = Gallery(store, spool, "ours", wait_seconds=0.01)
     slow, fast = await stored(gallery, call, 3, 3)
     assert (slow.pending, fast.pending, store.saved) == (True, False, [fast.name])
-    assert [path.name for path in files(tmp_path)] == [slow.name.rpartition("/")[2]]
+    assert [filename(path) for path in files(tmp_path)] == [slow.name.rpartition("/")[2]]
     assert spool._waiting == {}  # not uploaded twice at a time
     store.go_slowly.set()
     await gallery.aclose()

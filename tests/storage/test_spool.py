@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,12 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
+from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage import spool as module
 from app.storage.gcs import Gcs
-from app.storage.spool import Spool, _place, relative
+from app.storage.spool import Spool, _object, relative
 from tests.cloud_storage import CloudStorage
 from tests.processes import ROOT
 from tests.storage.conftest import BUCKET, client, png, sink
@@ -53,7 +55,17 @@ def hasty(store: CloudStorage, transport: Transport) -> Gcs:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    """The pictures that have landed."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.stat().st_size and path.suffix != ".part"
+    )
+
+
+def partial(folder: Path) -> list[Path]:
+    """Files that are being written, or wait to be written over."""
+    return sorted(folder.rglob("*.part"))
 
 
 def written(blobs: Blobs, data: bytes) -> Blob:
@@ -91,8 +103,9 @@ FOLDERS = (
 
 @given(bucket=st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"])), folder=FOLDERS)
 async def test_a_path_tells_bucket_and_name(bucket: str, folder: str) -> None:
-    path = relative(bucket, f"{folder}20260101_000000_img3_text-to-image_0f.png")
-    assert _place(path) == (bucket, f"{folder}20260101_000000_img3_text-to-image_0f.png")
+    name = f"{folder}20260101_000000_img3_text-to-image_0f.png"
+    path = relative(bucket, name, b"\0\1\xfe\xff")
+    assert _object(path) == (bucket, name, b"\0\1\xfe\xff")
     assert len(path.parts) > 1
     assert all(0 < len(os.fsencode(part)) <= 200 for part in path.parts)
     assert not {".", "..", ".lock"}.intersection(path.parts)
@@ -102,17 +115,22 @@ async def test_a_path_tells_bucket_and_name(bucket: str, folder: str) -> None:
     "path",
     [
         "a.png",
-        "b%2F/a.txt",
+        "b%2F/a.png",
+        "b%2F/-a.png",
+        "b%2F/00-a.png",
+        "b%2F/0001FEFF-a.png",
+        "b%2F/00 01 fe ff-a.png",
+        "b%2F/0001feff-a.txt",
         "b%2F/.lock",
-        "b/a.png",
-        "b%2f/a.png",
-        "b%2F/../a.png",
+        "b/0001feff-a.png",
+        "b%2f/0001feff-a.png",
+        "b%2F/../0001feff-a.png",
         "notes/mine.png",
         "b%2F/x.part",
     ],
 )
 async def test_other_paths_are_no_pictures(path: str) -> None:
-    assert _place(Path(path)) is None
+    assert _object(Path(path)) is None
 
 
 # ── landing ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,16 +140,16 @@ async def test_what_arrives_is_partial_until_it_lands(spool: Spool, folder: Path
     with spool.blobs(None) as blobs:
         blob = blobs.new()
         blob.write(b"half")
-        (partial,) = files(folder)
-        assert (partial.suffix, partial.read_bytes()) == (".part", b"half")
+        (half,) = partial(folder)
+        assert half.read_bytes() == b"half"
         blob.write(b" and half")
         blob.seal()
         path = await spool.land(blob, BUCKET, "images/a.png")
-        assert files(folder) == [path]
+        assert (files(folder), partial(folder)) == ([path], [])
         assert b"".join(blob.pieces()) == path.read_bytes() == b"half and half"
     assert files(folder) == [path]  # it stays when its scope is closed
     inner = path.relative_to(folder)
-    assert _place(Path(*inner.parts[1:])) == (BUCKET, "images/a.png")
+    assert _object(Path(*inner.parts[1:])) == (BUCKET, "images/a.png", blob.crc32c())
     spool.remove(path)
     spool.remove(path)
     assert files(folder) == []
@@ -141,8 +159,51 @@ async def test_what_never_lands_is_deleted(spool: Spool, folder: Path) -> None:
     with spool.blobs(None) as blobs:
         blobs.new().write(b"half")
         blobs.of(b"whole")
-        assert len(files(folder)) == 2
-    assert files(folder) == []
+        assert len(partial(folder)) == 2
+    assert partial(folder) == []
+
+
+async def test_files_are_written_over(spool: Spool, folder: Path) -> None:
+    """What is shorter than the picture before it ends where it ends."""
+    first = await landed(spool, "a.png", data=png("red") + bytes(10_000))
+    spool.remove(first)
+    (used,) = partial(folder)
+    node = used.stat().st_ino
+    second = await landed(spool, "b.png", data=png("blue"))
+    assert (second.read_bytes(), second.stat().st_ino, partial(folder)) == (png("blue"), node, [])
+
+
+async def test_few_files_wait_to_be_written_over_and_not_for_long(
+    spool: Spool, folder: Path, hasty: Gcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_used(self: ProcessFolder) -> None:
+        delete(self)
+        deleted.set()
+
+    paths = [await landed(spool, f"{number}.png") for number in range(40)]
+    large = await landed(spool, "large.png", data=bytes(4_000_001))
+    for path in (large, *paths):
+        spool.remove(path)
+    assert len(partial(folder)) == 32
+    delete, deleted = ProcessFolder.delete_used, threading.Event()
+    monkeypatch.setattr(ProcessFolder, "delete_used", delete_used)
+    running = asyncio.create_task(spool.run(hasty, EVERY_SECONDS))
+    await asyncio.to_thread(deleted.wait)
+    assert partial(folder) == []
+    running.cancel()
+    await asyncio.wait((running,))
+
+
+async def test_before_the_disk_is_called_full_used_files_are_deleted(
+    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: Spool, own: ProcessFolder) -> None:
+        if partial(folder):
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Spool, "_try_to_write", write)
+    spool.remove(await landed(spool, "a.png"))
+    assert await spool.ready() is None
 
 
 async def test_a_picture_from_elsewhere_is_copied(spool: Spool, folder: Path, blobs: Blobs) -> None:
@@ -191,7 +252,7 @@ async def test_a_caller_who_leaves_during_fsync_takes_nothing_away(
     caller.cancel()
     await asyncio.wait((caller,))
     (path,) = files(folder)
-    assert path.name == "a.png"
+    assert path.name.endswith("-a.png")
     spool.close()
 
 
@@ -279,10 +340,11 @@ async def test_while_storage_is_down_few_are_tried(
 
 
 async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, spool: Spool) -> None:
-    """A power cut may leave a file shorter than it was."""
-    for name, length in (("empty.png", 0), ("half.png", 40), ("good.png", 10**6)):
+    """A power cut may leave a file shorter than it was, or with the picture that was in it before."""
+    for name, data in (("empty.png", b""), ("half.png", png("red")[:40]), ("another.png", png("blue"))):
         path = await kept(spool, name)
-        path.write_bytes(path.read_bytes()[:length])
+        path.write_bytes(data)
+    await kept(spool, "good.png")
     assert await spool.drain(gcs) == 1
     assert names(store) == ["good.png"]
 
@@ -290,7 +352,6 @@ async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, 
 async def test_a_large_picture_is_never_whole_in_memory(
     folder: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "check", lambda picture: None)  # zeros behind a PNG
     spool = Spool(folder)
     async with sink() as (endpoint, heads):
         gcs = client(transport, endpoint)
@@ -420,7 +481,7 @@ async def test_what_a_killed_process_has_left_is_uploaded(
         (folder / "notes.txt").write_text("mine")
         own = next(path for path in folder.iterdir() if len(files(path)) > 1)
         (own / "notes.txt").write_text("mine, too")
-        assert len(files(folder)) == 5
+        assert (len(files(folder)), len(partial(own))) == (4, 1)
         other.kill()
         other.wait()
         assert await spool.take_over() == 2
@@ -480,7 +541,7 @@ async def test_what_is_left_at_the_end_is_for_the_next_one(
 async def test_ten_thousand_files_are_found(folder: Path) -> None:
     dead = folder / "spool-dead"
     for number in range(10_000):
-        path = dead / relative(BUCKET, f"images/{number % 10}/{number}.png")
+        path = dead / relative(BUCKET, f"images/{number % 10}/{number}.png", bytes(4))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"a")
     spool = Spool(folder)
