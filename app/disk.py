@@ -51,6 +51,11 @@ class Disk:
             raise
 
 
+def in_thread(step: Callable[[], None]) -> None:
+    """Run a step that nobody waits for, some time. It must not raise."""
+    _threads.submit(copy_context().run, step)
+
+
 def _waits() -> int:
     """How often this thread has waited for something: the disk, or a lock."""
     return resource.getrusage(_WHO).ru_nvcsw

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-_AT_A_TIME = 8
+_AT_A_TIME = 4
 """Requests that begin in one turn of the event loop. Each takes half a millisecond until it first waits."""
 
 

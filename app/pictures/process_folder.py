@@ -27,7 +27,8 @@ class ProcessFolder:
 
     def __init__(self, parent: Path, prefix: str) -> None:
         self._numbers = count(1)
-        self._used: list[Path] = []
+        self._used: list[Path] = []  # to be written over
+        self._unwanted: list[Path] = []  # to be deleted
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(parent):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -49,23 +50,28 @@ class ProcessFolder:
         except OSError as exc:
             raise NoRoom(f"{self.path}: {exc.strerror}") from exc
 
-    def remove(self, path: Path) -> None:
-        """Delete a file that nobody has open, or keep it to be written over. Raises OSError."""
-        if len(self._used) >= _MAX_USED or path.stat().st_size > _MAX_USED_BYTES:
-            path.unlink()
-            return
-        used = self._new_path()
-        path.rename(used)
-        self._used.append(used)
+    def remove(self, path: Path) -> bool:
+        """Take away a file that nobody has open. Raises OSError.
+
+        It will be written over, or is to be deleted: returns whether `delete_unwanted` has work.
+        """
+        new = self._new_path()
+        path.rename(new)
+        reusable = len(self._used) < _MAX_USED and new.stat().st_size <= _MAX_USED_BYTES
+        (self._used if reusable else self._unwanted).append(new)
+        return bool(self._unwanted)
+
+    def delete_unwanted(self) -> None:
+        """Slow: the disk may first have to write what is then deleted. Raises OSError."""
+        _delete(self._unwanted)
 
     def delete_used(self) -> None:
-        """Delete the files that wait to be written over. Raises OSError."""
-        with suppress(IndexError):
-            while True:
-                self._used.pop().unlink(missing_ok=True)
+        """Delete the files that wait to be written over. As slow. Raises OSError."""
+        _delete(self._used)
 
     def clear(self) -> None:
         """Delete the files that wait to be written over, and empty folders: itself too. Raises OSError."""
+        self.delete_unwanted()
         self.delete_used()
         remove_empty(self.path)
 
@@ -111,6 +117,13 @@ def remove_empty(folder: Path) -> None:
         if os.listdir(folder) == [LOCK]:
             os.unlink(folder / LOCK)
         os.rmdir(folder)
+
+
+def _delete(files: list[Path]) -> None:
+    """Empty the list, which another thread may change meanwhile."""
+    with suppress(IndexError):
+        while True:
+            files.pop().unlink(missing_ok=True)
 
 
 def _for_the_owner(path: str, flags: int) -> int:

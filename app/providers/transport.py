@@ -18,6 +18,7 @@ import aiohttp
 import certifi
 import structlog
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from app.disk import on_disk
@@ -27,10 +28,10 @@ from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
-_UNREAD_BYTES = 16 * 1024
+_UNREAD_BYTES = 8 * 1024
 _READ_AHEAD_BYTES = 64 * 1024
-"""How much of an answer may be unread before its turn and in its turn. aiohttp stops at twice as much; the
-first piece, which comes with the head, is up to 128 KiB in any case."""
+"""How much of an answer may be unread before its turn and in its turn. aiohttp stops at twice as much."""
+_READ_BYTES = 256 * 1024
 _PIECE_BYTES = 64 * 1024
 _KEEP_ALIVE_SECONDS = 30
 _SILENT_SECONDS = 1
@@ -156,13 +157,17 @@ class Transport:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=self._idle_seconds,
+                ssl=self._tls,
+                socket_factory=_socket,
+            )
+            loop, buffer = asyncio.get_running_loop(), memoryview(bytearray(_READ_BYTES))
+            # aiohttp has no public way to choose the protocol of its connections.
+            connector._factory = lambda: _Handler(loop, buffer)  # type: ignore[assignment]
             self._opened = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,
-                    keepalive_timeout=self._idle_seconds,
-                    ssl=self._tls,
-                    socket_factory=_socket,
-                ),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_seconds),
                 read_bufsize=_UNREAD_BYTES,
@@ -174,6 +179,40 @@ class Transport:
         """Close all connections, when no call is under way: it might wait until its deadline."""
         if self._opened:
             await self._opened.close()
+
+
+class _Handler(ResponseHandler):
+    """One connection. Takes `at_once` bytes at most in one piece.
+
+    The event loop would take 256 KB: a thousand answers that wait for their turn would hold so much each.
+    All connections of a loop read into one `buffer`, one at a time, and copy what has arrived.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+        super().__init__(loop)
+        self.at_once = _UNREAD_BYTES
+        self.buffer = buffer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        transport.set_protocol(_Buffered(self))
+
+
+class _Buffered(asyncio.BufferedProtocol):
+    """Passes everything on to a `_Handler`, which cannot be one: loops ask for the kind of a protocol."""
+
+    def __init__(self, handler: _Handler) -> None:
+        self._handler = handler
+        self.connection_lost = handler.connection_lost  # type: ignore[method-assign]
+        self.eof_received = handler.eof_received  # type: ignore[method-assign]
+        self.pause_writing = handler.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = handler.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._handler.buffer[: self._handler.at_once]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._handler.data_received(bytes(self._handler.buffer[:nbytes]))
 
 
 class _Sending(aiohttp.Payload):
@@ -256,6 +295,8 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
         try:
             await turn.take()
             response.content.set_read_chunk_size(_READ_AHEAD_BYTES)
+            if response.connection and isinstance(response.connection.protocol, _Handler):
+                response.connection.protocol.at_once = _READ_BYTES
             async for chunk in response.content.iter_any():
                 await turn.take()
                 await on_disk(reader.feed, chunk)

@@ -23,6 +23,7 @@ import structlog
 from pydantic import BaseModel
 
 from app.contract.errors import GatewayError, UpstreamUnavailable
+from app.disk import in_thread
 from app.logs import causes
 from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
 from app.pictures.checks import check
@@ -133,9 +134,19 @@ class Spool:
     def remove(self, path: Path, /) -> None:
         try:
             with suppress(FileNotFoundError):
-                self._own.remove(path) if self._own else path.unlink()
+                if not self._own:
+                    path.unlink()
+                elif self._own.remove(path):
+                    in_thread(self._delete_unwanted)
         except OSError as exc:
             log.warning("a stored picture cannot be deleted", file=path.name, cause=causes(exc))
+
+    def _delete_unwanted(self) -> None:
+        try:
+            if self._own:
+                self._own.delete_unwanted()
+        except OSError as exc:
+            log.warning("stored pictures cannot be deleted", folder=str(self._parent), cause=causes(exc))
 
     def release(self, path: Path, /) -> None:
         self._waiting[path] = _Waiting(time.time())

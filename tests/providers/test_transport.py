@@ -560,6 +560,46 @@ async def test_answers_are_read_in_turn(blobs: Blobs, no_proxy: None) -> None:
     assert seen == ["/first begins", "/first ends", "/second begins", "/second ends"]
 
 
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": True}), "asyncio"], ids=["uvloop", "asyncio"]
+)
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_that_waits_for_its_turn_holds_little(
+    tls: bool, blobs: Blobs, authority: Authority, no_proxy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand of them wait at their vendors, not in memory."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        peer.answer(b'"' + b"A" * 2_000_000 + b'"')
+        await peer.hung_up()
+
+    class Watched(transport_module._Handler):
+        def data_received(self, data: bytes) -> None:
+            read.append(len(data))
+            super().data_received(data)
+
+        def pause_reading(self) -> None:
+            super().pause_reading()
+            paused.set()
+
+    read: list[int] = []
+    paused = asyncio.Event()
+    monkeypatch.setattr(transport_module, "_Handler", Watched)
+    transport = Transport(answers_at_a_time=1, tls=authority.client() if tls else None)
+    await transport._turns.acquire()
+    async with serving(handle, authority.server("127.0.0.1") if tls else None) as server:
+        url = server.url(scheme="https" if tls else "http")
+        call = asyncio.create_task(post(transport, url, blobs))
+        await paused.wait()
+        await asyncio.sleep(0)
+        assert sum(read) <= 3 * 8192
+        transport._turns.release()
+        assert (await call).status == 200
+        assert max(read) > 16_000
+        await transport.aclose()
+
+
 @pytest.mark.parametrize("silent", ["after the head", "in the picture"])
 async def test_an_answer_that_falls_silent_loses_its_turn(
     silent: str, blobs: Blobs, no_proxy: None, monkeypatch: pytest.MonkeyPatch
