@@ -1,10 +1,11 @@
 """`python -m bench.stops` stops the gateway (SIGTERM) with 20 requests under way, and counts what is lost.
 
 The gateway has `--timeout-graceful-shutdown 10`. The cases: a model that takes 20 s, with requests of
-different ages; storage that refuses or hangs, with all pictures arrived; the same with an orchestrator that
-loses its patience half way through the grace (SIGKILL); and a second SIGTERM. After each, a new gateway
-uploads what the spool has, to healthy storage. A process that is still there 3 s after the grace is killed. A
-picture must be kept if the gateway's process had taken its whole answer out of its socket: see `bench.kills`.
+different ages, where the process outlives the grace until what was sent has arrived; the same with an
+orchestrator that kills it (SIGKILL) 3 s after the grace; storage that refuses or hangs, with all pictures
+arrived; the same with SIGKILL half way through the grace; and a second SIGTERM. After each, a new gateway
+uploads what the spool has, to healthy storage. A picture must be kept if the gateway's process had taken its
+whole answer out of its socket: see `bench.kills`.
 """
 
 import argparse
@@ -76,6 +77,7 @@ class Outcome:
         ]
 
 
+SLOW, SLOW_KILLED = "a slow model", "a slow model, killed after the grace"
 KILLED, SECOND = "storage hangs, killed within the grace", "a second SIGTERM"
 
 Case = Callable[[Cloud, Gateway, Times], Awaitable[tuple[float, "asyncio.Future[list[Answer]]"]]]
@@ -155,7 +157,8 @@ async def second_signal(
 
 
 CASES: dict[str, Case] = {
-    "a slow model": slow_model,
+    SLOW: slow_model,
+    SLOW_KILLED: slow_model,
     "storage refuses": storage_refuses,
     "storage hangs": storage_hangs,
     KILLED: storage_hangs,
@@ -166,7 +169,7 @@ CASES: dict[str, Case] = {
 async def play(name: str, cloud: Cloud, gateway: Gateway, times: Times) -> tuple[float, list[Answer]]:
     """Returns the seconds from the signal to the exit, and the answers."""
     at, answers = await CASES[name](cloud, gateway, times)
-    patience = times.grace / 2 if name == KILLED else times.grace + times.spare
+    patience = {SLOW: times.model + times.spare, KILLED: times.grace / 2}.get(name, times.grace + times.spare)
     await asyncio.to_thread(gateway.wait, patience)
     ended = time.monotonic() if gateway.ended else float("inf")
     gateway.kill()
@@ -184,8 +187,19 @@ def run(name: str, times: Times) -> Outcome:
         }
         kept = account(started, lambda one: one.read is not None, told)
         finished = sum(one.answered is not None for one in started.shown().pictures)
-        most = {SECOND: AT_ONCE_SECONDS, KILLED: None}.get(name, times.grace + times.spare)
-        return Outcome(took, most, Counter(answer.status for answer in answers), kept, finished)
+        most: dict[str, float | None] = {
+            SLOW: times.model + times.spare,
+            SLOW_KILLED: None,
+            KILLED: None,
+            SECOND: AT_ONCE_SECONDS,
+        }
+        return Outcome(
+            took,
+            most.get(name, times.grace + times.spare),
+            Counter(answer.status for answer in answers),
+            kept,
+            finished,
+        )
 
 
 def main() -> None:

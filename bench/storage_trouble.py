@@ -128,12 +128,12 @@ async def full(scene: Scene) -> None:
 
 async def read_only(scene: Scene) -> None:
     before = scene.paid()
-    _remount(scene.cloud.spool, "ro")
+    _protect(scene.cloud.spool, "+i")
     await asyncio.sleep(1.1)
     await scene.expect(503, times=4)
     scene.rows.append(Row("paid without a place to keep it", scene.paid() - before, 0))
     await scene.base64_goes_on()
-    _remount(scene.cloud.spool, "rw")
+    _protect(scene.cloud.spool, "-i")
     await asyncio.sleep(1.1)
 
 
@@ -161,16 +161,25 @@ async def overflowing(scene: Scene) -> None:
 
 
 async def full_work_folder(scene: Scene) -> None:
+    _fill(scene.cloud.folder / "work")
+    await _refused_or_done(scene)
+    (scene.cloud.folder / "work" / "filling").unlink()
+
+
+async def read_only_work_folder(scene: Scene) -> None:
+    _protect(scene.cloud.folder / "work", "+i")
+    await _refused_or_done(scene)
+    _protect(scene.cloud.folder / "work", "-i")
+
+
+async def _refused_or_done(scene: Scene) -> None:
     """Either it is refused before it is paid, or it is done without files."""
-    work = scene.cloud.folder / "work"
-    _fill(work)
     before = scene.paid()
     for more in ({}, {"responseFormat": "b64_json"}):
         answers = await scene.expect(200, 503, times=2, **more)
         made = sum(answer.status == 200 for answer in answers)
         scene.rows.append(Row("paid and not answered", scene.paid() - before - made, 0))
         before = scene.paid()
-    (work / "filling").unlink()
 
 
 async def half_answers(scene: Scene) -> None:
@@ -224,6 +233,7 @@ CASES = (
     Case("spool nearly full", nearly_full, {"SPOOL_MIN_FREE_BYTES": str(16 * MEGABYTE)}, disk_mb=32),
     Case("spool overflows", overflowing, {"SPOOL_MIN_FREE_BYTES": str(MEGABYTE)}, disk_mb=16),
     Case("work folder full", full_work_folder, disk_mb=8, folder="work"),
+    Case("work folder read-only", read_only_work_folder, disk_mb=400, folder="work"),
     Case("vendor's answers end half way", half_answers),
     Case("vendor's answers never end", endless_answers),
     Case("one sample of four refused", one_bad_sample("500")),
@@ -238,8 +248,9 @@ def _fill(folder: Path) -> None:
             pass
 
 
-def _remount(folder: Path, mode: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{mode}", folder], check=True)  # noqa: S607
+def _protect(folder: Path, mode: str) -> None:
+    """Let nobody change the folder's files, root neither. A disk with open files cannot become read-only."""
+    subprocess.run(["chattr", "-R", "-f", mode, folder], check=True)  # noqa: S607
 
 
 @contextlib.contextmanager

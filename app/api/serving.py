@@ -34,9 +34,9 @@ async def serve(
 ) -> tuple[B, Made]:
     """Rate limit, `read` the body, then `work`.
 
-    One deadline covers it all. When it has passed, or the client has hung up, `work` is cancelled, unless it
-    has sent a paid call whose pictures are stored: then it goes on alone. Raises `contract.errors`,
-    ClientGone and NoRoom.
+    One deadline covers it all. When it has passed, the client has hung up, or a stopping uvicorn's grace has
+    ended, `work` is cancelled, unless it has sent a paid call whose pictures are stored: then it goes on
+    alone. Raises `contract.errors`, ClientGone and NoRoom.
     """
     have, here = parts(request.scope), exchange(request)
     here.log["user"] = who.id
@@ -44,6 +44,7 @@ async def serve(
     pictures = blobs(request, who.id)
     seconds = have.settings.request_timeout_seconds
     now = asyncio.get_running_loop().time()
+    progress = Progress()
     async with have.bodies.enter(who.id) as held:
 
         async def take(size: int) -> None:
@@ -62,12 +63,17 @@ async def serve(
                     store_by=now + _STORE_SHARE * seconds,
                     blobs=pictures,
                     trouble=rehearsed(request, body),
+                    progress=progress,
                 )
                 made = await _attended(request, work(body, call), call)
         except TimeoutError as exc:
             if held.waiting:
                 raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
             raise (RequestTimedOut if held.arriving else UpstreamTimeout) from exc
+        except asyncio.CancelledError as exc:  # only uvicorn cancels a request, when its grace has ended
+            if progress.sent:
+                raise UpstreamTimeout from exc
+            raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
     here.log["model"] = made.model.id
     return body, made
 

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,13 @@ def asked(url: str, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(head.encode() + text)
         yield connection
+
+
+def received(connection: socket.socket) -> tuple[int, Any]:
+    """Status and body of the answer."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    return answer.status, json.loads(answer.read())
 
 
 def to_models(calls: tuple[Call, ...]) -> list[Call]:
@@ -116,12 +124,28 @@ def test_what_was_sent_is_stored_although_the_gateway_is_asked_to_stop(
 ) -> None:
     """The model takes longer than the grace."""
     started, url = process
-    with asked(url, IMAGE, {"prompt": "a lighthouse #trouble:slow=3", "sampleCount": 2}):
+    with asked(url, IMAGE, {"prompt": "a lighthouse #trouble:slow=3", "sampleCount": 2}) as connection:
         emulator.calls.wait_for(lambda calls: len(calls) == 1)
         started.process.send_signal(signal.SIGTERM)
+        assert received(connection) == (504, {"statusCode": 504, "message": "Gateway Timeout"})
         emulator.calls.wait_for(lambda calls: stored(tuple(calls)) == 2, 20)
     assert started.process.wait(30) == -signal.SIGTERM
     assert not [path for path in (started.log.parent / "spool").rglob("*") if path.suffix == ".png"]
+
+
+def test_a_stopping_gateway_says_that_nothing_was_sent(
+    process: tuple[Serving, str], emulator: Emulator
+) -> None:
+    """The rewrite is not the picture."""
+    started, url = process
+    body = {"mode": "text2img", "prompt": "a lighthouse", "regen_prompt": True}
+    emulator.troubles.set("hang", vendor="claude")
+    with asked(url, "/gen", body) as connection:
+        emulator.calls.wait_for(lambda calls: len(calls) == 1)
+        started.process.send_signal(signal.SIGTERM)
+        status, answer = received(connection)
+        assert (status, answer["error"]) == (503, "Service Unavailable")
+    assert [call.vendor for call in emulator.calls.list()] == ["claude"]
 
 
 def test_a_second_signal_ends_the_gateway_at_once(process: tuple[Serving, str], emulator: Emulator) -> None:
