@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bench import crowd, kills, leavers, soak, stops, storage_trouble
+from bench import crowd, kills, leavers, neighbours, soak, stops, storage_trouble
 from bench.chaos import Row
 
 TIMES = stops.Times(model=2, grace=2, quick=0.2, spare=5)
@@ -48,6 +48,11 @@ def test_a_stop_loses_no_picture_that_had_arrived(name: str) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_trouble_is_told_and_passes(case: storage_trouble.Case) -> None:
     assert not missed(storage_trouble.run(case, outage_seconds=2))
+
+
+@pytest.mark.parametrize("name", [neighbours.HANGING, neighbours.GREEDY])
+def test_nobody_is_refused_because_of_a_neighbour(name: str) -> None:
+    assert not missed(neighbours.run(name, times=1))
 
 
 def test_nothing_grows_under_load_with_faults() -> None:
