@@ -1,18 +1,20 @@
-"""The operator's commands: `python -m app.cli migrate | users …`."""
+"""The operator's commands: `python -m app.cli migrate | users … | prices`."""
 
 import argparse
 import asyncio
 import getpass
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.contract.errors import UpstreamUnavailable
+from app.contract.models import load_catalogue
+from app.contract.prices import Price, load_prices, platform_ids
 from app.db import migrate, open_database
 from app.services.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from app.services.users import UsernameTaken, Users, fold
-from app.settings import read_database_url
+from app.settings import read_database_url, read_price_settings
 
 Command = Callable[[Users, argparse.Namespace], Awaitable[None]]
 
@@ -24,12 +26,13 @@ class CommandFailed(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 1 after a line on stderr. Wrong usage or settings raise SystemExit."""
     options = _parser().parse_args(argv)
-    url = read_database_url()
     try:
-        if options.command is None:
-            migrate(url)
+        if options.command is _prices:
+            _prices()
+        elif options.command is None:
+            migrate(read_database_url())
         else:
-            asyncio.run(_run(url, options.command, options))
+            asyncio.run(_run(read_database_url(), options.command, options))
     except CommandFailed as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -108,11 +111,55 @@ def _ask() -> str:
     return password
 
 
+def _prices() -> None:
+    """Print a line for each price, and for each model without one the reason."""
+    settings = read_price_settings()
+    variable = "MODELS_FILE"
+    try:
+        catalogue = load_catalogue(settings.models_file)
+        variable = "PRICES_FILE"
+        prices = load_prices(catalogue, settings.prices_file)
+    except (OSError, ValueError) as exc:
+        raise CommandFailed(f"{variable}: {exc}") from exc
+    rows = [("model", "operation", "tier", "unit", "USD", "valid from", "checked")]
+    rows += [row for price in prices.price for row in _rows(price)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[4] = row[4].rjust(widths[4])
+        print("  ".join(cells).rstrip())
+    missing = dict.fromkeys(sorted(platform_ids(catalogue) - prices.models), "not in the file")
+    for model, reason in {**prices.unpriced, **missing}.items():
+        print(f"{model.ljust(widths[0])}  no price: {reason}")
+
+
+def _rows(price: Price) -> Iterator[tuple[str, str, str, str, str, str, str]]:
+    tier = " ".join([*price.sizes, *price.qualities]) or "all"
+    tiers = [
+        ("image", tier, price.image),
+        ("input_mtok", tier, price.input_mtok),
+        ("output_mtok", tier, price.output_mtok),
+        *(
+            ("output_image_mtok", f"{size} ({tokens} tokens)", price.output_image_mtok)
+            for size, tokens in price.image_tokens.items()
+        ),
+    ]
+    for model in price.models:
+        for unit, tier, micros in tiers:
+            if micros is not None:
+                usd = f"{micros // 1_000_000}.{micros % 1_000_000:06}"
+                operations = " ".join(price.operations) or "all"
+                yield model, operations, tier, unit, usd, f"{price.valid_from}", f"{price.checked}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.cli", description="Look after the gateway.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     migration = commands.add_parser("migrate", help="bring the database's schema up to date")
     migration.set_defaults(command=None)
+
+    prices = commands.add_parser("prices", help="print what each model costs")
+    prices.set_defaults(command=_prices)
 
     users = commands.add_parser("users", help="look after those who may log in")
     verbs = users.add_subparsers(required=True, metavar="COMMAND")

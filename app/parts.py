@@ -14,6 +14,7 @@ import structlog
 
 from app import process
 from app.contract.models import Catalogue, Vendor, load_catalogue
+from app.contract.prices import load_prices
 from app.db import migrate, open_database
 from app.logs import causes
 from app.pictures.work_folder import WorkFolder
@@ -110,10 +111,13 @@ class Parts:
 
 def plan(settings: Settings) -> Plan:
     """Blocks. Raises SystemExit with a sentence for each thing that is wrong."""
+    variable = "MODELS_FILE"
     try:
         catalogue = load_catalogue(settings.models_file)
+        variable = "PRICES_FILE"
+        load_prices(catalogue, settings.prices_file)
     except (OSError, ValueError) as exc:
-        raise SystemExit(f"The configuration is wrong:\n  MODELS_FILE: {exc}") from None
+        raise SystemExit(f"The configuration is wrong:\n  {variable}: {exc}") from None
     _check_files(settings.max_calls)
     return Plan(settings, catalogue, _google(settings))
 

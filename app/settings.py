@@ -69,6 +69,13 @@ class DatabaseSettings(_FromEnvironment):
     database_url: DatabaseUrl = _SQLITE
 
 
+class PriceSettings(_FromEnvironment):
+    """The settings of the `prices` command, which also runs where the gateway itself is not configured."""
+
+    models_file: Path | None = None
+    prices_file: Path | None = None
+
+
 class Settings(_FromEnvironment):
     """The settings of the gateway."""
 
@@ -122,6 +129,7 @@ class Settings(_FromEnvironment):
     upload_wait_seconds: float = Field(10, gt=0)
 
     models_file: Path | None = None
+    prices_file: Path | None = None
     retired_models: Literal["follow", "refuse"] = "follow"
 
     aws_endpoint_url_bedrock_runtime: str | None = None
@@ -268,6 +276,11 @@ def read_settings() -> Settings:
 def read_database_url() -> str:
     """Read DATABASE_URL alone. Raises SystemExit like `read_settings`."""
     return _read(DatabaseSettings).database_url
+
+
+def read_price_settings() -> PriceSettings:
+    """Read MODELS_FILE and PRICES_FILE alone. Raises SystemExit like `read_settings`."""
+    return _read(PriceSettings)
 
 
 _REPLACED = {

@@ -23,7 +23,7 @@ from app.pictures.blob import Blobs
 from app.pictures.work_folder import WorkFolder
 from app.services.passwords import Passwords
 from app.services.users import Users
-from app.settings import DatabaseSettings, Settings
+from app.settings import DatabaseSettings, PriceSettings, Settings
 from tests.pictures.reading import assert_empty
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _reached: list[str] = []
 def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    for kind in (Settings, DatabaseSettings):
+    for kind in (Settings, DatabaseSettings, PriceSettings):
         patch.setitem(kind.model_config, "env_file", None)
     for field in Settings.model_fields:
         if field not in SERVICES:

@@ -299,9 +299,11 @@ def test_an_empty_rate_limit_is_off(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert getattr(Settings(), name) == ""
 
 
-def test_a_models_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="MODELS_FILE"):
         create_app(Settings(models_file=tmp_path / "nope.toml"))
+    with pytest.raises(SystemExit, match="PRICES_FILE"):
+        create_app(Settings(prices_file=tmp_path / "nope.toml"))
 
 
 def test_live_does_not_sign_with_the_example_s_secret() -> None:
