@@ -291,12 +291,13 @@ class _Turn:
 async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], turn: _Turn) -> object:
     """Raises MalformedJson and JsonTooLarge for status 200 only."""
     whole = response.status == 200
+    connection = response.connection.protocol if response.connection else None
     with JsonReader(new_blob, Limits(total=MAX_ANSWER_BYTES if whole else _MAX_ERROR_BYTES)) as reader:
         try:
             await turn.take()
             response.content.set_read_chunk_size(_READ_AHEAD_BYTES)
-            if response.connection and isinstance(response.connection.protocol, _Handler):
-                response.connection.protocol.at_once = _READ_BYTES
+            if isinstance(connection, _Handler):
+                connection.at_once = _READ_BYTES
             async for chunk in response.content.iter_any():
                 await turn.take()
                 await on_disk(reader.feed, chunk)
@@ -306,6 +307,8 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
                 raise
             return None
         finally:
+            if isinstance(connection, _Handler):
+                connection.at_once = _UNREAD_BYTES  # its next answer will wait too
             turn.give_back()
 
 
