@@ -1,4 +1,4 @@
-"""The database: its one table, the engine, and bringing the schema up to date."""
+"""The database: its tables, the engine, and bringing the schema up to date."""
 
 import sqlite3
 from contextlib import suppress
@@ -6,7 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, String, event, make_url
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,6 +26,11 @@ ROOT = Path(__file__).parents[1]
 
 class Base(DeclarativeBase):
     """What Alembic compares the migrations with."""
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """Keywords of an Index that leaves out all other rows."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class User(Base):
@@ -32,6 +48,117 @@ class User(Base):
     password_version: Mapped[int] = mapped_column(default=0, server_default="0")
     disabled: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+# ── the ledger ───────────────────────────────────────────────────────────────────────────────────────────
+#
+# `app/contract/ledger.py` says what the rows mean; `app/storage/ledger.py` writes them with the raw drivers.
+# Money is in micro-USD, times are milliseconds since 1970 (UTC). The order of the columns is the order of the
+# fields of the types in `app/contract/ledger.py`.
+
+
+class ProcessRow(Base):
+    """A process that writes the ledger. It is dead when the lock of its folder is free (`folder` is of use on
+    `host` only) or when its heartbeat is old.
+    """
+
+    __tablename__ = "processes"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    folder: Mapped[str] = mapped_column(Text)
+    heartbeat_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class WishRow(Base):
+    """One request of a caller that may cost money, and its answer, if it is to be repeated."""
+
+    __tablename__ = "wishes"
+    __table_args__ = (
+        UniqueConstraint("caller", "route", "key", name="uq_wishes_key"),
+        Index("ix_wishes_running", "process", **_only("state = 'running'")),
+        Index("ix_wishes_expiring", "expires_at", **_only("key IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(255))
+    route: Mapped[str] = mapped_column(String(255))
+    key: Mapped[str | None] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
+    process: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[int | None] = mapped_column(BigInteger)
+    body: Mapped[str | None] = mapped_column(Text)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class CallRow(Base):
+    """A paid call, and the budget that is reserved for it as long as it is open."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        UniqueConstraint("wish", "slot", "attempt", name="uq_calls_slot"),
+        Index("ix_calls_open", "process", "deadline_at", **_only("state IN ('reserved', 'sent')")),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    wish: Mapped[str] = mapped_column(ForeignKey("wishes.id", ondelete="CASCADE"))
+    slot: Mapped[int] = mapped_column(BigInteger)
+    attempt: Mapped[int] = mapped_column(BigInteger)
+    model: Mapped[str] = mapped_column(String(255))
+    operation: Mapped[str] = mapped_column(String(64))
+    micros: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    priced: Mapped[bool]
+    state: Mapped[str] = mapped_column(String(16))
+    charged: Mapped[int] = mapped_column(BigInteger)
+    made: Mapped[int] = mapped_column(BigInteger)
+    process: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str] = mapped_column(Text)
+    day: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    deadline_at: Mapped[int] = mapped_column(BigInteger)
+    sent_at: Mapped[int | None] = mapped_column(BigInteger)
+    done_at: Mapped[int | None] = mapped_column(BigInteger)
+    bucket: Mapped[str | None] = mapped_column(Text)
+    stem: Mapped[str | None] = mapped_column(Text)
+
+
+class PictureRow(Base):
+    """Where a picture that a call has made is stored."""
+
+    __tablename__ = "pictures"
+
+    call: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    bucket: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    mime_type: Mapped[str] = mapped_column(String(64))
+
+
+class LimitRow(Base):
+    """How much a scope may spend in each period: micro-USD or pictures."""
+
+    __tablename__ = "limits"
+
+    scope: Mapped[str] = mapped_column(String(255), primary_key=True)
+    unit: Mapped[str] = mapped_column(String(16), primary_key=True)
+    period: Mapped[str] = mapped_column(String(16), primary_key=True)
+    amount: Mapped[int] = mapped_column(BigInteger)
+
+
+class CounterRow(Base):
+    """What a scope has spent and reserved in one period: `2026-11-21`, `2026-11` or `total`."""
+
+    __tablename__ = "counters"
+
+    scope: Mapped[str] = mapped_column(String(255), primary_key=True)
+    period: Mapped[str] = mapped_column(String(10), primary_key=True)
+    spent_micros: Mapped[int] = mapped_column(BigInteger)
+    reserved_micros: Mapped[int] = mapped_column(BigInteger)
+    spent_pictures: Mapped[int] = mapped_column(BigInteger)
+    reserved_pictures: Mapped[int] = mapped_column(BigInteger)
 
 
 def open_database(url: str) -> AsyncEngine:

@@ -155,9 +155,26 @@ def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGatew
             yield LiveGateway(url, token=answer["access_token"], **LOGIN)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables, of both kinds; without a PostgreSQL server its tests are skipped."""
+    server = f"sqlite+aiosqlite:///{tmp_path}/x"
+    if request.param == "postgresql":
+        configured = Settings().database_url
+        local = "postgresql+asyncpg://postgres@127.0.0.1/test"
+        server = configured if configured.startswith("postgresql") else local
+        try:
+            asyncio.run(_execute(make_url(server), "SELECT 1"))
+        except OSError:
+            pytest.skip("no PostgreSQL server answers")
+    with _new_database(tmp_path, server) as url:
+        migrate(url)
+        yield url
+
+
 @contextmanager
-def _new_database(folder: Path) -> Iterator[str]:
-    server = make_url(Settings().database_url)
+def _new_database(folder: Path, on: str | None = None) -> Iterator[str]:
+    server = make_url(on or Settings().database_url)
     if server.get_backend_name() == "sqlite":
         yield f"sqlite+aiosqlite:///{folder / 'gateway.db'}"
         return

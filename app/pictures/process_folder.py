@@ -107,6 +107,24 @@ def dead_folders(parent: Path, prefix: str) -> Iterator[Path]:
             os.close(handle)
 
 
+def has_ended(folder: Path) -> bool | None:
+    """Returns whether the process of a folder has ended; None if that cannot be told here.
+
+    It cannot if there is no such folder, or if it is another user's.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
 def remove_empty(folder: Path) -> None:
     """Remove the folders in it that are empty, and itself if nothing but its lock is left."""
     for path, _, _ in os.walk(folder, topdown=False):

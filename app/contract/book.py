@@ -1,0 +1,215 @@
+"""The rows that a batch of the ledger's commands works on, what changes in them, and the rules of budgets."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from app.contract.ledger import (
+    PERIODS,
+    Counter,
+    Key,
+    Limit,
+    NewCall,
+    OverBudget,
+    PaidCall,
+    Process,
+    StoredPicture,
+    Unpriced,
+    Wish,
+    day_of,
+    period_keys,
+    resets_at,
+)
+
+_NOTHING = Counter()
+
+
+def share(call: PaidCall) -> Counter:
+    """Returns what a call counts in the budgets of its scopes."""
+    match call.state:
+        case "reserved" | "sent":
+            return Counter(reserved_micros=call.micros, reserved_pictures=call.samples)
+        case "settled":
+            return Counter(spent_micros=call.charged, spent_pictures=call.made)
+        case "unknown" | "abandoned":
+            return Counter(spent_micros=call.charged, spent_pictures=call.samples)
+        case "void":
+            return _NOTHING
+
+
+@dataclass(slots=True)
+class Needs:
+    """The rows that a batch works on. Counters and limits are those of `scopes`, of the present periods.
+
+    `of_wishes`: wishes whose calls are needed; `pictures_of`: wishes whose pictures are. `running_of`:
+    processes whose running wishes are needed, with their calls. `open_of`: processes whose open calls are
+    needed, and `overdue`: whether everybody's are that are past their deadlines, and expired wishes.
+    """
+
+    keys: set[Key] = field(default_factory=set)
+    wishes: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    of_wishes: set[str] = field(default_factory=set)
+    pictures_of: set[str] = field(default_factory=set)
+    scopes: set[str] = field(default_factory=set)
+    running_of: set[str] = field(default_factory=set)
+    open_of: set[str] = field(default_factory=set)
+    overdue: bool = False
+    processes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`defaults`: the limits of callers who have none of their own in that unit; their scope is ignored.
+
+    `call_ms`: how long a call may be reserved, and then sent. `keep_ms`: how long an answer is kept.
+    """
+
+    defaults: tuple[Limit, ...] = ()
+    call_ms: int = 600_000
+    keep_ms: int = 86_400_000
+
+
+class Book:
+    """The rows of one batch at one moment, and what the batch changes in them."""
+
+    def __init__(self, now: int, terms: Terms, scopes: Collection[str] = ()) -> None:
+        self.now = now
+        self.scopes = scopes  # whose limits and counters of the present periods are loaded
+        self.terms = terms
+        self.today = day_of(now)
+        self.wishes: dict[str, Wish] = {}
+        self.calls: dict[str, PaidCall] = {}
+        self.pictures: dict[tuple[str, int], StoredPicture] = {}
+        self.limits: dict[str, list[Limit]] = defaultdict(list)
+        self.counters: dict[tuple[str, str], Counter] = {}
+        self.processes: dict[str, Process] = {}
+        self.changed_wishes: dict[str, Wish] = {}
+        self.changed_calls: dict[str, PaidCall] = {}
+        self.new_pictures: list[StoredPicture] = []
+        self.beating: dict[str, Process] = {}
+        self.buried: list[str] = []
+        self._added: dict[tuple[str, str], Counter] = {}
+        self._by_key: dict[Key, str] = {}
+        self._calls_of: dict[str, list[str]] = defaultdict(list)
+
+    # ── loading ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def load_wish(self, wish: Wish) -> None:
+        self.wishes[wish.id] = wish
+        if wish.key is not None:
+            self._by_key[Key(wish.caller, wish.route, wish.key)] = wish.id
+
+    def load_call(self, call: PaidCall) -> None:
+        if call.id not in self.calls:
+            self._calls_of[call.wish].append(call.id)
+        self.calls[call.id] = call
+
+    def load_picture(self, picture: StoredPicture) -> None:
+        self.pictures[picture.call, picture.number] = picture
+
+    # ── reading and changing ─────────────────────────────────────────────────────────────────────────────
+
+    def with_key(self, key: Key) -> Wish | None:
+        """Returns the wish that holds the key. One that has expired gives it up."""
+        wish = self.wishes.get(self._by_key.get(key, ""))
+        if wish and wish.expires_at is not None and wish.expires_at <= self.now:
+            self.put_wish(wish._replace(key=None, body=None))
+            return None
+        return wish
+
+    def calls_of(self, wish: str) -> list[PaidCall]:
+        return [self.calls[call] for call in self._calls_of[wish]]
+
+    def put_wish(self, wish: Wish) -> None:
+        old = self.wishes.get(wish.id)
+        if old and old.key is not None and wish.key is None:
+            self._by_key.pop(Key(old.caller, old.route, old.key), None)
+        self.load_wish(wish)
+        self.changed_wishes[wish.id] = wish
+
+    def put_call(self, call: PaidCall) -> None:
+        """Change or add a call, and count the difference in its budgets."""
+        old = self.calls.get(call.id)
+        difference = share(call).minus(share(old) if old else _NOTHING)
+        self.load_call(call)
+        self.changed_calls[call.id] = call
+        if difference == _NOTHING:
+            return
+        at = call.scopes, call.day
+        self._added[at] = self._added.get(at, _NOTHING).plus(difference)
+        for scope in call.scopes.splitlines():
+            if scope in self.scopes:
+                for period in period_keys(call.day).values():
+                    self.counters[scope, period] = self._counter(scope, period).plus(difference)
+
+    @property
+    def added(self) -> dict[tuple[str, str], Counter]:
+        """What is added to the counters of scopes and periods."""
+        added: dict[tuple[str, str], Counter] = {}
+        for (scopes, day), difference in self._added.items():
+            for scope in scopes.splitlines():
+                for period in period_keys(day).values():
+                    added[scope, period] = added.get((scope, period), _NOTHING).plus(difference)
+        return added
+
+    def _counter(self, scope: str, period: str) -> Counter:
+        return self.counters.get((scope, period), _NOTHING)
+
+    def refusal(self, calls: Sequence[NewCall], scopes: Sequence[str]) -> OverBudget | Unpriced | None:
+        """Returns why the calls cannot be reserved: the first limit, in a fixed order, that has no room."""
+        limits = [limit for n, scope in enumerate(scopes) for limit in self._limits(scope, first=n == 0)]
+        for call in calls:
+            if not call.priced:
+                for limit in limits:
+                    if limit.unit == "usd":
+                        return Unpriced(call.model, limit.scope)
+        wanted = {"usd": sum(call.micros for call in calls), "pictures": sum(call.samples for call in calls)}
+        for limit in limits:
+            taken = self._counter(limit.scope, period_keys(self.today)[limit.period]).taken(limit.unit)
+            if wanted[limit.unit] and taken + wanted[limit.unit] > limit.amount:
+                return OverBudget(limit, taken, resets_at(limit.period, self.today))
+        return None
+
+    def _limits(self, scope: str, *, first: bool) -> list[Limit]:
+        limits = list(self.limits.get(scope, ()))
+        if first:
+            own = {limit.unit for limit in limits}
+            limits += [limit._replace(scope=scope) for limit in self.terms.defaults if limit.unit not in own]
+        return sorted(limits, key=lambda limit: (limit.unit, PERIODS.index(limit.period)))
+
+    def reserve(self, wish: str, calls: Iterable[NewCall], scopes: Sequence[str], process: str) -> None:
+        for call in calls:
+            self.put_call(
+                PaidCall(
+                    id=call.id,
+                    wish=wish,
+                    slot=call.slot,
+                    attempt=call.attempt,
+                    model=call.model,
+                    operation=call.operation,
+                    micros=call.micros,
+                    samples=call.samples,
+                    priced=call.priced,
+                    state="reserved",
+                    charged=0,
+                    made=0,
+                    process=process,
+                    scopes="\n".join(scopes),
+                    day=self.today,
+                    created_at=self.now,
+                    deadline_at=self.now + self.terms.call_ms,
+                )
+            )
+
+    def finish(self, wish: Wish, status: int | None, body: str | None) -> bool:
+        """End a wish, as Finish says."""
+        for call in self.calls_of(wish.id):
+            if call.state == "reserved":
+                self.put_call(call._replace(state="void", done_at=self.now))
+        ended = wish._replace(state="done", status=status, expires_at=self.now + self.terms.keep_ms)
+        if wish.key is None or all(call.state == "void" for call in self.calls_of(wish.id)):
+            self.put_wish(ended._replace(key=None, body=None, expires_at=None))
+            return False
+        self.put_wish(ended._replace(state="interrupted" if status is None else "done", body=body))
+        return True

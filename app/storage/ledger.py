@@ -1,0 +1,231 @@
+"""The ledger: one writer per process that joins commits.
+
+Callers give commands and wait. Whatever waits when the writer is free goes into one transaction, and callers
+learn the outcome only when it is committed. So a commit, which costs as much as the rest, is shared.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import make_url
+
+from app.contract.book import Terms
+from app.contract.bookkeeping import Begin, Close, Command, Fence, Finish, Look, Reserve
+from app.contract.errors import Busy
+from app.contract.ledger import (
+    Begun,
+    NewCall,
+    NotRunning,
+    OtherRequest,
+    OverBudget,
+    Record,
+    Replay,
+    Reserved,
+    Running,
+    StoredPicture,
+    TakenOver,
+    Unpriced,
+    new_id,
+)
+from app.logs import causes
+from app.storage.ledger_postgres import PostgresStore
+from app.storage.ledger_sqlite import SqliteStore
+from app.storage.ledger_store import Store, Unsure
+
+R = TypeVar("R")
+
+_BATCH = 64
+_PAUSE_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+def open_store(url: str, terms: Terms, *, clock: Callable[[], int] | None = None) -> Store:
+    """The ledger's tables in `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`. Connects on first use."""
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite":
+        return SqliteStore(str(address.database), terms, clock=clock)
+    return PostgresStore(url, terms, clock=clock)
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A command in the queue. `outcome` is cancelled if nobody waits for it any more, None if nobody did."""
+
+    command: Command[Any]
+    outcome: asyncio.Future[Any] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.command.lasting or (self.outcome is not None and not self.outcome.done())
+
+
+class Ledger:
+    """The ledger, for the process with the id `process`.
+
+    Each method waits at most `wait_seconds`, and raises Busy if the database cannot do it now; then nothing
+    may be sent. What has happened to a call or a wish is written as soon as the database is back, even if the
+    caller has got Busy or has left. If a caller leaves without knowing that a wish was begun, that calls were
+    reserved or that a call was fenced, this is undone.
+
+    To be closed after the last use.
+    """
+
+    def __init__(self, store: Store, process: str, *, wait_seconds: float = 10) -> None:
+        self.process = process
+        self._store = store
+        self._wait_seconds = wait_seconds
+        self._queue: deque[_Member] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def begin(
+        self,
+        *,
+        caller: str,
+        route: str,
+        key: str | None,
+        fingerprint: str,
+        scopes: Sequence[str],
+        calls: Sequence[NewCall] = (),
+    ) -> Begun | TakenOver | Replay | Running | OtherRequest | OverBudget | Unpriced:
+        """Record a wish and reserve its first calls, or find what became of the same wish.
+
+        `scopes`: whose budgets count, the caller's own first.
+        """
+        return await self.do(
+            Begin(new_id(), caller, route, key, fingerprint, tuple(calls), tuple(scopes), self.process)
+        )
+
+    async def reserve(
+        self, wish: str, calls: Sequence[NewCall], scopes: Sequence[str]
+    ) -> Reserved | OverBudget | Unpriced | NotRunning:
+        """Reserve further calls of a running wish: all of them or none."""
+        return await self.do(Reserve(wish, tuple(calls), tuple(scopes), self.process))
+
+    async def fence(self, call: str, *, bucket: str | None = None, stem: str | None = None) -> None:
+        """Mark a reserved call as sent: it may be sent when this returns, once, and never if it raises.
+
+        `bucket` and `stem`: where its pictures will be, and what their names begin with. Raises Busy, also if
+        the call is not reserved any more.
+        """
+        if not await self.do(Fence(call, bucket, stem)):
+            raise Busy
+
+    async def settle(
+        self, call: str, *, charged: int, made: int, pictures: Sequence[StoredPicture] = ()
+    ) -> bool:
+        """The vendor served the call: it cost `charged` micro-USD and made so many pictures.
+
+        Returns False, and changes nothing, if it was settled or void already.
+        """
+        return await self.do(Close(call, "settled", charged, made, tuple(pictures)))
+
+    async def void(self, call: str) -> bool:
+        """The call was surely not served. Returns False if it was settled or void already."""
+        return await self.do(Close(call, "void"))
+
+    async def unknown(self, call: str) -> bool:
+        """The call was sent, and its outcome is not known. Returns False if it has ended already."""
+        return await self.do(Close(call, "unknown"))
+
+    async def abandon(self, call: str) -> bool:
+        """The call was sent, and is cancelled because nobody wants it. Returns False if it has ended."""
+        return await self.do(Close(call, "abandoned"))
+
+    async def finish(self, wish: str, status: int | None = None, body: str | None = None) -> bool:
+        """End the wish; its reserved calls are void. Returns whether the answer is kept for replays.
+
+        It is kept if it has a key and one of its calls is charged. Without `status` such a wish is
+        interrupted: whoever repeats it takes it over.
+        """
+        return await self.do(Finish(wish, self.process, status, body))
+
+    async def look(self, wish: str) -> Record | None:
+        """Returns the wish with its calls and pictures, or None if there is no such wish."""
+        return await self.do(Look(wish))
+
+    async def do(self, command: Command[R]) -> R:
+        """Carry out a command. Returns its outcome, which is committed."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[R] = loop.create_future()
+        member = _Member(command, outcome)
+        self._add(member)
+        deadline = loop.call_later(self._wait_seconds, _fail, member, Busy())
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            if outcome.done() and not outcome.cancelled() and not outcome.exception():
+                self._undo(command, outcome.result())  # it came at the same moment
+            raise
+        finally:
+            deadline.cancel()
+
+    async def aclose(self) -> None:
+        """Write what has happened, as far as the database takes it within `wait_seconds`."""
+        if self._writer:
+            await asyncio.wait([self._writer], timeout=self._wait_seconds)
+            if self._writer.cancel():
+                log.error("the ledger ends with commands that are not written", number=len(self._queue))
+                with suppress(asyncio.CancelledError):
+                    await self._writer
+        await self._store.aclose()
+
+    def _add(self, *members: _Member) -> None:
+        self._queue.extend(members)
+        if not self._writer or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+
+    def _undo(self, command: Command[object], outcome: object) -> None:
+        self._add(*(_Member(undone) for undone in command.undo(outcome)))
+
+    async def _write(self) -> None:
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            if batch := [member for member in batch if member.wanted]:
+                await self._commit(batch)
+
+    async def _commit(self, batch: list[_Member]) -> None:
+        try:
+            outcomes = await self._store.run([member.command for member in batch])
+        except Busy as busy:
+            await self._later(batch, busy)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the others are carried out
+            if len(batch) > 1:
+                for member in batch:
+                    if member.wanted:
+                        await self._commit([member])
+                return
+            command = type(batch[0].command).__name__
+            log.error("the ledger cannot carry out a command", command=command, cause=causes(exc))
+            _fail(batch[0], exc)
+        else:
+            for member, outcome in zip(batch, outcomes, strict=True):
+                if member.outcome and not member.outcome.done():
+                    member.outcome.set_result(outcome)
+                else:
+                    self._undo(member.command, outcome)
+
+    async def _later(self, batch: list[_Member], busy: Busy) -> None:
+        """Refuse what can be refused, and put the rest back, before what came meanwhile."""
+        log.warning("the ledger's database does not answer", commands=len(batch), cause=causes(busy))
+        lasting = [member for member in batch if member.command.lasting]
+        for n, member in enumerate(batch):
+            if not member.command.lasting:
+                refused = Busy()  # one for each: an exception collects a traceback whenever it is raised
+                refused.__cause__ = busy
+                _fail(member, refused)
+                if isinstance(busy, Unsure):
+                    lasting += [_Member(undone) for undone in member.command.undo(busy.outcomes[n])]
+        self._queue.extendleft(reversed(lasting))
+        if lasting:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _fail(member: _Member, error: Exception) -> None:
+    if member.outcome and not member.outcome.done():
+        member.outcome.set_exception(error)

@@ -1,0 +1,83 @@
+"""What both databases of the ledger have in common: their statements, made from the tables, and one error."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+
+from app.contract.book import Book
+from app.contract.bookkeeping import Command
+from app.contract.errors import Busy
+from app.contract.ledger import Counter
+from app.db import Base
+
+WISHES, CALLS, PICTURES, LIMITS, COUNTERS, PROCESSES = (
+    Base.metadata.tables[name] for name in ("wishes", "calls", "pictures", "limits", "counters", "processes")
+)
+
+_CHANGING = {
+    WISHES: ("key", "state", "process", "status", "body", "expires_at"),
+    CALLS: ("state", "charged", "made", "deadline_at", "sent_at", "done_at", "bucket", "stem"),
+    PICTURES: ("bucket", "name", "mime_type"),
+    COUNTERS: Counter._fields,
+    PROCESSES: ("host", "folder", "heartbeat_at"),
+}
+"""The columns of rows that are there already. Fewer of them make fewer indexes that are written."""
+
+Commands = Sequence[Command[object]]
+
+
+class Unsure(Busy):
+    """The connection was lost in COMMIT, and it cannot be found out in time what became of it.
+
+    `outcomes`: of the batch, if it was committed.
+    """
+
+    def __init__(self, outcomes: list[object]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
+class Store(Protocol):
+    """A database with the ledger's tables, used for one batch at a time."""
+
+    async def run(self, commands: Commands, /) -> list[object]:
+        """Carry out the commands in one transaction, and return their outcomes when it is committed.
+
+        Raises Busy if the database cannot do it now: nothing is changed, unless it is Unsure. Raises any
+        other exception if one of the commands is at fault: nothing is changed.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+def select(table: Table, source: str | None = None) -> str:
+    """Selects all columns of a table, from a source that has them."""
+    columns = ", ".join(f"{table.name}.{column}" for column in table.columns.keys())  # noqa: SIM118
+    return f"SELECT {columns} FROM {source or table.name}"  # noqa: S608 - names of ours
+
+
+def insert(table: Table) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(table.columns.keys())})"
+
+
+def or_change(table: Table) -> str:
+    """Ends an INSERT: what may change in a row that is there gets the new values; counters get the sums."""
+    key = ", ".join(column.name for column in table.primary_key)
+    old = f"{table.name}.{{0}} + " if table is COUNTERS else ""
+    values = (f"{{0}} = {old}excluded.{{0}}".format(name) for name in _CHANGING[table])
+    return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(values)}"
+
+
+def changes(book: Book) -> list[tuple[Table, list[tuple[Any, ...]]]]:
+    """Returns the rows that are to be written, in the order in which their tables need them.
+
+    The counters are sorted: all writers lock them in the same order.
+    """
+    return [
+        (WISHES, list(book.changed_wishes.values())),
+        (CALLS, list(book.changed_calls.values())),
+        (PICTURES, list(book.new_pictures)),
+        (COUNTERS, [(*at, *counter) for at, counter in sorted(book.added.items())]),
+        (PROCESSES, list(book.beating.values())),
+    ]
