@@ -86,6 +86,7 @@ class Book:
         self.processes: dict[str, Process] = {}
         self.changed_wishes: dict[str, Wish] = {}
         self.changed_calls: dict[str, PaidCall] = {}
+        self.new_calls: dict[str, PaidCall] = {}
         self.new_pictures: list[StoredPicture] = []
         self.beating: dict[str, Process] = {}
         self.buried: list[str] = []
@@ -133,7 +134,8 @@ class Book:
         old = self.calls.get(call.id)
         difference = share(call).minus(share(old) if old else _NOTHING)
         self.load_call(call)
-        self.changed_calls[call.id] = call
+        new = not old or call.id in self.new_calls
+        (self.new_calls if new else self.changed_calls)[call.id] = call
         if difference == _NOTHING:
             return
         at = call.scopes, call.day
@@ -157,7 +159,12 @@ class Book:
         return self.counters.get((scope, period), _NOTHING)
 
     def refusal(self, calls: Sequence[NewCall], scopes: Sequence[str]) -> OverBudget | Unpriced | None:
-        """Returns why the calls cannot be reserved: the first limit, in a fixed order, that has no room."""
+        """Returns why the calls cannot be reserved: the first limit, in a fixed order, that has no room.
+
+        Raises ValueError if one of them is recorded already.
+        """
+        if any(call.id in self.calls for call in calls):
+            raise ValueError("this call is recorded already")
         limits = [limit for n, scope in enumerate(scopes) for limit in self._limits(scope, first=n == 0)]
         for call in calls:
             if not call.priced:

@@ -26,11 +26,11 @@ from app.storage.ledger_store import (
     PICTURES,
     PROCESSES,
     WISHES,
+    WRITES,
     Commands,
     Unsure,
     changes,
     insert,
-    or_change,
     select,
 )
 
@@ -38,7 +38,13 @@ _CONNECT_SECONDS = 3.0
 _SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 _AT_FAULT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that broke in the middle of an answer
+    OSError,
+    TimeoutError,
+)
 _SESSION = {
     "application_name": "image-gateway ledger",
     "synchronous_commit": "on",  # a paid call must outlive a crash of the server
@@ -69,9 +75,9 @@ def _save_statement() -> str:
     array for each column costs asyncpg three times as much), and the processes to be deleted.
     """
     parts = []
-    for n, (table, _) in enumerate(changes(Book(0, Terms())), 1):
+    for n, (kind, (table, end)) in enumerate(WRITES.items(), 1):
         rows = select(table, f"json_populate_recordset(NULL::{table.name}, ${n}::json) AS {table.name}")
-        parts.append(f"{table.name}_written AS ({insert(table)} {rows} {or_change(table)})")
+        parts.append(f"{kind}_written AS ({insert(table)} {rows} {end})")
     parts.append(f"buried AS (DELETE FROM processes WHERE id = ANY(${len(parts) + 1}::text[]))")  # noqa: S608
     return f"WITH {', '.join(parts)} SELECT pg_current_xact_id()::text"
 
@@ -213,7 +219,7 @@ class PostgresStore:
         written = changes(book)
         if not book.buried and not any(rows for _, rows in written):
             return None
-        json = (_json(table, rows) for table, rows in written)
+        json = (_json(WRITES[kind][0], rows) for kind, rows in written)
         return str(await connection.fetchval(_SAVE, *json, book.buried))
 
 

@@ -21,19 +21,19 @@ from app.storage.ledger_store import (
     PICTURES,
     PROCESSES,
     WISHES,
+    WRITES,
     Commands,
     changes,
     insert,
-    or_change,
     select,
 )
 
 _BUSY_SECONDS = 5.0
 _AT_FAULT = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
-_UPSERT = {
-    table: f"{insert(table)} VALUES ({', '.join('?' * len(table.columns))}) {or_change(table)}"
-    for table in (WISHES, CALLS, PICTURES, COUNTERS, PROCESSES)
+_WRITE = {
+    kind: f"{insert(table)} VALUES ({', '.join('?' * len(table.columns))}) {end}"
+    for kind, (table, end) in WRITES.items()
 }
 
 
@@ -143,9 +143,9 @@ class SqliteStore:
         return book
 
     def _save(self, connection: sqlite3.Connection, book: Book) -> None:
-        for table, rows in changes(book):
+        for kind, rows in changes(book):
             if rows:
-                connection.executemany(_UPSERT[table], rows)
+                connection.executemany(_WRITE[kind], rows)
         for process in book.buried:
             connection.execute("DELETE FROM processes WHERE id = ?", (process,))
 

@@ -69,15 +69,27 @@ def or_change(table: Table) -> str:
     return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(values)}"
 
 
-def changes(book: Book) -> list[tuple[Table, list[tuple[Any, ...]]]]:
-    """Returns the rows that are to be written, in the order in which their tables need them.
+def changes(book: Book) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """Returns the rows that are to be written, each kind with its name in WRITES.
 
     The counters are sorted: all writers lock them in the same order.
     """
     return [
-        (WISHES, list(book.changed_wishes.values())),
-        (CALLS, list(book.changed_calls.values())),
-        (PICTURES, list(book.new_pictures)),
-        (COUNTERS, [(*at, *counter) for at, counter in sorted(book.added.items())]),
-        (PROCESSES, list(book.beating.values())),
+        ("wishes", list(book.changed_wishes.values())),
+        ("new_calls", list(book.new_calls.values())),
+        ("calls", list(book.changed_calls.values())),
+        ("pictures", list(book.new_pictures)),
+        ("counters", [(*at, *counter) for at, counter in sorted(book.added.items())]),
+        ("processes", list(book.beating.values())),
     ]
+
+
+WRITES = {
+    "wishes": (WISHES, or_change(WISHES)),
+    "new_calls": (CALLS, ""),  # one that is there already is an error: its price would be lost
+    "calls": (CALLS, or_change(CALLS)),
+    "pictures": (PICTURES, or_change(PICTURES)),
+    "counters": (COUNTERS, or_change(COUNTERS)),
+    "processes": (PROCESSES, or_change(PROCESSES)),
+}
+"""The table of each kind of rows, and the end of its INSERT."""

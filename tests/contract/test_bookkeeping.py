@@ -166,7 +166,7 @@ def test_a_budget_is_full_to_the_last(unit: Unit, period: Period, scope: str) ->
     assert isinstance(refused, OverBudget)
     assert (refused.limit, refused.taken) == (Limit(scope, unit, period, 3), 3)
     assert "w3" not in started.wishes
-    assert "c3" not in started.changed_calls
+    assert "c3" not in started.new_calls
     assert Close("c0", "void").apply(started)
     assert begin(call("c3", micros=1), wish="w3").apply(started) == Begun("w3")
 

@@ -228,6 +228,20 @@ async def test_one_bad_member_does_not_fail_the_others(migrated_url: str) -> Non
     await assert_adds_up(migrated_url)
 
 
+async def test_a_call_is_reserved_once(migrated_url: str) -> None:
+    """Its id is part of the names of its pictures, and its price was counted."""
+    async with opened(migrated_url) as ledger:
+        one = call()
+        both = await asyncio.gather(begin(ledger, one), begin(ledger, one), return_exceptions=True)
+        assert [isinstance(outcome, Begun) for outcome in both] == [True, False]
+        more = NewCall(0, "model", "gen", 10**6, 9, id=one.id)
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the database's own
+            await begin(ledger, more)
+    assert await states(migrated_url) == {one.id: "reserved"}
+    assert len(await query(migrated_url, "SELECT id FROM wishes")) == 1
+    await assert_adds_up(migrated_url)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 async def test_a_caller_who_leaves(migrated_url: str, late: bool) -> None:
     """Before the transaction nothing is written; after it what was reserved is given back."""
