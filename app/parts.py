@@ -115,7 +115,8 @@ def plan(settings: Settings) -> Plan:
     try:
         catalogue = load_catalogue(settings.models_file)
         variable = "PRICES_FILE"
-        load_prices(catalogue, settings.prices_file)
+        if settings.prices_file:  # the shipped one is right
+            load_prices(catalogue, settings.prices_file)
     except (OSError, ValueError) as exc:
         raise SystemExit(f"The configuration is wrong:\n  {variable}: {exc}") from None
     _check_files(settings.max_calls)
