@@ -1,5 +1,6 @@
 """The rows that a batch of the ledger's commands works on, what changes in them, and the rules of budgets."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ class Book:
             return
         at = call.scopes, call.day
         self._added[at] = self._added.get(at, _NOTHING).plus(difference)
-        for scope in call.scopes.splitlines():
+        for scope in json.loads(call.scopes):
             if scope in self.scopes:
                 for period in period_keys(call.day).values():
                     self.counters[scope, period] = self._counter(scope, period).plus(difference)
@@ -150,7 +151,7 @@ class Book:
         """What is added to the counters of scopes and periods."""
         added: dict[tuple[str, str], Counter] = {}
         for (scopes, day), difference in self._added.items():
-            for scope in scopes.splitlines():
+            for scope in json.loads(scopes):
                 for period in period_keys(day).values():
                     added[scope, period] = added.get((scope, period), _NOTHING).plus(difference)
         return added
@@ -202,7 +203,7 @@ class Book:
                     charged=0,
                     made=0,
                     process=process,
-                    scopes="\n".join(scopes),
+                    scopes=json.dumps(scopes),
                     day=self.today,
                     created_at=self.now,
                     deadline_at=self.now + self.terms.call_ms,

@@ -56,9 +56,9 @@ class NewCall:
 class PaidCall(NamedTuple):
     """A row of `calls`.
 
-    `charged` and `made` count from the end of the call: micro-USD and pictures. `scopes`: separated by line
-    breaks. `day`: the day of the reservation, and with it the month. `bucket` and `stem`: set at the fence if
-    pictures will be stored; all their names begin with the stem.
+    `charged` and `made` count from the end of the call: micro-USD and pictures. `scopes`: a JSON list,
+    since a caller's name may hold any character. `day`: the day of the reservation, and with it the month.
+    `bucket` and `stem`: set at the fence if pictures will be stored; all their names begin with the stem.
     """
 
     id: str

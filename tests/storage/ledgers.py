@@ -1,6 +1,7 @@
 """Ledgers for tests, and whether their books add up."""
 
 import asyncio
+import json
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -70,7 +71,7 @@ async def assert_adds_up(url: str) -> None:
     expected: Tally[tuple[str, str, str]] = Tally()
     rows = await query(url, "SELECT scopes, day, state, micros, samples, charged, made FROM calls")
     for scopes, day, state, micros, samples, charged, made in rows:
-        for scope in scopes.split("\n"):
+        for scope in json.loads(scopes):
             for period in (day, day[:7], "total"):
                 if state in ("reserved", "sent"):
                     expected[scope, period, "reserved_micros"] += micros

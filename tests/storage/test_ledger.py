@@ -199,6 +199,18 @@ async def test_a_limit_is_in_force_at_once(migrated_url: str) -> None:
         assert await begin(ledger, unpriced) == Unpriced("model", "key:web")
 
 
+@pytest.mark.parametrize("name", ["ann\nbob", "ann\u2028bob", "ann\x1cbob", '["bob"]'])
+async def test_a_strange_name_counts_for_itself_alone(migrated_url: str, name: str) -> None:
+    """A token's subject may hold line breaks."""
+    async with opened(migrated_url) as ledger:
+        outcome = await ledger.begin(
+            caller=name, route="/gen", key=None, fingerprint="f", scopes=(name,), calls=(call(),)
+        )
+    assert isinstance(outcome, Begun)
+    assert {row[0] for row in await query(migrated_url, "SELECT scope FROM counters")} == {name}
+    await assert_adds_up(migrated_url)
+
+
 async def test_commits_are_joined(migrated_url: str) -> None:
     store = Watched(migrated_url)
     ledger = Ledger(store, "p1")
