@@ -13,6 +13,7 @@ _DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASC
 _LONGEST_DATA_URI = 256
 _LINE_BREAKS = re.compile(rb"\\[rn](?:\\[rn])*+")
 _WHOLE = re.compile(rb"(?:[^\\]++|\\u[dD][89abAB]..\\u.{4}|\\u(?![dD][89abAB]).{4}|\\[^u])*+", re.DOTALL)
+_PADDING = ord("=")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _SPELLED = [
@@ -40,10 +41,29 @@ class Base64Decoder:
         self._begun = False
         self._padded = False
 
+    def take(self, source: bytes) -> bool:
+        """Decode a piece that is nothing but standard base64, the usual case, in one pass over its bytes.
+
+        Returns False, and has done nothing, if it may be anything else. Raises NoRoom as the blob does.
+        """
+        if not self._begun or self._padded:
+            return False
+        text = self._left + source if self._left else source
+        end = len(text) - len(text) % 4
+        left = text[end:]
+        if not end or b'"' in left or b"\\" in left:
+            return False
+        try:
+            data = pybase64.b64decode(memoryview(text)[:end], validate=True)
+        except ValueError:
+            return False
+        self._keep(text[end - 1] == _PADDING, data)
+        self._left = left
+        return True
+
     def write(self, source: bytes) -> None:
         """Raises NotBase64, and NoRoom as the blob does."""
-        if self._begun and b"\\" not in source and b"\\" not in self._left:
-            self._write_plain(source)
+        if self.take(source):
             return
         text, cut_escape = _unescape(self._left + source)
         if not self._begun and len(text) >= _LONGEST_DATA_URI:
@@ -51,13 +71,6 @@ class Base64Decoder:
         whole = len(text) // 4 * 4 if self._begun else 0
         self._decode(text[:whole])
         self._left = text[whole:] + cut_escape
-
-    def _write_plain(self, source: bytes) -> None:
-        """The usual case. Each piece is decoded at one stroke, so that the blob gets as many pieces."""
-        text = self._left + source if self._left else source
-        end = len(text) - len(text) % 4
-        self._decode(memoryview(text)[:end])
-        self._left = text[end:]
 
     def end(self) -> Blob:
         """Returns the blob, sealed. Raises NotBase64 if the last group is not whole, or nothing came."""
@@ -76,13 +89,15 @@ class Base64Decoder:
         match = _DATA_URI.match(text, 0, _LONGEST_DATA_URI)
         return text[match.end() :] if match else text
 
-    def _decode(self, text: "bytes | memoryview") -> None:
+    def _decode(self, text: bytes) -> None:
         if not text:
             return
         if self._padded:
             raise NotBase64
-        data = _decode(text)
-        self._padded = text[-1:] == b"="
+        self._keep(text[-1] == _PADDING, _decode(text))
+
+    def _keep(self, padded: bool, data: bytes) -> None:
+        self._padded = padded
         if self.blob is None:
             self.blob = self._new_blob()
         self.blob.write(data)
@@ -112,6 +127,17 @@ class OpenString:
                 self._decoder.write(undecoded)
             except NotBase64:
                 self.close()
+        self._keep(source)
+
+    def take(self, source: bytes) -> bool:
+        """As the decoder does, for a string that has been base64 so far."""
+        if not (self._decoding and self._decoder and self._decoder.take(source)):
+            return False
+        self.length += len(source)
+        self._keep(source)
+        return True
+
+    def _keep(self, source: bytes) -> None:
         if len(self.text) < self._limits.text:
             self.text += source[: self._limits.text - len(self.text)]
 
@@ -140,12 +166,12 @@ def _beginning(text: bytearray) -> bytearray:
     return bytearray(kept.decode("utf-8", "ignore").encode()) + "…".encode()
 
 
-def _decode(text: "bytes | memoryview") -> bytes:
+def _decode(text: bytes) -> bytes:
     """Decode whole groups of the standard alphabet, the URL-safe one, or both. Raises NotBase64."""
     with suppress(ValueError):
         return pybase64.b64decode(text, validate=True)
     with suppress(ValueError):
-        return pybase64.b64decode(bytes(text).translate(_STANDARD), validate=True)
+        return pybase64.b64decode(text.translate(_STANDARD), validate=True)
     raise NotBase64
 
 

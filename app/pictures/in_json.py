@@ -8,7 +8,7 @@ becomes a known number of bytes, in pieces.
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -78,6 +78,8 @@ class JsonReader:
         A backslash outside strings is taken for an escape too. It stays in the skeleton, where the parser
         refuses it, whatever is read after it.
         """
+        if self._string and self._string.take(piece):
+            return
         plain = piece
         # The same length, and each quote that is left begins or ends a string:
         if b"\\" in piece and _ESCAPED.search(piece):
@@ -178,23 +180,30 @@ class JsonWriter:
     """
 
     def __init__(self, value: object) -> None:
-        self._blobs: list[Blob] = []
+        self.blobs: list[Blob] = []
         self._mark = ""  # stands where a blob goes; nobody can guess it into the other texts
         text = self._dumped(value)
-        self._parts = text.split(self._mark.encode()) if self._blobs else [text]
-        self.length = sum(map(len, self._parts)) + sum(blob.base64_length for blob in self._blobs)
+        self._put(text.split(self._mark.encode()) if self.blobs else [text])
 
-    @property
-    def has_pictures(self) -> bool:
-        return bool(self._blobs)
+    @classmethod
+    def of(cls, parts: Sequence[str], blobs: Sequence[Blob]) -> Self:
+        """Returns the text whose `parts` and `blobs` these are: first a part, then a blob, and so on."""
+        writer = cls.__new__(cls)
+        writer.blobs = list(blobs)
+        writer._put([part.encode() for part in parts])
+        return writer
+
+    def _put(self, parts: list[bytes]) -> None:
+        self.parts = parts
+        self.length = sum(map(len, parts)) + sum(blob.base64_length for blob in self.blobs)
 
     def __iter__(self) -> Iterator[bytes]:
         return self.pieces(PIECE_BYTES)
 
     def pieces(self, most: int) -> Iterator[bytes]:
         """Yields the text, a piece of it for at most `most` bytes of a picture (a multiple of three)."""
-        yield self._parts[0]
-        for blob, part in zip(self._blobs, self._parts[1:], strict=True):
+        yield self.parts[0]
+        for blob, part in zip(self.blobs, self.parts[1:], strict=True):
             yield from blob.base64_pieces(most)
             yield part
 
@@ -203,7 +212,7 @@ class JsonWriter:
         try:
             return orjson.dumps(value, self._place, orjson.OPT_PASSTHROUGH_DATACLASS)
         except TypeError:
-            self._blobs.clear()
+            self.blobs.clear()
             return json.dumps(value, default=self._place, allow_nan=False, separators=(",", ":")).encode()
 
     def _place(self, value: object) -> object:
@@ -214,7 +223,7 @@ class JsonWriter:
         if isinstance(value, Picture):
             value = value.blob
         if isinstance(value, Blob):
-            self._blobs.append(value)
+            self.blobs.append(value)
             self._mark = self._mark or secrets.token_hex(16)
             return self._mark
         raise TypeError(f"{type(value).__name__} has no JSON")

@@ -5,35 +5,28 @@ sent twice may be paid twice.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import certifi
 import structlog
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from app.disk import on_disk
 from app.pictures.blob import Blob, NoRoom
 from app.pictures.in_json import JsonReader
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+from app.providers.connections import WAITING_BYTES, Connection, Reading, connector, proxy, system_tls
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
-_UNREAD_BYTES = 8 * 1024
 _READ_AHEAD_BYTES = 64 * 1024
-"""How much of an answer may be unread before its turn and in its turn. aiohttp stops at twice as much."""
-_READ_BYTES = 256 * 1024
+"""How much of an answer may be unread in its turn. aiohttp stops at twice as much."""
 _PIECE_BYTES = 64 * 1024
-_KEEP_ALIVE_SECONDS = 30
 _SILENT_SECONDS = 1
 
 
@@ -94,9 +87,10 @@ class Transport:
     ) -> None:
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds
-        self._tls = tls or _system_tls()
-        self._proxy = cache(_proxy)
+        self._tls = tls or system_tls()
+        self._proxy = cache(proxy)
         self._turns = asyncio.Semaphore(answers_at_a_time)
+        self._reading = Reading()
         self._opened: aiohttp.ClientSession | None = None
 
     async def post(
@@ -114,6 +108,7 @@ class Transport:
         NotSent, Broken and TooLate.
         """
         sending = _Sending(body)
+        self._reading.under_way += 1
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._exchange(URL(url, encoded=True), sending, headers, new_blob)
@@ -125,6 +120,8 @@ class Transport:
             reason = _reason(exc)
         except (MalformedJson, JsonTooLarge, NoRoom) as exc:
             reason = str(exc)
+        finally:
+            self._reading.under_way -= 1
         failure = Broken if sending.begun else NotSent
         log.warning("a call has no answer", host=URL(url).host, failure=failure.__name__, reason=reason)
         raise failure(reason)
@@ -157,20 +154,11 @@ class Transport:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
-            connector = aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=self._idle_seconds,
-                ssl=self._tls,
-                socket_factory=_socket,
-            )
-            loop, buffer = asyncio.get_running_loop(), memoryview(bytearray(_READ_BYTES))
-            # aiohttp has no public way to choose the protocol of its connections.
-            connector._factory = lambda: _Handler(loop, buffer)  # type: ignore[assignment]
             self._opened = aiohttp.ClientSession(
-                connector=connector,
+                connector=connector(self._reading, self._tls, self._idle_seconds),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_seconds),
-                read_bufsize=_UNREAD_BYTES,
+                read_bufsize=WAITING_BYTES,
                 trust_env=False,  # it would read ~/.netrc too
             )
         return self._opened
@@ -179,40 +167,6 @@ class Transport:
         """Close all connections, when no call is under way: it might wait until its deadline."""
         if self._opened:
             await self._opened.close()
-
-
-class _Handler(ResponseHandler):
-    """One connection. Takes `at_once` bytes at most in one piece.
-
-    The event loop would take 256 KB: a thousand answers that wait for their turn would hold so much each.
-    All connections of a loop read into one `buffer`, one at a time, and copy what has arrived.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
-        super().__init__(loop)
-        self.at_once = _UNREAD_BYTES
-        self.buffer = buffer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        transport.set_protocol(_Buffered(self))
-
-
-class _Buffered(asyncio.BufferedProtocol):
-    """Passes everything on to a `_Handler`, which cannot be one: loops ask for the kind of a protocol."""
-
-    def __init__(self, handler: _Handler) -> None:
-        self._handler = handler
-        self.connection_lost = handler.connection_lost  # type: ignore[method-assign]
-        self.eof_received = handler.eof_received  # type: ignore[method-assign]
-        self.pause_writing = handler.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = handler.resume_writing  # type: ignore[method-assign]
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._handler.buffer[: self._handler.at_once]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._handler.data_received(bytes(self._handler.buffer[:nbytes]))
 
 
 class _Sending(aiohttp.Payload):
@@ -296,8 +250,8 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
         try:
             await turn.take()
             response.content.set_read_chunk_size(_READ_AHEAD_BYTES)
-            if isinstance(connection, _Handler):
-                connection.at_once = _READ_BYTES
+            if isinstance(connection, Connection):
+                connection.has_turn = True
             async for chunk in response.content.iter_any():
                 await turn.take()
                 await on_disk(reader.feed, chunk)
@@ -307,39 +261,9 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
                 raise
             return None
         finally:
-            if isinstance(connection, _Handler):
-                connection.at_once = _UNREAD_BYTES  # its next answer will wait too
+            if isinstance(connection, Connection):
+                connection.has_turn = False
             turn.give_back()
-
-
-def _proxy(scheme: str, authority: str) -> str | None:
-    """Returns the proxy's URL, with user and password if it has them: aiohttp makes a header of those."""
-    proxy = getproxies().get(scheme)
-    if not proxy or proxy_bypass(authority):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _system_tls() -> ssl.SSLContext | bool:
-    """Returns True if the system knows authorities: aiohttp has made a context of them when it was imported.
-
-    Making one takes some 20 ms.
-    """
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):
-        return True
-    return ssl.create_default_context(cafile=certifi.where())
-
-
-def _socket(address: tuple[int, int, int, str, object]) -> socket.socket:
-    """TCP keep-alive: a vendor that has vanished is noticed, and a firewall keeps a waiting call's state."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
-        if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEP_ALIVE_SECONDS)
-    return made
 
 
 def _reason(exc: BaseException) -> str:

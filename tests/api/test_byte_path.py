@@ -18,7 +18,7 @@ from PIL import Image
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.emulator.trouble import Vendor
-from tests.api.bodies import as_form, as_json, encoded, opened, path, picture
+from tests.api.bodies import as_form, as_json, encoded, opened, path, picture, without_receipt
 from tests.api.conftest import SECRET, Client, Start, client_of, token
 from tests.api.watched import WatchedFolder, watched
 from tests.processes import UVICORN, bare, free_port, serving
@@ -213,7 +213,7 @@ def test_a_cut_answer_is_a_500_and_is_not_asked_for_again(
     emulator.troubles.set("answer", vendor=door.vendor, arg={"status": 200, "body": door.answer})
     emulator.troubles.set(travel=Travel(cut=cut, reset=reset), vendor=door.vendor)
     told = door.ask(gateway.client)
-    assert (told.status_code, told.json()) == (500, door.broken)
+    assert (told.status_code, without_receipt(told)) == (500, door.broken)
     assert (len(drawn(emulator)), uploads(emulator)) == (1, 0)
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_outcome_is_told_and_paid_once(
 ) -> None:
     emulator.troubles.set(travel=Travel(**travel), vendor=door.vendor)
     told = door.ask(gateway.client)
-    assert (told.status_code, told.json()) == (status, door.broken if status == 500 else door.late)
+    assert (told.status_code, without_receipt(told)) == (status, door.broken if status == 500 else door.late)
     assert (len(drawn(emulator)), emulator.calls.paid, uploads(emulator)) == (1, 1, 0)
 
 
@@ -251,7 +251,7 @@ def test_an_answer_that_is_not_whole_in_time_is_a_504_and_paid_once(
 ) -> None:
     emulator.troubles.set(travel=Travel(**travel), vendor=door.vendor)
     told = door.ask(hasty.client)
-    assert (told.status_code, told.json()) == (504, door.late)
+    assert (told.status_code, without_receipt(told)) == (504, door.late)
     assert (len(drawn(emulator)), emulator.calls.paid, uploads(emulator)) == (1, 1, 0)
 
 

@@ -22,6 +22,7 @@ from app.providers.received import received
 from tests import hostile_files
 from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
 from tests.pictures.samples import blob, content, encoded, taken
+from tests.wishes import NotedWish
 
 pytestmark = pytest.mark.usefixtures("scope")
 
@@ -54,7 +55,7 @@ async def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) 
     make, fewest = HOSTILE[name]
     given = blob(make(fewest))
     with pytest.raises(UpstreamFailed):
-        await received(given, MODEL, Call("ann", "1", answer_by=0, store_by=0, blobs=given.scope))
+        await received(given, Call("ann", "1", answer_by=0, store_by=0, blobs=given.scope, wish=NotedWish()))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -20,6 +20,7 @@ from app.emulator.travel import Travel
 from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonWriter
 from app.pictures.work_folder import WorkFolder
+from app.providers import connections
 from app.providers import transport as transport_module
 from app.providers.transport import Answer, Body, Broken, NotSent, TooLate, Transport, TransportError
 from tests.providers.peers import Authority, Peer, answering, basic, forwarding, serving
@@ -575,7 +576,7 @@ async def test_an_answer_that_waits_for_its_turn_holds_little(
             peer.answer(b'"' + b"A" * 2_000_000 + b'"')
         await peer.hung_up()
 
-    class Watched(transport_module._Handler):
+    class Watched(connections.Connection):
         def data_received(self, data: bytes) -> None:
             read.append(len(data))
             super().data_received(data)
@@ -586,7 +587,8 @@ async def test_an_answer_that_waits_for_its_turn_holds_little(
 
     read: list[int] = []
     paused = asyncio.Event()
-    monkeypatch.setattr(transport_module, "_Handler", Watched)
+    monkeypatch.setattr(connections, "Connection", Watched)
+    monkeypatch.setattr(connections, "_FEW", 0)  # calls under way
     transport = Transport(answers_at_a_time=1, tls=authority.client() if tls else None)
     async with serving(handle, authority.server("127.0.0.1") if tls else None) as server:
         url = server.url(scheme="https" if tls else "http")
