@@ -55,10 +55,14 @@ schemathesis.openapi.format("gs-uri", st.from_regex(r"gs://image-gateway/[a-z]{1
 
 @schemathesis.hook
 def before_process_path(context: HookContext, path: str, methods: dict[str, Any]) -> None:
-    """Leave out X-Trouble: the failures that it causes are not findings (test_rehearsing.py tests them)."""
+    """Leave out X-Trouble and Idempotency-Key: the failures that they cause are not findings
+    (test_rehearsing.py and test_pay_once.py test them)."""
     for operation in methods.values():
         if "parameters" in operation:
-            operation["parameters"] = [one for one in operation["parameters"] if one["name"] != "X-Trouble"]
+            left = [
+                one for one in operation["parameters"] if one["name"] not in ("X-Trouble", "Idempotency-Key")
+            ]
+            operation["parameters"] = left
 
 
 @schemathesis.hook

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic_settings import BaseSettings
+from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from app.api import auth as routes
@@ -16,10 +17,11 @@ from app.api.caller import CurrentCaller
 from app.api.middleware import RequestLog
 from app.contract.auth import Profile
 from app.contract.models import load_catalogue
-from app.db import User, migrate, open_database
+from app.db import User, open_database
 from app.pictures.work_folder import WorkFolder
 from app.services.auth import Auth
 from app.services.jwks import Jwks
+from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
 from app.services.tokens import Tokens
@@ -56,16 +58,22 @@ def password_hash(passwords: Passwords) -> str:
 
 
 @pytest.fixture
-def migrated(database_url: str) -> str:
-    migrate(database_url)
-    return database_url
+async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
+    engine = open_database(migrated)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture
-async def users(migrated: str) -> AsyncIterator[Users]:
-    users = Users(open_database(migrated))
-    yield users
-    await users.aclose()
+def users(engine: AsyncEngine) -> Users:
+    return Users(engine)
+
+
+@pytest.fixture
+async def keys(engine: AsyncEngine) -> AsyncIterator[Keys]:
+    keys = Keys(engine, recheck_seconds=0)
+    yield keys
+    await keys.aclose()
 
 
 @pytest.fixture
@@ -88,18 +96,19 @@ def jwks() -> Jwks | None:
 @pytest.fixture
 async def auth(
     users: Users,
+    keys: Keys,
     passwords: Passwords,
     jwks: Jwks | None,
     login_limits: dict[str, str],
     redis_url: str | None,
 ) -> AsyncIterator[Auth]:
-    """Everything real; our users are looked up at every request."""
+    """Everything real; our users and keys are looked up at every request."""
     limits = {
         name: RateLimit(login_limits.get(name, ""), name=name, redis_url=redis_url)
         for name in ("login_limit", "account_limit", "address_limit")
     }
     tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
-    yield Auth(users=users, passwords=passwords, tokens=tokens, recheck_seconds=0, **limits)
+    yield Auth(users=users, keys=keys, passwords=passwords, tokens=tokens, recheck_seconds=0, **limits)
     await tokens.aclose()
     for limit in limits.values():
         await limit.aclose()

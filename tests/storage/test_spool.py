@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import httpx
 import pytest
 from hypothesis import given
@@ -26,7 +28,8 @@ from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage import spool as module
 from app.storage.gcs import Gcs
-from app.storage.spool import Spool, _object, relative
+from app.storage.spool import Spool
+from app.storage.spool_paths import object_of, relative
 from tests.cloud_storage import CloudStorage
 from tests.processes import ROOT
 from tests.storage.conftest import BUCKET, client, png, sink
@@ -76,6 +79,11 @@ def written(blobs: Blobs, data: bytes) -> Blob:
     return blob
 
 
+def checksum(data: bytes) -> bytes:
+    value: int = google_crc32c.value(data)
+    return value.to_bytes(4, "big")
+
+
 async def landed(spool: Spool, name: str, bucket: str = BUCKET, data: bytes = b"") -> Path:
     with spool.blobs(None) as blobs:
         return await spool.land(written(blobs, data or png("red")), bucket, name)
@@ -105,7 +113,7 @@ FOLDERS = (
 async def test_a_path_tells_bucket_and_name(bucket: str, folder: str) -> None:
     name = f"{folder}20260101_000000_img3_text-to-image_0f.png"
     path = relative(bucket, name, b"\0\1\xfe\xff")
-    assert _object(path) == (bucket, name, b"\0\1\xfe\xff")
+    assert object_of(path) == (bucket, name, b"\0\1\xfe\xff")
     assert len(path.parts) > 1
     assert all(0 < len(os.fsencode(part)) <= 200 for part in path.parts)
     assert not {".", "..", ".lock"}.intersection(path.parts)
@@ -130,7 +138,7 @@ async def test_a_path_tells_bucket_and_name(bucket: str, folder: str) -> None:
     ],
 )
 async def test_other_paths_are_no_pictures(path: str) -> None:
-    assert _object(Path(path)) is None
+    assert object_of(Path(path)) is None
 
 
 # ── landing ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +157,7 @@ async def test_what_arrives_is_partial_until_it_lands(spool: Spool, folder: Path
         assert b"".join(blob.pieces()) == path.read_bytes() == b"half and half"
     assert files(folder) == [path]  # it stays when its scope is closed
     inner = path.relative_to(folder)
-    assert _object(Path(*inner.parts[1:])) == (BUCKET, "images/a.png", blob.crc32c())
+    assert object_of(Path(*inner.parts[1:])) == (BUCKET, "images/a.png", blob.crc32c())
     spool.remove(path)
     spool.remove(path)
     assert files(folder) == []
@@ -182,6 +190,7 @@ async def test_few_files_wait_to_be_written_over_and_not_for_long(
 
     paths = [await landed(spool, f"{number}.png") for number in range(40)]
     large = await landed(spool, "large.png", data=bytes(4_000_001))
+    monkeypatch.setattr(module, "in_thread", lambda step: step())
     for path in (large, *paths):
         spool.remove(path)
     assert len(partial(folder)) == 32
@@ -538,7 +547,7 @@ async def test_what_is_left_at_the_end_is_for_the_next_one(
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-async def test_ten_thousand_files_are_found(folder: Path) -> None:
+async def test_ten_thousand_files_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = folder / "spool-dead"
     for number in range(10_000):
         path = dead / relative(BUCKET, f"images/{number % 10}/{number}.png", bytes(4))
@@ -546,9 +555,94 @@ async def test_ten_thousand_files_are_found(folder: Path) -> None:
         path.write_bytes(b"a")
     spool = Spool(folder)
     assert len(files(dead)) == 10_000  # a start does not wait for them
+    await landed(spool, "images/7/7_0.png")
+    touched: list[Path] = []
+    for module_, name in ((os, "scandir"), (Blobs, "existing")):
+        monkeypatch.setattr(module_, name, watched(getattr(module_, name), touched))
+    assert await spool.find(BUCKET, "images/7/7_") == ["images/7/7_0.png"]
+    monkeypatch.undo()
+    (own,) = (one for one in folder.glob("spool-*") if one != dead)
+    place = relative(BUCKET, "images/7/7_0.png", checksum(png("red")))
+    once = [folder, dead / place.parent, own / place.parent, own / place]
+    assert sorted(touched) == sorted(2 * once)  # neither further folders nor other files
+    (own / place).unlink()
     assert await spool.take_over() == 10_000
     assert not dead.exists()
     spool.close()
+
+
+def watched(step: Callable[..., Any], touched: list[Path]) -> Callable[..., Any]:
+    def watched(*args: Any) -> Any:
+        touched.append(Path(args[-1]))
+        return step(*args)
+
+    return watched
+
+
+# ── found by the beginning of their names ────────────────────────────────────────────────────────────────
+
+STEM = "images/generated/text-to-image/20260101_000000_imagen4_text-to-image_0f"
+
+
+async def test_pictures_are_found_by_their_stem_in_every_process_s_folder(folder: Path, spool: Spool) -> None:
+    sibling, dying = Spool(folder), Spool(folder)
+    await landed(spool, f"{STEM}-0.png")
+    await kept(sibling, f"{STEM}-1.png")
+    await landed(dying, f"{STEM}-2.png")
+    for name, bucket in (
+        (f"{STEM}-3.png", "their-bucket"),
+        ("other.png", BUCKET),
+        (f"x/{STEM}-4.png", BUCKET),
+    ):
+        await landed(spool, name, bucket)
+    spool.remove(await landed(spool, f"{STEM}-5.png"))
+    (await landed(spool, f"{STEM}-6.png")).write_bytes(b"what a power cut has left")
+    (folder / "spool-notes").write_text("no folder")
+    dying.close()
+    before = files(folder)
+    assert await spool.find(BUCKET, STEM) == [f"{STEM}-0.png", f"{STEM}-1.png", f"{STEM}-2.png"]
+    assert await spool.find(BUCKET, f"{STEM}-2") == [f"{STEM}-2.png"]
+    assert await spool.find("no-bucket", STEM) == []
+    assert files(folder) == before
+    sibling.close()
+
+
+@pytest.mark.parametrize("stem", ["é ü%/0f", "0f", f"{'deep/' * 100}0f"])
+async def test_any_stem_is_found(spool: Spool, stem: str) -> None:
+    await landed(spool, f"{stem}-0.png")
+    assert await spool.find(BUCKET, stem) == [f"{stem}-0.png"]
+
+
+async def test_what_is_taken_over_meanwhile_is_found(
+    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file moves from a folder that is looked into next to one that was looked into before."""
+    old = Spool(folder)
+    await landed(old, f"{STEM}-0.png")
+    old.close()
+    (own, dead) = sorted(folder.glob("spool-*"), key=lambda one: bool(files(one)))
+    place = relative(BUCKET, f"{STEM}-0.png", checksum(png("red")))
+    real = os.scandir
+    looked: list[Path] = []
+
+    def move_late(path: Path) -> Any:
+        if path == folder:
+            return nullcontext(sorted(real(path), key=lambda entry: entry.path == str(dead)))
+        if path == dead / place.parent and not looked:
+            looked.append(path)
+            (own / place).parent.mkdir(parents=True)
+            (dead / place).rename(own / place)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", move_late)
+    assert await spool.find(BUCKET, STEM) == [f"{STEM}-0.png"]
+    assert looked
+
+
+async def test_without_the_spool_s_folder_nothing_can_be_said(folder: Path, spool: Spool) -> None:
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError):
+        await spool.find(BUCKET, STEM)
 
 
 # ── the first edition ────────────────────────────────────────────────────────────────────────────────────
