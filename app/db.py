@@ -1,12 +1,15 @@
 """The database: its tables, the engine, and bringing the schema up to date."""
 
+import asyncio
 import sqlite3
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     DateTime,
     ForeignKey,
@@ -15,11 +18,15 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     event,
+    false,
     make_url,
     text,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.contract.errors import Busy
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +57,25 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
+class ApiKeyRow(Base):
+    """What is known of an API key (`services/keys.py`). Rows stay: budgets and receipts name keys.
+
+    `hash`: the SHA-256 of the key. `operations` and `models`: null for all. Times are milliseconds since 1970
+    (UTC). A key whose user was deleted is refused, because ids are never given again.
+    """
+
+    __tablename__ = "api_keys"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user: Mapped[str] = mapped_column(String(36))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    operations: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    models: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
 # ── the ledger ───────────────────────────────────────────────────────────────────────────────────────────
 #
 # `app/contract/ledger.py` says what the rows mean; `app/storage/ledger.py` writes them with the raw drivers.
@@ -76,6 +102,8 @@ class WishRow(Base):
     __tablename__ = "wishes"
     __table_args__ = (
         UniqueConstraint("caller", "route", "key", name="uq_wishes_key"),
+        Index("ix_wishes_caller", "caller", "created_at", "id"),
+        Index("ix_wishes_created", "created_at", "id"),
         Index("ix_wishes_running", "process", **_only("state = 'running'")),
         Index("ix_wishes_expiring", "expires_at", **_only("key IS NOT NULL")),
     )
@@ -91,6 +119,7 @@ class WishRow(Base):
     status: Mapped[int | None] = mapped_column(BigInteger)
     body: Mapped[str | None] = mapped_column(Text)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    replayed: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class CallRow(Base):
@@ -123,6 +152,7 @@ class CallRow(Base):
     done_at: Mapped[int | None] = mapped_column(BigInteger)
     bucket: Mapped[str | None] = mapped_column(Text)
     stem: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Text)
 
 
 class PictureRow(Base):
@@ -194,6 +224,19 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+_ANSWER_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Raises Busy if the database refuses what is asked in the `with` block, or takes longer than 5 s."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            yield
+    except (SQLAlchemyError, OSError) as exc:  # asyncpg's failed connections and timeouts are OSErrors
+        raise Busy(retry_after=5) from exc
 
 
 def migrate(url: str) -> None:

@@ -42,13 +42,17 @@ class Disk:
                 # A step that was merely interrupted, on a busy machine, has not waited.
                 if ended - begun > _SLOW_SECONDS and _waits() > waits:
                     self._slow_until = ended + _REST_SECONDS
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(_threads, copy_context().run, lambda: step(*args))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
+        return await to_thread(step, *args)
+
+
+async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Run a step in a thread. It has ended when this returns or raises, also if this is cancelled."""
+    running = asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, lambda: step(*args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def in_thread(step: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Structured logs on stdout, also for other libraries' events: JSON, or text for a terminal."""
 
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -14,6 +15,7 @@ _DIM = 2
 _MAX_CAUSES = 3
 _MAX_CHARACTERS = 300
 """The longest value that a text line shows."""
+_API_KEY = re.compile(r"igw_[0-9a-f]+")
 _APP = Path(__file__).parent
 
 _MAX_PLACES = 12
@@ -57,7 +59,7 @@ def configure(level: str, format: str = "auto") -> None:
     else:
         render += [structlog.processors.ExceptionRenderer(_stacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
+    handler.setFormatter(_Formatter(foreign_pre_chain=shared, processors=render))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -80,6 +82,13 @@ def _first_line(record: logging.LogRecord) -> bool:
     """Leave out what asyncio says below "Task exception was never retrieved": the exception's message too."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Hides API keys, wherever a caller has put them: in a path, in the name of a field."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _API_KEY.sub("igw_…", super().format(record))
 
 
 class _Text:

@@ -13,7 +13,19 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import logs, parts, process
 from app.api import auth as auth_routes
-from app.api import connections, docs, errors, gen, health, image, models, proxies, rehearsal, signals
+from app.api import (
+    connections,
+    docs,
+    errors,
+    gen,
+    health,
+    image,
+    models,
+    proxies,
+    receipts,
+    rehearsal,
+    signals,
+)
 from app.api.middleware import RequestLog
 from app.services.demo import greeting
 from app.settings import Settings, read_settings
@@ -56,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False},
     )
-    for routes in (auth_routes, image, gen, models, health):
+    for routes in (auth_routes, image, gen, receipts, models, health):
         app.include_router(routes.router)
     docs.install(app)
     errors.install(app)
@@ -68,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id", "X-Trouble"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "X-Trouble"],
             expose_headers=_EXPOSED,
         )
     proxies.install(app, settings.forwarded_allow_ips)

@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import process
+from app.contract.book import Terms
+from app.contract.errors import GatewayError
+from app.contract.ledger import new_id
 from app.contract.models import Catalogue, Vendor, load_catalogue
-from app.contract.prices import load_prices
+from app.contract.prices import Prices, load_prices
 from app.db import migrate, open_database
 from app.logs import causes
+from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
+from app.ports import Storage
 from app.providers.bedrock.client import Bedrock
 from app.providers.claude import Claude
 from app.providers.transport import Transport
@@ -25,21 +31,29 @@ from app.providers.vertex.client import Vertex
 from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
 from app.services.admission import Admission
 from app.services.auth import Auth
+from app.services.budgets import Budgets
 from app.services.chain import Chain
 from app.services.demo import DEMO_ID, Demo, demo_user
+from app.services.finding import Finder
 from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.image import Images
 from app.services.jwks import Jwks
+from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
+from app.services.paying import Paying
 from app.services.readiness import Readiness
+from app.services.receipts import Receipts
 from app.services.room import Room
 from app.services.tokens import Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
 from app.settings import MEBIBYTE, Settings, replaced
 from app.storage.gcs import Gcs
+from app.storage.ledger import Ledger, open_store
+from app.storage.private import PrivateStore
+from app.storage.recovery import PREFIX, Recovery
 from app.storage.spool import Spool
 
 if TYPE_CHECKING:
@@ -56,6 +70,9 @@ _FILES_OF_A_CALL = 5
 _OTHER_FILES = 250
 """Databases, libraries, those who log in, and all others who are no calls."""
 _CLEANING_SECONDS = 60
+_SWEEPING_SECONDS = 60
+_LATE_SECONDS = 60
+"""After a request's deadline, calls that nobody has ended are looked for."""
 
 log = structlog.get_logger()
 
@@ -66,6 +83,7 @@ class Plan:
 
     settings: Settings
     catalogue: Catalogue
+    prices: Prices
     google: Credentials | None
 
 
@@ -79,10 +97,14 @@ class Parts:
     auth: Auth
     rate_limit: RateLimit
     bodies: Room
+    paying: Paying
     images: Images
     gen: Gen
     readiness: Readiness
+    storage: Storage
     gallery: Gallery
+    receipts: Receipts
+    budgets: Budgets
     admission: Admission
     unattended: Unattended
     demo: Demo | None
@@ -115,12 +137,11 @@ def plan(settings: Settings) -> Plan:
     try:
         catalogue = load_catalogue(settings.models_file)
         variable = "PRICES_FILE"
-        if settings.prices_file:  # the shipped one is right
-            load_prices(catalogue, settings.prices_file)
+        prices = load_prices(catalogue, settings.prices_file)
     except (OSError, ValueError) as exc:
         raise SystemExit(f"The configuration is wrong:\n  {variable}: {exc}") from None
     _check_files(settings.max_calls)
-    return Plan(settings, catalogue, _google(settings))
+    return Plan(settings, catalogue, prices, _google(settings))
 
 
 def _check_files(max_calls: int) -> None:
@@ -164,7 +185,11 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
         _run(_clean(work), stack)
         transport = Transport()
         stack.push_async_callback(transport.aclose)
-        auth = _auth(settings, stack)
+        database = open_database(settings.database_url)
+        stack.push_async_callback(database.dispose)
+        auth = _auth(settings, database, stack)
+        receipts = Receipts(database)
+        _run(receipts.keep(settings.receipt_days), stack)
         rate_limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
         stack.push_async_callback(rate_limit.aclose)
         token = Bearer(plan.google).headers if plan.google else None
@@ -212,6 +237,11 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
         stack.push_async_callback(gallery.aclose)
         unattended = Unattended()
         stack.push_async_callback(unattended.aclose)
+        private = PrivateStore(settings.private_place, storage)
+        _run(_sweep(private, settings.idempotency_seconds), stack)
+        finder = Finder(storage, spool, private, lambda: work.blobs(None))
+        ledger = await _ledger(settings, finder, stack)
+        paying = Paying(ledger, plan.prices, finder, private)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
         images = Images(
             providers={"google": vertex},
@@ -227,6 +257,7 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             chain=chain,
             rewrite_chain=Chain(catalogue),
             catalogue=catalogue,
+            finder=finder,
             rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
         )
         identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
@@ -248,10 +279,14 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             auth=auth,
             rate_limit=rate_limit,
             bodies=bodies,
+            paying=paying,
             images=images,
             gen=gen,
             readiness=readiness,
+            storage=storage,
             gallery=gallery,
+            receipts=receipts,
+            budgets=Budgets(database, settings.budget_limits),
             admission=admission,
             unattended=unattended,
             demo=demo,
@@ -279,7 +314,22 @@ def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
     return settings.model_copy(update={name: getattr(settings, name) or emulator.http_url for name in names})
 
 
-def _auth(settings: Settings, stack: AsyncExitStack) -> Auth:
+async def _ledger(settings: Settings, finder: Finder, stack: AsyncExitStack) -> Ledger:
+    call_seconds = settings.request_timeout_seconds + _LATE_SECONDS
+    terms = Terms(
+        defaults=settings.budget_limits,
+        call_ms=int(call_seconds * 1000),
+        keep_ms=int(settings.idempotency_seconds * 1000),
+    )
+    folder = await asyncio.to_thread(ProcessFolder, settings.data_dir / "ledger", PREFIX)
+    stack.callback(folder.close)
+    ledger = Ledger(open_store(settings.database_url, terms), new_id())
+    stack.push_async_callback(ledger.aclose)
+    _run(Recovery(ledger, folder, finder.recover).run(), stack)
+    return ledger
+
+
+def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> Auth:
     jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
     tokens = Tokens(
         secret=settings.signing_secret,
@@ -292,9 +342,8 @@ def _auth(settings: Settings, stack: AsyncExitStack) -> Auth:
     )
     url = settings.redis_url
     auth = Auth(
-        users=Users(
-            open_database(settings.database_url), without=DEMO_ID if settings.cloud == "live" else None
-        ),
+        users=Users(database, without=DEMO_ID if settings.cloud == "live" else None),
+        keys=Keys(database),
         passwords=Passwords(),
         tokens=tokens,
         login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
@@ -346,6 +395,16 @@ async def _clean(work: WorkFolder) -> None:
             await asyncio.to_thread(work.clean)
         except OSError as exc:
             log.warning("the work folder cannot be cleaned", cause=causes(exc))
+
+
+async def _sweep(private: PrivateStore, keep_seconds: float) -> None:
+    """Delete private pictures that nobody may ask for any more."""
+    while True:
+        try:
+            await private.sweep(keep_seconds + _LATE_SECONDS)
+        except GatewayError as exc:
+            log.warning("private pictures are not swept", cause=causes(exc))
+        await asyncio.sleep(_SWEEPING_SECONDS)
 
 
 def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:

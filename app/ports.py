@@ -1,12 +1,15 @@
 """What the gateway asks of the outside."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from app.contract.answer import MaskApplied
-from app.contract.models import Model
+from app.contract.ledger import StoredPicture
+from app.contract.models import Model, Operation
+from app.contract.prices import Order, Usage
 from app.contract.safety import Block
 from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import Picture
@@ -41,20 +44,97 @@ class Progress:
     left: bool = False
 
 
+@dataclass(slots=True)
+class Bill:
+    """What a vendor has delivered, noted while its answer is read: its price depends on it.
+
+    `pictures` counts those that the vendor charges for, broken ones too. `text`: what a rewrite answered.
+    """
+
+    pictures: int = 0
+    usage: Usage | None = None
+    text: str | None = None
+
+
+class PaidCall(Protocol):
+    """One paid call in the ledger. Its budget is reserved until it ends in one of four ways.
+
+    An end is written soon, by and by: nobody waits for it.
+    """
+
+    @property
+    def id(self) -> str:
+        """Is part of the names of its pictures."""
+
+    async def fence(self, place: "Place | None", /) -> None:
+        """Record that it is sent, and where its pictures will be. If this raises Busy, do not send it."""
+
+    def settle(self, bill: Bill, /) -> None:
+        """The vendor has served it."""
+
+    def void(self) -> None:
+        """It was surely not served."""
+
+    def unknown(self) -> None:
+        """It was sent, and nobody knows what became of it."""
+
+    def abandon(self) -> None:
+        """It was sent, and is given up because nobody wants it."""
+
+    async def again(self) -> "PaidCall":
+        """Reserve the same once more, after `void`. Raises as `Wish.reserve` does."""
+
+
+class Wish(Protocol):
+    """One request in the ledger: it pays for all calls of the request."""
+
+    def check(self, model: Model, operation: Operation, /) -> None:
+        """Raises Forbidden if the caller's API key may not use it."""
+
+    async def reserve(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
+        """Reserve the price of each call, of all or of none.
+
+        Raises as `check` does, BudgetExhausted, InvalidRequest if the model has no price and a budget in
+        money applies, and Busy if the ledger does not answer.
+        """
+
+    def stored(self, picture: StoredPicture, /) -> None:
+        """Note where a picture of one of its calls is stored, or will be."""
+
+    @property
+    def rewritten(self) -> str | None:
+        """The prompt that an earlier try of the same request has paid for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the pictures of one paid call are: their names are `stem`, a number and an extension."""
+
+    bucket: str
+    stem: str
+    call_id: str
+
+
 class Landing(Protocol):
-    """Where the pictures of one request land that are to be stored: each is safe on disk when it is whole.
+    """Where the pictures of one request land that are to be kept: each is safe on disk when it is whole.
 
     `blobs` is the scope into which vendors' answers are written.
     """
 
     blobs: Blobs
 
-    async def land(self, picture: Picture, model: Model, /, *, instead_of: Picture | None = None) -> None:
+    def place(self, model: Model, call_id: str, /) -> Place:
+        """Returns where the pictures of a paid call will be."""
+
+    async def land(self, picture: Picture, place: Place, /, *, later: bool = False) -> None:
         """Give a whole picture the name it will have in the bucket, and keep its file until it is there.
 
-        `instead_of`: the earlier picture that it was made of, which is deleted. Never raises: what the disk
+        `later`: it only gets its name, and `replace` keeps what is made of it. Never raises: what the disk
         refuses is uploaded from where it is.
         """
+
+    async def replace(self, raw: Picture, picture: Picture, /) -> None:
+        """Land what was made of another picture under that one's name. The other one is deleted."""
 
     def discard(self, picture: Picture, /) -> None:
         """Delete a picture that has landed and is broken."""
@@ -66,10 +146,11 @@ class Call:
 
     `answer_by`: when (in the event loop's time) providers return at the latest, so that what is ready can be
     stored. `store_by`: when the caller has to be told where the pictures are or will be. `blobs` keeps what
-    belongs to the request, and is closed when the request ends. `progress` is the request's, and the same in
-    all copies of a Call but a rewrite's. `key` is the Idempotency-Key. `trouble` is
+    belongs to the request, and is closed when the request ends. `wish` pays for its calls. `progress` is the
+    request's, and the same in all copies of a Call but a rewrite's. `trouble` is
     the failure that the request rehearses ("429=7"); each of its calls carries it; never set in live.
-    `landing` is set if the pictures are to be stored.
+    `landing` is set if the pictures are to be kept. `unfinished`: nobody may get them as they arrive.
+    `place` and `bill` belong to one paid call: where its pictures land, and what was delivered.
     """
 
     caller: str
@@ -77,10 +158,13 @@ class Call:
     answer_by: float
     store_by: float
     blobs: Blobs
+    wish: Wish
     progress: Progress = field(default_factory=Progress)
-    key: str | None = None
     trouble: str | None = None
     landing: Landing | None = None
+    unfinished: bool = False
+    place: Place | None = None
+    bill: Bill = field(default_factory=Bill)
 
     @property
     def answers(self) -> Blobs:
@@ -152,11 +236,49 @@ class Spool(Protocol):
     def release(self, path: Path, /) -> None:
         """Nobody else uploads it any more: the spool shall, until the bucket has it."""
 
+    async def find(self, bucket: str, stem: str, /) -> list[str]:
+        """Returns the names of whole pictures that wait in any process's folder and begin with the stem.
+
+        The stem's last "/" ends their folder. Ask here before the bucket: what this misses, because it was
+        uploaded meanwhile, is there. Raises OSError.
+        """
+
     async def ready(self) -> str | None:
         """Returns if a picture can be kept now: None, or what is wrong with those that wait.
 
         Raises OSError with the folder's name if none can be kept.
         """
+
+
+class Buckets(Protocol):
+    """What has been stored."""
+
+    async def names(self, bucket: str, stem: str, /) -> list[str]:
+        """Returns the names of the objects that begin with the stem. Raises as `save` does."""
+
+    async def fetch(self, name: str, blobs: Blobs, /, *, bucket: str) -> Picture:
+        """Returns the picture of an object. Raises as `save` does."""
+
+
+class Waiting(Protocol):
+    """What waits for its bucket."""
+
+    async def find(self, bucket: str, stem: str, /) -> list[str]:
+        """Returns the names of whole pictures that wait in any process's folder and begin with the stem.
+
+        The stem's last "/" ends their folder. Ask here before the bucket: what this misses, because it was
+        uploaded meanwhile, is there. Raises OSError.
+        """
+
+
+class PrivateStore(Protocol):
+    """Pictures for those who repeat a request. Names are `{call id}-{number}.{extension}`."""
+
+    async def keep(self, name: str, picture: Picture, /) -> None:
+        """Keep a picture whole, or not at all. Raises NoRoom, OSError and `contract.errors`."""
+
+    async def find(self, call_id: str, blobs: Blobs, /) -> dict[str, Picture]:
+        """Returns the pictures of a call by name, in the order of their numbers. Raises as `keep` does."""
 
 
 class Part(Protocol):

@@ -11,6 +11,9 @@ from limits import parse_many
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from app.contract.budgets import read_budget
+from app.contract.ledger import Limit
+
 EXAMPLE_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - refused in live
 EXAMPLE_PROJECT = "emulated-project"
 EXAMPLE_BUCKET = "image-gateway"
@@ -48,6 +51,8 @@ def _with_scheme(endpoint: str) -> str:
 
 Endpoint = Annotated[str, AfterValidator(_with_scheme)]
 DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
+_BUCKET = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
+_IN_BUCKET = re.compile(rf"gs://{_BUCKET}((/(?!\.{{1,2}}(/|$))[\w.-]+)*)/?", re.ASCII)
 _SQLITE = "sqlite+aiosqlite:///data/gateway.db"
 
 
@@ -103,6 +108,8 @@ class Settings(_FromEnvironment):
     forwarded_allow_ips: str = ""
 
     request_timeout_seconds: float = Field(120, gt=0)
+    idempotency_seconds: float = Field(86_400, gt=0)
+    require_idempotency_key: bool = False
     retry_pause_seconds: float = Field(1, gt=0)
     body_idle_seconds: float = Field(10, gt=0)
     answer_idle_seconds: float = Field(60, gt=0)
@@ -117,7 +124,7 @@ class Settings(_FromEnvironment):
     vertex_location: str = "us-central1"
     vertex_gemini_location: str = "global"
     vertex_endpoint: Endpoint | None = None
-    gcs_bucket: str = Field(EXAMPLE_BUCKET, pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")
+    gcs_bucket: str = Field(EXAMPLE_BUCKET, pattern=f"^{_BUCKET}$")
     gcs_allowed_prefixes: str = ""
     storage_emulator_host: str | None = None
     public_base_url: str = ""
@@ -127,9 +134,12 @@ class Settings(_FromEnvironment):
     spool_fsync: bool = False
     upload_seconds: float = Field(60, gt=0)
     upload_wait_seconds: float = Field(10, gt=0)
+    private_store: str | None = None
 
     models_file: Path | None = None
     prices_file: Path | None = None
+    budget: str = ""
+    receipt_days: int = Field(400, gt=0, le=36_500)
     retired_models: Literal["follow", "refuse"] = "follow"
 
     aws_endpoint_url_bedrock_runtime: str | None = None
@@ -177,6 +187,11 @@ class Settings(_FromEnvironment):
         return f"http://localhost:{self.port}/storage"
 
     @property
+    def budget_limits(self) -> tuple[Limit, ...]:
+        """The budget of each caller who has none of their own in that unit."""
+        return read_budget(self.budget)
+
+    @property
     def allowed_origins(self) -> list[str]:
         """The web origins that may call from a browser."""
         return _split(self.cors_origins)
@@ -187,12 +202,46 @@ class Settings(_FromEnvironment):
         named = [prefix.rstrip("/") for prefix in _split(self.gcs_allowed_prefixes)]
         return tuple(f"{prefix}/" for prefix in named or [f"gs://{self.gcs_bucket}"])
 
+    @property
+    def private_place(self) -> str:
+        """The folder of private pictures, or `gs://bucket/prefix`."""
+        return self.private_store or str(self.data_dir / "private")
+
+    @field_validator("private_store")
+    @classmethod
+    def _is_a_place(cls, place: str | None) -> str | None:
+        if place and "://" in place and not _IN_BUCKET.fullmatch(place):
+            raise ValueError(
+                "must be a folder, or gs://bucket/prefix with letters, digits and ._- in the prefix"
+            )
+        return place
+
+    @model_validator(mode="after")
+    def _private_is_not_public(self) -> Self:
+        place = f"{self.private_place.rstrip('/')}/"
+        if place.startswith(f"gs://{self.gcs_bucket}/"):
+            raise ValueError(
+                "PRIVATE_STORE is in GCS_BUCKET, which everybody can read: name another bucket, or a folder"
+            )
+        if any(place.startswith(prefix) or prefix.startswith(place) for prefix in self.allowed_prefixes):
+            raise ValueError(
+                "PRIVATE_STORE overlaps GCS_ALLOWED_PREFIXES, which callers may name: name another bucket or "
+                "prefix, or a folder"
+            )
+        return self
+
     @field_validator("rate_limit", "login_rate_limit", "login_account_rate_limit", "login_address_rate_limit")
     @classmethod
     def _in_the_notation_of_limits(cls, notation: str) -> str:
         if notation:
             parse_many(notation)
         return notation
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, budget: str) -> str:
+        read_budget(budget)
+        return budget
 
     @field_validator("cors_origins")
     @classmethod

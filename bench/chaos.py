@@ -209,12 +209,12 @@ class Answer(NamedTuple):
 NONE = Answer(0)
 
 
-def post(path: str, user_token: str, body: Mapping[str, object]) -> bytes:
-    """The bytes of a request."""
+def post(path: str, user_token: str, body: Mapping[str, object], *, headers: str = "") -> bytes:
+    """The bytes of a request. `headers`: further lines, each with its end."""
     data = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {user_token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n{headers}\r\n"
     )
     return head.encode() + data
 

@@ -13,6 +13,7 @@ from app.pictures.blob import Blobs
 from app.pictures.picture import Picture, picture
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call
+from tests.wishes import NotedWish
 
 
 @contextmanager
@@ -27,7 +28,9 @@ def scope() -> Iterator[Blobs]:
 def call(blobs: Blobs, *, seconds: float = 20, trouble: str | None = None) -> Call:
     """A call that has so many seconds from now."""
     ends = asyncio.get_running_loop().time() + seconds
-    return Call("tester", "request-1", answer_by=ends, store_by=ends, blobs=blobs, trouble=trouble)
+    return Call(
+        "tester", "request-1", answer_by=ends, store_by=ends, blobs=blobs, wish=NotedWish(), trouble=trouble
+    )
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: int) -> bytes:

@@ -25,6 +25,7 @@ with structlog.contextvars.bound_contextvars(request_id="abc"):
     log.info("request", path="/gen", status=200, ms=1.5)
 log.warning("two\\nlines", path="/\\x1b[2J\\n", words="a b", nothing=None)
 log.debug("not told")
+log.info("igw_0123456789abcdef", path="/igw_0123456789abcdef/x")
 
 def deep(left):
     if left:
@@ -78,6 +79,7 @@ def on_a_terminal(format: str) -> list[str]:
 TEXT = """\
 hh:mm:ss info    request path=/gen status=200 ms=1.5 request_id=abc
 hh:mm:ss warning 'two\\nlines' path='/\\x1b[2J\\n' words='a b' nothing=None
+hh:mm:ss info    igw_… path=/igw_…/x
 hh:mm:ss error   failed status=500
          RuntimeError in <string>:nn <module>
          JSONDecodeError in json/decoder.py:nn raw_decode
@@ -108,7 +110,7 @@ def test_text_in_a_pipe_has_no_colour() -> None:
 
 @pytest.mark.parametrize("format", ["auto", "json"])
 def test_a_pipe_holds_json(format: str) -> None:
-    first, second, failed, _, running, refused = map(json.loads, piped(format))
+    first, second, key, failed, _, running, refused = map(json.loads, piped(format))
     stamp = first.pop("timestamp")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", stamp)
     assert first == {
@@ -121,6 +123,7 @@ def test_a_pipe_holds_json(format: str) -> None:
         "ms": 1.5,
     }
     assert second["path"] == "/\x1b[2J\n"
+    assert (key["event"], key["path"]) == ("igw_…", "/igw_…/x")
     assert [error["exc_type"] for error in failed["exception"]] == ["RuntimeError", "JSONDecodeError"]
     assert len(failed["exception"][1]["frames"]) > 40
     assert running["event"] == "Uvicorn running on here"

@@ -33,7 +33,7 @@ from app.emulator.server import Emulator
 from app.parts import build, plan
 from app.pictures.checks import check
 from app.pictures.work_folder import WorkFolder
-from app.ports import Call
+from app.ports import Call, PaidCall
 from app.providers.attempt import attempt
 from app.settings import Settings
 from app.threads import off_loop
@@ -43,6 +43,7 @@ from tests.processes import ROOT
 
 pytestmark = pytest.mark.anyio
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -119,15 +120,22 @@ PAID: tuple[type[ImageRequest], ...] = (
 async def test_every_paid_call_goes_through_attempt(
     settings: Settings, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where calls will be recorded before they are sent, and where they are repeated."""
+    """Where calls are recorded before they are sent, and where they are repeated."""
     sent: list[str] = []
 
-    async def counting(send: Callable[[], Awaitable[T]], model: Model, call: Call, **rest: Any) -> T:
-        async def counted() -> T:
+    async def counting(
+        send: Callable[[], Awaitable[A]],
+        read: Callable[[A, Call], Awaitable[T]],
+        paid: PaidCall,
+        model: Model,
+        *rest: Any,
+        **others: Any,
+    ) -> T:
+        async def counted() -> A:
             sent.append(model.id)
             return await send()
 
-        return await attempt(counted, model, call, **rest)
+        return await attempt(counted, read, paid, model, *rest, **others)
 
     for module in (app.providers.vertex.client, app.providers.bedrock.client, app.providers.claude):
         monkeypatch.setattr(module, "attempt", counting)

@@ -41,6 +41,29 @@ def test_example_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings(_env_file=EXAMPLE) == Settings()
 
 
+def test_private_pictures_are_kept_in_the_data_folder_unless_set() -> None:
+    assert Settings(data_dir=Path("/data")).private_place == "/data/private"
+    for place in ("/mnt/shared", "gs://ours-private", "gs://ours-private/a/b.c/", "gs://image-gateway-2"):
+        assert Settings(private_store=place).private_place == place
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        pytest.param("gs://ours", "PRIVATE_STORE is in GCS_BUCKET, which", id="bucket"),
+        pytest.param("gs://ours/a", "PRIVATE_STORE is in GCS_BUCKET, which", id="in it"),
+        pytest.param("gs://inputs/a/b", "overlaps GCS_ALLOWED_PREFIXES", id="under a prefix"),
+        pytest.param("gs://inputs", "overlaps GCS_ALLOWED_PREFIXES", id="over a prefix"),
+        pytest.param("gs://b/../a", "must be a folder, or gs://bucket", id="dots"),
+        pytest.param("gs://", "must be a folder, or gs://bucket", id="no bucket"),
+        pytest.param("s3://theirs", "must be a folder, or gs://bucket", id="another store"),
+    ],
+)
+def test_private_pictures_are_kept_where_nobody_else_reads(place: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(gcs_bucket="ours", gcs_allowed_prefixes="gs://ours, gs://inputs/a", private_store=place)
+
+
 def test_live_starts_with_what_it_needs() -> None:
     assert Settings.model_validate(LIVE).cloud == "live"
 
@@ -137,6 +160,8 @@ def test_live_names_everything_it_lacks_at_once() -> None:
         {"gcs_bucket": "Bad_Bucket!"},
         {"cors_origins": "app.example.com"},
         {"request_timeout_seconds": "soon"},
+        {"budget": "5 USD"},
+        {"receipt_days": "0"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )

@@ -24,6 +24,7 @@ from app.ports import Call, Generation
 from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
 from app.services.admission import Admission
+from tests.wishes import NotedWish
 
 T = TypeVar("T", bound=Contract)
 Json = dict[str, Any]
@@ -50,7 +51,15 @@ class Caller:
         self, request: ImageRequest, model: Model, *, seconds: float = 20, trouble: str | None = None
     ) -> Generation:
         ends = asyncio.get_running_loop().time() + seconds
-        call = Call("tester", "request-1", answer_by=ends, store_by=ends, blobs=self.blobs, trouble=trouble)
+        call = Call(
+            "tester",
+            "request-1",
+            answer_by=ends,
+            store_by=ends,
+            blobs=self.blobs,
+            wish=NotedWish(),
+            trouble=trouble,
+        )
         return await self.vertex.run(request, model, call)
 
 

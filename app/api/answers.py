@@ -20,11 +20,11 @@ log = structlog.get_logger()
 def json_response(
     body: object, status: int = 200, headers: Mapping[str, str] | None = None, *, head: bool = False
 ) -> Response:
-    """An answer of these values, written by JsonWriter. `head`: without its body."""
+    """An answer of these values, written by JsonWriter, or what one has written. `head`: without its body."""
     if head:
         return Response(b"", status, dict(headers or {}), media_type=_JSON)
-    text = JsonWriter(body)
-    if text.has_pictures:
+    text = body if isinstance(body, JsonWriter) else JsonWriter(body)
+    if text.blobs:
         return _Pieces(text, status, headers or {})
     return Response(b"".join(text), status, dict(headers or {}), media_type=_JSON)
 

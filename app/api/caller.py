@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import HTTPBearer, OAuth2, OAuthFlowPassword, OAuthFlows
 from fastapi.security.base import SecurityBase
 
-from app.api.exchange import parts
+from app.api.exchange import exchange, parts
 from app.contract.errors import Unauthorized
 from app.services.auth import Caller
 
@@ -21,14 +21,20 @@ class _Token(SecurityBase):
     """A dependency that is also an entry of the Authorize dialog in the API documentation."""
 
     scheme_name = "token"
-    model = HTTPBearer(description="Or paste a token, from /api/v1/auth/login or from an identity provider.")
+    model = HTTPBearer(
+        description="Or paste an API key (igw_…), or a token from /api/v1/auth/login or from an identity "
+        "provider."
+    )
 
     async def __call__(self, request: Request) -> Caller:
         """Returns the caller of the header's first two words, as Nest does. Raises Unauthorized."""
         words = request.headers.get("authorization", "").split(maxsplit=2)
         if len(words) < 2 or words[0].lower() != "bearer":
             raise Unauthorized
-        return await parts(request.scope).auth.authenticate(words[1])
+        caller = await parts(request.scope).auth.authenticate(words[1])
+        if caller.key:
+            exchange(request).log["key"] = caller.key.name
+        return caller
 
 
 CurrentCaller = Annotated[Caller, Depends(_Token())]

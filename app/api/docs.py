@@ -44,6 +44,7 @@ _TAGS = [
     {"name": "auth", "description": "Log in, and see whose token you use"},
     {"name": "image", "description": "Vertex AI: make, enlarge and edit pictures"},
     {"name": "gen", "description": "Amazon Bedrock: one picture from words or from another picture"},
+    {"name": "costs", "description": "What your requests have cost, and what your budgets allow"},
     {"name": "models", "description": "The models, and the successors of retired ones"},
     {"name": "health", "description": "For load balancers and operators"},
 ]

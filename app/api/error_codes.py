@@ -42,7 +42,9 @@ ERROR_CODES: dict[Code, ErrorCode] = {
     "unauthorized": ErrorCode((401,), "There is no valid token.", "Log in again."),
     "budget_exhausted": ErrorCode((402, 429), "Your budget is spent.", "Wait until it resets, or raise it."),
     "forbidden": ErrorCode((403,), "Your key does not allow this.", "Use a key that does."),
-    "not_found": ErrorCode((404,), "No such path or method.", "Check the path and the method."),
+    "not_found": ErrorCode(
+        (404,), "No such path, method or receipt.", "Check the path, the method and the id."
+    ),
     "key_in_flight": ErrorCode(
         (409,), "The same request is still running.", "Repeat it after `Retry-After`."
     ),

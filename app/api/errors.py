@@ -29,10 +29,14 @@ _STATUS: dict[type[errors.GatewayError], tuple[int, Code]] = {
     errors.InvalidRequest: (400, "validation"),
     errors.SafetyBlocked: (400, "blocked"),
     errors.Unauthorized: (401, "unauthorized"),
-    errors.RouteNotFound: (404, "not_found"),
+    errors.BudgetExhausted: (402, "budget_exhausted"),
+    errors.Forbidden: (403, "forbidden"),
+    errors.NotFound: (404, "not_found"),
     errors.RequestTimedOut: (408, "timeout"),
+    errors.KeyInFlight: (409, "key_in_flight"),
     errors.PayloadTooLarge: (413, "payload_too_large"),
     errors.UnsupportedMedia: (415, "unsupported_media"),
+    errors.KeyReused: (422, "key_reused"),
     errors.RateLimited: (429, "too_many_requests"),
     errors.UpstreamFailed: (500, "vendor_failed"),
     errors.UpstreamUnavailable: (503, "vendor_unavailable"),
@@ -74,7 +78,13 @@ def nest(error: errors.GatewayError) -> Body:
         case errors.InvalidRequest():
             message: Any = error.message if error.sentences is None else list(error.sentences)
             return {"statusCode": code, "message": message, "error": phrase}
-        case errors.RouteNotFound():
+        case (
+            errors.BudgetExhausted()
+            | errors.Forbidden()
+            | errors.NotFound()
+            | errors.KeyInFlight()
+            | errors.KeyReused()
+        ):
             return {"statusCode": code, "message": error.message, "error": phrase}
         case errors.PayloadTooLarge(file=True):
             return {"statusCode": code, "message": "File too large", "error": "Payload Too Large"}
@@ -109,6 +119,8 @@ def gen(error: errors.GatewayError) -> Body:
         case errors.InvalidRequest():  # the body's parser, or a model that is retired
             text, _, rest = error.message.partition(": ")
             details = details or rest
+        case errors.BudgetExhausted() | errors.Forbidden() | errors.KeyInFlight() | errors.KeyReused():
+            text, details = HTTPStatus(code).phrase, error.message
         case errors.UpstreamFailed():
             text = "Internal Server Error"
         case errors.StorageDown(pending=()):
@@ -123,7 +135,7 @@ def gen(error: errors.GatewayError) -> Body:
                 "details": details,
                 "pending": pending,
             }
-        case errors.RouteNotFound() | errors.UnsupportedMedia() | errors.PayloadTooLarge():
+        case errors.NotFound() | errors.UnsupportedMedia() | errors.PayloadTooLarge():
             text = error.message
         case _:
             text = HTTPStatus(code).phrase
@@ -142,6 +154,12 @@ _GEN_DETAILS = {
 }
 
 
+def told(request: Request, error: errors.GatewayError) -> tuple[int, Body]:
+    """Returns status and body, in the dialect of the request's path."""
+    body = gen(error) if request.scope["path"] in GEN_PATHS else nest(error)
+    return status(error), body if error.receipt is None else {**body, "receiptId": error.receipt}
+
+
 def respond(request: Request, error: errors.GatewayError) -> Response:
     """Returns the error response. Its reason goes into the request's log line, a failure's into its own."""
     number, code = _status(error)
@@ -150,7 +168,7 @@ def respond(request: Request, error: errors.GatewayError) -> Response:
         log.error("request failed", status=number, **reason)
     else:
         exchange(request).log.update(reason)
-    body = gen(error) if request.scope["path"] in GEN_PATHS else nest(error)
+    _, body = told(request, error)
     headers: dict[str, str] = {"X-Error-Code": code}
     if (retry_after := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(retry_after)

@@ -5,19 +5,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.answers import json_response
 from app.api.body import Raw, Spelling, read_raw
 from app.api.caller import CurrentCaller
 from app.api.errors import gen as error_body
 from app.api.examples import GEN_EXAMPLES, GEN_FORM, GREY_PNG
 from app.api.exchange import parts
-from app.api.openapi import MADE_HEADERS, failures, schema
-from app.api.serving import made_by, serve
+from app.api.openapi import KEY, MADE_HEADERS, failures, schema
+from app.api.serving import serve
 from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.gen import (
     MAX_BODY_BYTES,
     UPLOADS,
-    AspectRatio,
     GenAnswer,
     GenRequest,
     Img2Img,
@@ -68,7 +66,7 @@ _REFUSALS = {
 def _described() -> dict[str, Any]:
     """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
-    refusals = failures(400, 401, 408, 413, 415, 429, 500, 503, 504, body=error_body)
+    refusals = failures(*(400, 401, 402, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504), body=error_body)
     refusals[400]["content"]["application/json"]["examples"] = {
         name: {"value": error_body(error)} for name, error in _REFUSALS.items()
     }
@@ -86,13 +84,14 @@ def _described() -> dict[str, Any]:
             **refusals,
         },
         "openapi_extra": {
+            "parameters": [KEY],
             "requestBody": {
                 "required": True,
                 "content": {
                     "application/json": {"schema": {"oneOf": [text2img, img2img]}, "examples": shown},
                     "multipart/form-data": {"schema": _form(img2img)},
                 },
-            }
+            },
         },
     }
 
@@ -124,11 +123,10 @@ async def gen(request: Request, who: CurrentCaller) -> Response:
     `regen_prompt: true` has Claude improve the prompt first, and translate it if it is Vietnamese. The answer
     holds the picture in base64; with `response_format: "url"` it is stored, and the answer holds its URL.
     """
-    body, made = await serve(request, who, _read, parts(request.scope).gen.make)
-    return json_response(_answer(made, body.aspect_ratio), headers=made_by(made))
+    return await serve(request, who, _read, parts(request.scope).gen, _answer)
 
 
-def _answer(made: Made, ratio: AspectRatio) -> GenAnswer:
+def _answer(request: GenRequest, made: Made) -> GenAnswer:
     (picture,) = made.pictures
     width, height = picture.size
     return GenAnswer(
@@ -139,7 +137,7 @@ def _answer(made: Made, ratio: AspectRatio) -> GenAnswer:
         metadata=Metadata(
             model=made.model.id,
             requested_model=made.substituted,
-            aspect_ratio=ratio,
+            aspect_ratio=request.aspect_ratio,
             dimensions=f"{width}x{height}",
             prompt_enhanced=made.prompt_enhanced,
         ),

@@ -5,13 +5,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.answers import json_response
 from app.api.body import read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import EXAMPLES, TINY_PNG
 from app.api.exchange import parts
 from app.api.openapi import described
-from app.api.serving import made_by, serve
+from app.api.serving import serve
 from app.contract.answer import Failed, Filtered, Prediction, Predictions, StoredImage, StoredImages
 from app.contract.image import (
     ImageCustomize,
@@ -56,10 +55,14 @@ def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
 
 
 async def _answer(request: Request, who: Caller, contract: type[ImageRequest]) -> Response:
+    if who.key:
+        who.key.check_operation(contract.operation)
     read = partial(read_body, contract=contract)
-    body, made = await serve(request, who, read, parts(request.scope).images.make)
-    present = _stored_images if body.response_format == "url" else _predictions
-    return json_response(present(made), headers=made_by(made))
+    return await serve(request, who, read, parts(request.scope).images, _present)
+
+
+def _present(request: ImageRequest, made: Made) -> StoredImages | Predictions:
+    return _stored_images(made) if request.response_format == "url" else _predictions(made)
 
 
 def _stored_images(made: Made) -> StoredImages:

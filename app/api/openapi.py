@@ -1,6 +1,6 @@
 """What the OpenAPI document says about a route: its body, its answer, and its errors as they are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from fastapi import Response
@@ -35,8 +35,27 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
             "safety filter": errors.SafetyBlocked(block("")),
         },
     ),
-    401: ("No valid token", {"unauthorized": errors.Unauthorized()}),
+    401: ("No valid token or API key", {"unauthorized": errors.Unauthorized()}),
+    402: (
+        "A budget has no room for what this may cost",
+        {
+            "budget": errors.BudgetExhausted(
+                "Budget exhausted: 5.00 USD per day, 4.98 spent, resets at 2026-11-22T00:00:00Z"
+            )
+        },
+    ),
+    403: (
+        "The API key does not allow this",
+        {
+            "operation": errors.Forbidden("This key may not use image-upscale"),
+            "model": errors.Forbidden("This key may not use model imagen-4.0-ultra-generate-001"),
+        },
+    ),
     408: ("The body did not arrive in time", {"timeout": errors.RequestTimedOut()}),
+    409: (
+        "A request with the same Idempotency-Key is still under way, and your time is up",
+        {"running": errors.KeyInFlight(5)},
+    ),
     413: (
         "The body, or one picture in it, is too large",
         {"body": errors.PayloadTooLarge(), "file": errors.PayloadTooLarge(file=True)},
@@ -45,6 +64,7 @@ _ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
         "A charset or content encoding that is not read",
         {"encoding": errors.UnsupportedMedia('unsupported content encoding "gzip"')},
     ),
+    422: ("The Idempotency-Key was used with a different request", {"reused": errors.KeyReused()}),
     429: (
         "Too many requests: yours here, or ours at the vendor. `Retry-After` says when to come back",
         {"yours": errors.RateLimited(60), "ours": errors.RateLimited(60, by_vendor=True)},
@@ -81,6 +101,18 @@ HEADERS: Json = {
         "description": "The kind of the error, for programs.",
         "schema": {"type": "string", "enum": list(ERROR_CODES)},
     },
+    "X-Receipt-Id": {
+        "description": "The receipt of what the request has cost: `GET /api/v1/receipts/{id}`.",
+        "schema": {"type": "string"},
+    },
+    "X-Cost-USD": {
+        "description": "What this request has cost, in US dollars with six decimals. A replay costs nothing.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Replayed": {
+        "description": "`true` if this is the answer to an earlier request with the same Idempotency-Key.",
+        "schema": {"type": "string"},
+    },
     "Retry-After": {
         "description": "How many seconds to wait before you repeat the request.",
         "schema": {"type": "integer"},
@@ -108,12 +140,30 @@ def headers(*names: str) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-MADE_HEADERS = headers("X-Request-Id", "X-Model-Requested", *_RATE_LIMIT)
+MADE_HEADERS = headers(
+    "X-Request-Id",
+    "X-Model-Requested",
+    "X-Receipt-Id",
+    "X-Cost-USD",
+    "Idempotency-Replayed",
+    *_RATE_LIMIT,
+)
 """The headers of an answer with pictures."""
+
+KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Any text that is new for this request, for example a UUID. Who repeats the request with "
+    "it, after a timeout for example, gets the same answer, and pays once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+"""The parameter of every route that costs money."""
 
 
 def _error_headers(status: int) -> Json:
-    more = {400: ("X-Error-Hint",), 429: ("Retry-After", *_RATE_LIMIT), 503: ("Retry-After",)}
+    retry = ("Retry-After",)
+    more = {400: ("X-Error-Hint",), 409: retry, 429: (*retry, *_RATE_LIMIT), 503: retry}
     return headers("X-Request-Id", "X-Error-Code", *more.get(status, ()))
 
 
@@ -122,6 +172,7 @@ class NestError(Answer):
     message: str | tuple[str, ...]
     error: str | None = None
     pending: tuple[StoredImage, ...] | None = None
+    receipt_id: str | None = None
 
 
 class SafetyError(Filtered):
@@ -135,6 +186,7 @@ class GenError(Described):
     error: str
     details: str
     pending: tuple[StoredImage, ...] | None = None
+    receiptId: str | None = None
 
 
 def described(
@@ -163,7 +215,7 @@ def described(
             200: {"description": "The pictures", "content": made, "headers": MADE_HEADERS},
             **failures(*_ERRORS, body=body),
         },
-        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+        "openapi_extra": {"parameters": [KEY], "requestBody": {"required": True, "content": content}},
     }
 
 
@@ -171,13 +223,20 @@ def failures(
     *statuses: int, body: Callable[[errors.GatewayError], Json] = bodies.nest
 ) -> dict[int | str, Json]:
     """The documented errors of these statuses, with the bodies that are really sent."""
-    told: dict[int | str, Json] = {}
-    for status in statuses:
-        description, examples = _ERRORS[status]
-        shown = {name: {"value": body(error)} for name, error in examples.items()}
-        content = {"application/json": {"schema": _error_schema(status, body), "examples": shown}}
-        told[status] = {"description": description, "content": content, "headers": _error_headers(status)}
-    return told
+    return {status: failure(status, *_ERRORS[status], body=body) for status in statuses}
+
+
+def failure(
+    status: int,
+    description: str,
+    examples: Mapping[str, errors.GatewayError],
+    *,
+    body: Callable[[errors.GatewayError], Json] = bodies.nest,
+) -> Json:
+    """A documented error, with the bodies that are really sent."""
+    shown = {name: {"value": body(error)} for name, error in examples.items()}
+    content = {"application/json": {"schema": _error_schema(status, body), "examples": shown}}
+    return {"description": description, "content": content, "headers": _error_headers(status)}
 
 
 def _error_schema(status: int, body: Callable[[errors.GatewayError], Json]) -> Json:

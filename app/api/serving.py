@@ -1,46 +1,66 @@
 """How every paid route is served: who asks, how often, read, work; within one deadline."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
-from fastapi import Request
+from fastapi import Request, Response
+from pydantic import BaseModel
 
+from app.api.answers import json_response
 from app.api.body import Take
 from app.api.errors import ClientGone
+from app.api.errors import told as error_body
 from app.api.exchange import blobs, exchange, parts
 from app.api.rehearsal import rehearsed
-from app.contract.errors import Busy, RequestTimedOut, UpstreamTimeout
+from app.contract.errors import Busy, GatewayError, InvalidRequest, RequestTimedOut, UpstreamTimeout
 from app.pictures.blob import Blobs
 from app.ports import Call, Progress
 from app.services.auth import Caller
-from app.services.made import Made
+from app.services.made import Found, Made
+from app.services.paying import Errand, Told, Wish
 
 _ANSWER_SHARE, _STORE_SHARE = 0.9, 0.98
 """Of the deadline: when providers have returned, and when the caller has to be told about its pictures."""
 _RETRY_AFTER_SECONDS = 5
 
-B = TypeVar("B")
+_KEY = re.compile(r"[!-~]{1,255}")
+
+B = TypeVar("B", bound=BaseModel)
+R = TypeVar("R", bound=BaseModel, contravariant=True)
 
 log = structlog.get_logger()
+
+
+class Service(Protocol[R]):
+    """Makes pictures: `services.image.Images` and `services.gen.Gen`."""
+
+    async def make(self, request: R, call: Call, /) -> Made: ...
+
+    async def recovered(self, request: R, found: Sequence[Found], call: Call, /) -> Made: ...
 
 
 async def serve(
     request: Request,
     who: Caller,
     read: Callable[[Request, Take, Blobs], Awaitable[B]],
-    work: Callable[[B, Call], Coroutine[Any, Any, Made]],
-) -> tuple[B, Made]:
-    """Rate limit, `read` the body, then `work`.
+    service: Service[B],
+    present: Callable[[B, Made], object],
+) -> Response:
+    """Rate limit, `read` the body, have the `service` make what it asks for, and `present` that.
 
     One deadline covers it all. When it has passed, the client has hung up, or a stopping uvicorn's grace has
-    ended, `work` is cancelled, unless it has sent a paid call whose pictures are stored: then it goes on
+    ended, the work is cancelled, unless it has sent a paid call whose pictures are kept: then it goes on
     alone. Raises `contract.errors`, ClientGone and NoRoom.
     """
     have, here = parts(request.scope), exchange(request)
     here.log["user"] = who.id
     await _throttle(request, who)
+    key = _key(request, required=have.settings.require_idempotency_key)
+    wish = have.paying.wish(who, request.scope["path"], key)
     pictures = blobs(request, who.id)
     seconds = have.settings.request_timeout_seconds
     now = asyncio.get_running_loop().time()
@@ -62,30 +82,76 @@ async def serve(
                     answer_by=now + _ANSWER_SHARE * seconds,
                     store_by=now + _STORE_SHARE * seconds,
                     blobs=pictures,
+                    wish=wish,
                     trouble=rehearsed(request, body),
                     progress=progress,
+                    landing=have.paying.keeping(wish, pictures) if wish.key else None,
                 )
-                made = await _attended(request, work(body, call), call)
+                errand = Errand(
+                    body,
+                    call,
+                    partial(service.make, body, call),
+                    lambda found: service.recovered(body, found, call),
+                    partial(present, body),
+                    partial(error_body, request),
+                )
+                told = await _attended(request, have.paying.fulfil(wish, errand), call)
         except TimeoutError as exc:
             if held.waiting:
                 raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
-            raise (RequestTimedOut if held.arriving else UpstreamTimeout) from exc
+            error = (RequestTimedOut if held.arriving else UpstreamTimeout)()
+            raise _with_receipt(error, wish) from exc
         except asyncio.CancelledError as exc:  # only uvicorn cancels a request, when its grace has ended
             if progress.sent:
-                raise UpstreamTimeout from exc
+                raise _with_receipt(UpstreamTimeout(), wish) from exc
             raise Busy(retry_after=_RETRY_AFTER_SECONDS) from exc
-    here.log["model"] = made.model.id
-    return body, made
+        except GatewayError as exc:
+            _with_receipt(exc, wish)
+            raise
+        finally:
+            here.headers.update(_cost(wish))
+    headers = {}
+    if told.made:
+        here.log["model"] = told.made.model.id
+        if told.made.substituted:
+            headers["X-Model-Requested"] = told.made.substituted
+    else:
+        headers["Idempotency-Replayed"] = "true"
+        if told.status == 400:
+            headers["X-Error-Code"] = "blocked"
+    return json_response(told.body, told.status, headers)
 
 
-def made_by(made: Made) -> dict[str, str]:
-    """The headers that name the model which was asked for, if another one served."""
-    return {"X-Model-Requested": made.substituted} if made.substituted else {}
+def _key(request: Request, *, required: bool) -> str | None:
+    """Returns the Idempotency-Key, without quotes. Raises InvalidRequest."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        if required:
+            raise InvalidRequest("Idempotency-Key header is required")
+        return None
+    if not _KEY.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key must have 1 to 255 visible ASCII characters")
+    return key[1:-1] if len(key) > 2 and key[0] == key[-1] == '"' else key
+
+
+def _with_receipt(error: GatewayError, wish: Wish) -> GatewayError:
+    """Tell the receipt of what may be charged although there is no picture."""
+    if wish.is_unknown:
+        error.receipt = wish.id
+    return error
+
+
+def _cost(wish: Wish) -> dict[str, str]:
+    """The headers of every answer that has sent something, and of replays, which cost nothing."""
+    if wish.id is None or (wish.cost_micros is None and wish.key is None):
+        return {}
+    dollars, micros = divmod(wish.cost_micros or 0, 1_000_000)
+    return {"x-receipt-id": wish.id, "x-cost-usd": f"{dollars}.{micros:06d}"}
 
 
 async def _throttle(request: Request, who: Caller) -> None:
     """Count the request; every answer to it carries the throttler's headers. Raises RateLimited."""
-    if window := await parts(request.scope).rate_limit.hit(who.id):
+    if window := await parts(request.scope).rate_limit.hit(who.counted_as):
         exchange(request).headers.update(
             {
                 "x-ratelimit-limit": str(window.limit),
@@ -95,7 +161,7 @@ async def _throttle(request: Request, who: Caller) -> None:
         )
 
 
-async def _attended(request: Request, work: Coroutine[Any, Any, Made], call: Call) -> Made:
+async def _attended(request: Request, work: Coroutine[Any, Any, Told], call: Call) -> Told:
     """Starlette does not cancel a handler whose client has left: watch for it beside the work."""
     job = asyncio.create_task(work)
     watch = asyncio.create_task(_hang_up(request))
@@ -110,7 +176,7 @@ async def _attended(request: Request, work: Coroutine[Any, Any, Made], call: Cal
             await _leave(request, job, call.progress)
 
 
-async def _leave(request: Request, job: asyncio.Task[Made], progress: Progress) -> None:
+async def _leave(request: Request, job: asyncio.Task[Told], progress: Progress) -> None:
     """Nobody waits for the job any more."""
     progress.left = True
     if progress.sent and progress.kept:

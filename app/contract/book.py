@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from app.contract.budgets import in_force
 from app.contract.ledger import (
-    PERIODS,
     Counter,
     Key,
     Limit,
@@ -180,11 +180,7 @@ class Book:
         return None
 
     def _limits(self, scope: str, *, first: bool) -> list[Limit]:
-        limits = list(self.limits.get(scope, ()))
-        if first:
-            own = {limit.unit for limit in limits}
-            limits += [limit._replace(scope=scope) for limit in self.terms.defaults if limit.unit not in own]
-        return sorted(limits, key=lambda limit: (limit.unit, PERIODS.index(limit.period)))
+        return in_force(scope, self.limits.get(scope, ()), self.terms.defaults if first else ())
 
     def reserve(self, wish: str, calls: Iterable[NewCall], scopes: Sequence[str], process: str) -> None:
         for call in calls:

@@ -116,6 +116,8 @@ class Begin(Command[Begun | TakenOver | Replay | Running | OtherRequest | OverBu
         if wish.state == "interrupted" or wish.status is None:
             book.put_wish(wish._replace(state="running", process=self.process, expires_at=None))
             return TakenOver(wish.id)
+        if not wish.replayed:
+            book.put_wish(wish._replace(replayed=True))
         return Replay(wish.id, wish.status, wish.body or "")
 
     def undo(self, outcome: object) -> Sequence[Command[object]]:
@@ -186,6 +188,7 @@ class Close(Command[bool]):
     charged: int = 0
     made: int = 0
     pictures: tuple[StoredPicture, ...] = ()
+    text: str | None = None
 
     def needs(self, needs: Needs) -> None:
         needs.calls.add(self.call)
@@ -196,7 +199,8 @@ class Close(Command[bool]):
             return False
         charged = {"settled": self.charged, "void": 0}.get(self.state, call.micros)
         made = self.made if self.state == "settled" else 0
-        book.put_call(call._replace(state=self.state, charged=charged, made=made, done_at=book.now))
+        ended = call._replace(state=self.state, charged=charged, made=made, done_at=book.now)
+        book.put_call(ended._replace(text=self.text))
         book.new_pictures += self.pictures
         return True
 
@@ -208,6 +212,7 @@ class Finish(Command[bool]):
     Its key is free if nothing is charged. Otherwise the answer is kept for replays; without an answer
     (`status` None) the wish is interrupted, and whoever repeats it takes it over. A finished wish may be
     finished again, with a better answer. Changes nothing if another process has taken the wish over.
+    `pictures` are those of its calls.
     """
 
     lasting: ClassVar[bool] = True
@@ -216,6 +221,7 @@ class Finish(Command[bool]):
     process: str
     status: int | None = None
     body: str | None = None
+    pictures: tuple[StoredPicture, ...] = ()
 
     def needs(self, needs: Needs) -> None:
         needs.wishes.add(self.wish)
@@ -225,6 +231,7 @@ class Finish(Command[bool]):
         wish = book.wishes.get(self.wish)
         if not wish or (wish.state == "running" and wish.process != self.process):
             return False
+        book.new_pictures += self.pictures
         return book.finish(wish, self.status, self.body)
 
 

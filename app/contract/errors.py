@@ -4,10 +4,15 @@ GatewayError
 ├── InvalidRequest        400   what the caller sent breaks a rule; one sentence or a list of them
 ├── SafetyBlocked         400   the vendor refused the prompt or every picture
 ├── Unauthorized          401
-├── RouteNotFound         404
+├── BudgetExhausted       402   a budget has no room for what the request may cost
+├── Forbidden             403   the API key does not allow it
+├── NotFound              404   the caller has no such thing
+│   └── RouteNotFound     404
 ├── RequestTimedOut       408   the body did not arrive in time
+├── KeyInFlight           409   the same request is still under way
 ├── PayloadTooLarge       413
 ├── UnsupportedMedia      415
+├── KeyReused             422   the Idempotency-Key belongs to another request
 ├── RateLimited           429
 ├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
 │   ├── ModelGone         ---   the vendor no longer has this model; services go on along the chain
@@ -32,10 +37,11 @@ class GatewayError(Exception):
     """A failure that is reported to the caller. `message` is public.
 
     `vendor_code` is the vendor's error code, for the log. The vendor's text is not kept: it may hold project
-    ids.
+    ids. `receipt` is the id of the receipt if something may be charged although there is no picture.
     """
 
     vendor_code: str | None = None
+    receipt: str | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -63,10 +69,37 @@ class SafetyBlocked(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """No valid token. Why is never told."""
+    """No valid token or key. Why is never told."""
 
 
-class RouteNotFound(GatewayError):
+class Forbidden(GatewayError):
+    """The API key does not allow this operation or model."""
+
+
+class BudgetExhausted(GatewayError):
+    """The price of the request's calls exceeds what is left of a budget. The message says of which."""
+
+
+class KeyInFlight(GatewayError):
+    """A request with the same Idempotency-Key is still under way. `retry_after` in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("A request with this Idempotency-Key is still under way")
+        self.retry_after = retry_after
+
+
+class KeyReused(GatewayError):
+    """The Idempotency-Key was used with a different request."""
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key was used with a different request")
+
+
+class NotFound(GatewayError):
+    """There is no such thing, or it is another caller's: which of both is never told."""
+
+
+class RouteNotFound(NotFound):
     """No such path, or not with this method."""
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.contract.answer import MaskApplied
 from app.contract.fields import (
     AtMost,
     Flag,
@@ -282,6 +283,11 @@ class ImageEdit(Referencing):
         """The settings of a mask that the model makes itself; None if the mask is a picture."""
         config = self.mask.mask_image_config
         return config if config and config.mask_mode in AUTOMATIC_MASKS else None
+
+    @property
+    def mask_applied(self) -> MaskApplied:
+        """How the mask is followed when a model makes the edit that knows no masks."""
+        return "instruction" if self.automatic_mask else "exact"
 
     def _only(self, kind: str) -> EditReference:
         """The one reference of its kind. Raises when there is none or another."""

@@ -59,6 +59,7 @@ class PaidCall(NamedTuple):
     `charged` and `made` count from the end of the call: micro-USD and pictures. `scopes`: a JSON list,
     since a caller's name may hold any character. `day`: the day of the reservation, and with it the month.
     `bucket` and `stem`: set at the fence if pictures will be stored; all their names begin with the stem.
+    `text`: what a rewrite answered.
     """
 
     id: str
@@ -82,12 +83,17 @@ class PaidCall(NamedTuple):
     done_at: int | None = None
     bucket: str | None = None
     stem: str | None = None
+    text: str | None = None
+
+    def worth(self, pictures: int) -> int:
+        """Returns what the call has cost that made so many pictures, as far as its reservation tells."""
+        return self.micros * min(pictures, self.samples) // max(self.samples, 1)
 
 
 class Wish(NamedTuple):
     """A row of `wishes`. `key` is the caller's Idempotency-Key, None without one or when it is free again.
 
-    `status` and `body` are kept for replays until `expires_at`.
+    `status` and `body` are kept for replays until `expires_at`. `replayed`: the answer was told again.
     """
 
     id: str
@@ -101,6 +107,7 @@ class Wish(NamedTuple):
     status: int | None = None
     body: str | None = None
     expires_at: int | None = None
+    replayed: bool = False
 
 
 class Key(NamedTuple):
@@ -121,6 +128,14 @@ class StoredPicture(NamedTuple):
     mime_type: str
 
 
+class Recovered(NamedTuple):
+    """What a call has made after all: its price in micro-USD, how many pictures, and those with a name."""
+
+    charged: int
+    made: int
+    pictures: tuple[StoredPicture, ...]
+
+
 class Process(NamedTuple):
     """A row of `processes`."""
 
@@ -138,6 +153,12 @@ class Limit(NamedTuple):
     period: Period
     amount: int
 
+    @property
+    def text(self) -> str:
+        """For people: `5.00 USD/day`."""
+        unit = "USD" if self.unit == "usd" else "pictures"
+        return f"{_amount(self.unit, self.amount)} {unit}/{self.period}"
+
 
 class Counter(NamedTuple):
     """What a scope has spent and reserved in one period."""
@@ -147,11 +168,15 @@ class Counter(NamedTuple):
     spent_pictures: int = 0
     reserved_pictures: int = 0
 
+    def of(self, unit: Unit) -> tuple[int, int]:
+        """Returns what is spent and what is reserved."""
+        if unit == "usd":
+            return self.spent_micros, self.reserved_micros
+        return self.spent_pictures, self.reserved_pictures
+
     def taken(self, unit: Unit) -> int:
         """Returns how much of a budget is gone: spent or reserved."""
-        if unit == "usd":
-            return self.spent_micros + self.reserved_micros
-        return self.spent_pictures + self.reserved_pictures
+        return sum(self.of(unit))
 
     def plus(self, other: "Counter") -> "Counter":
         return Counter(self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3])
@@ -216,7 +241,7 @@ class OverBudget:
         """For the caller: `Budget exhausted: 5.00 USD per day, 4.98 spent, resets at 2026-11-22T…Z`."""
         unit = "USD" if self.limit.unit == "usd" else "pictures"
         period = "in total" if self.limit.period == "total" else f"per {self.limit.period}"
-        resets = "never resets" if self.resets_at is None else f"resets at {_iso(self.resets_at)}"
+        resets = "never resets" if self.resets_at is None else f"resets at {iso(self.resets_at)}"
         limit, taken = (_amount(self.limit.unit, amount) for amount in (self.limit.amount, self.taken))
         return f"Budget exhausted: {limit} {unit} {period}, {taken} spent, {resets}"
 
@@ -284,8 +309,9 @@ def _utc(now: int) -> datetime:
     return datetime.fromtimestamp(now / 1000, UTC)
 
 
-def _iso(now: int) -> str:
-    return _utc(now).strftime("%Y-%m-%dT%H:%M:%SZ")
+def iso(now: int, precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """Returns a time as `2026-11-22T00:00:00Z`."""
+    return _utc(now).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _amount(unit: Unit, amount: int) -> str:

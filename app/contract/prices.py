@@ -7,7 +7,7 @@ rounded up.
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -26,6 +26,12 @@ QUALITIES: tuple[Quality, ...] = get_args(Quality)
 SOURCE_TOKENS = 1290  # of a picture that is sent: 1120 for Gemini 3, 1290 for Gemini 2.5
 THOUGHT_TOKENS = 2000  # before a picture is drawn: 300 to 900 are usual
 FRAME_TOKENS = 100  # what the vendor adds around the texts of a call
+
+
+def today() -> date:
+    """Returns the day whose prices are in force, in UTC."""
+    return datetime.now(UTC).date()
+
 
 MicroUsd = Annotated[int, Field(strict=True, ge=0)]
 Tokens = Annotated[int, Field(strict=True, gt=0)]

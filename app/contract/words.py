@@ -103,6 +103,7 @@ WORDS = {
     "failed": "Why other pictures are missing: one entry for each that was lost to a quota, an outage, the "
     "deadline, or a broken picture in the vendor's answer. It may have been paid for.",
     "Failed.message": "What happened: a short text for people, which may change.",
+    "receiptId": "The receipt of what may be charged although its outcome is unknown.",
     "pending": "Pictures that are made and paid for, but not stored yet. Their URLs will work later.",
     "maskApplied": "How the mask was applied, if the model does not support masks. exact: no pixel outside "
     "the mask has changed. instruction: the model was told the area in words; other pixels may have changed.",
@@ -148,9 +149,38 @@ WORDS = {
     "access_token": "The token. Send it in the header `Authorization: Bearer …`.",
     "token_type": "Always Bearer.",
     "expires_in": "Seconds until the token expires.",
-    "Profile.id": "The token's subject: the account's id, here or at the identity provider.",
+    "Profile.id": "The account's id, here or at the identity provider.",
     "Profile.username": "The account's name, or null if an identity provider's token has none.",
-    "exp": "When the token expires, in seconds since 1970 (Unix time).",
+    # ── receipts and usage ───────────────────────────────────────────────────────────────────────────────
+    "receipts": "The receipts, the newest first.",
+    "nextCursor": "The cursor of the next page, or null on the last page.",
+    "Receipt.id": "The receipt's id. The request's answer had it in the header X-Receipt-Id.",
+    "operation": "What the request asked for, for example text-to-image.",
+    "createdAt": "When the request came, in UTC.",
+    "Receipt.costUsd": "What the request cost, in US dollars with six decimals. Calls that are not finished "
+    "count 0.",
+    "priced": "False if a model has no price. Its calls are listed with a cost of 0.",
+    "replayed": "Whether the answer was sent again to a request with the same Idempotency-Key, for nothing.",
+    "calls": "The calls of vendors that the request made.",
+    "ReceiptCall.model": "The model that was called.",
+    "ReceiptCall.state": "reserved: not sent yet. sent: under way. settled: the vendor served it. void: the "
+    "vendor did not serve it, so it costs nothing. unknown: it was sent, and its outcome is not known. "
+    "abandoned: it was cancelled after it was sent. What is unknown or abandoned is charged.",
+    "samples": "How many pictures the call asked for: 0 for a rewritten prompt.",
+    "ReceiptCall.costUsd": "What the call cost, in US dollars with six decimals.",
+    "sentAt": "When the call was sent, in UTC, or null.",
+    "finishedAt": "When the call ended, in UTC, or null.",
+    "pictures": "The pictures that were stored.",
+    "ReceiptPicture.url": "Where the picture can be fetched, or null if it is kept privately.",
+    "usage": "Your budgets; a unit without a budget has an entry for this month.",
+    "unit": "What is counted: US dollars or pictures.",
+    "period": "How long a budget lasts: a day or a month in UTC, or for ever (total).",
+    "UsedBudget.limit": "How much you may spend in the period, or null without a limit. US dollars are texts "
+    "with six decimals, pictures are integers.",
+    "spent": "How much is spent.",
+    "reserved": "How much is reserved for calls that are not finished. It counts as spent until they are.",
+    "resetsAt": "When the period ends, in UTC, or null for total.",
+    "exp": "When the token or the API key expires, in seconds since 1970 (Unix time).",
     # ── the catalogue ────────────────────────────────────────────────────────────────────────────────────
     "Model.id": "The model's name.",
     "vendor": "The vendor whose cloud serves the model.",

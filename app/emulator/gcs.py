@@ -25,8 +25,8 @@ from app.emulator.objects import (
     Refused,
     StoredObject,
     check_bucket,
+    may_delete,
     not_found,
-    not_granted,
     precondition_failed,
 )
 from app.emulator.trouble import Trouble, Troubles
@@ -62,7 +62,10 @@ def _get(objects: Objects, asked: Asked) -> Response:
 
 
 def _delete(objects: Objects, asked: Asked) -> Response:
-    raise not_granted("storage.objects.delete", f"{asked.bucket}/{asked.name}")
+    if conditions := sorted(set(asked.query) & {"generation", "ifGenerationMatch"}):
+        raise Refused(400, "invalidParameter", f"The emulator does not delete with {conditions[0]}")
+    objects.delete(asked.bucket, asked.name)
+    return Response(status_code=204)
 
 
 def _list(objects: Objects, asked: Asked) -> Response:
@@ -104,6 +107,8 @@ def _permissions(_: Objects, asked: Asked) -> Response:
     """Which of the permissions asked about the caller has."""
     check_bucket(asked.bucket)
     granted = {"storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.buckets.get"}
+    if may_delete(asked.bucket):
+        granted.add("storage.objects.delete")
     held = [permission for permission in asked.query.getlist("permissions") if permission in granted]
     return JSONResponse({"kind": "storage#testIamPermissionsResponse", "permissions": held})
 

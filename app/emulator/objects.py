@@ -1,7 +1,8 @@
 """The objects of the rehearsed Cloud Storage, on disk, and the rules for making one.
 
 The account that calls may create objects and nobody may change or delete one; everybody may read. That is how
-the gateway's bucket is to be set up. Every legal bucket name exists.
+the gateway's bucket is to be set up. In a bucket whose name ends in `-private`, as for PRIVATE_STORE, the
+account may delete objects too. Every legal bucket name exists.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import re
 import tempfile
 import time
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,9 +111,23 @@ class Objects:
     def list(self, bucket: str, prefix: str = "") -> list[Json]:
         """The resources of a bucket whose names begin with `prefix`, in the order of their names' bytes."""
         check_bucket(bucket)
-        resources = (_read_resource(path) for path in (self._root / bucket).glob("*"))
-        found = [resource for resource in resources if resource["name"].startswith(prefix)]
+        found = []
+        for path in (self._root / bucket).glob("*"):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                resource = _read_resource(path)
+                if resource["name"].startswith(prefix):
+                    found.append(resource)
         return sorted(found, key=lambda resource: resource["name"].encode())
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Raises Refused: 403 where the account may not, 404 if there is no such object."""
+        path = self._path(bucket, name)
+        if not may_delete(bucket):
+            raise not_granted("storage.objects.delete", f"{bucket}/{name}")
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise not_found(bucket, name) from None
 
     def _path(self, bucket: str, name: Any) -> Path:
         check_bucket(bucket)
@@ -137,6 +153,10 @@ def _read_resource(path: Path) -> Json:
     with path.open("rb") as file:
         resource: Json = json.loads(file.readline())
     return resource
+
+
+def may_delete(bucket: str) -> bool:
+    return bucket.endswith("-private")
 
 
 def check_bucket(bucket: str) -> None:

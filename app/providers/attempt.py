@@ -5,14 +5,16 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import structlog
 
-from app.contract.errors import Busy, CallerLeft, GatewayError
+from app.contract.errors import Busy, CallerLeft, GatewayError, SafetyBlocked
 from app.contract.models import Model
-from app.ports import Admission, Call
+from app.ports import Admission, Bill, Call, PaidCall, Place
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 Served = Literal["no", "refused", "unknown"]
@@ -47,31 +49,32 @@ def seconds_of(duration: object) -> float | None:
 
 
 async def attempt(
-    send: Callable[[], Awaitable[T]],
+    send: Callable[[], Awaitable[A]],
+    read: Callable[[A, Call], Awaitable[T]],
+    paid: PaidCall,
     model: Model,
     call: Call,
     *,
     admission: Admission,
     pause_seconds: float,
 ) -> T:
-    """Send a paid call; every paid call of the program goes through here. Returns its answer.
+    """Send a paid call, and `read` its answer; every paid call of the program goes through here.
 
-    `send` raises CallFailed. It runs with a place of `admission`, which the pauses between tries do not hold.
-    A call that was not served is sent again, at most twice, after `pause_seconds` and twice that, or after
-    the vendor's pause if that is longer. Raises the last failure's `error` if there is no further try, if the
-    vendor asks for more than 5 s, or if it may not be sent again; and what `admission` raises if nothing was
+    `paid` is reserved, and ends here, whatever happens. `read` gets the answer and a copy of `call` in which
+    it notes what was delivered. `send` raises CallFailed. It runs with a place of
+    `admission`, which neither the pauses between tries nor `read` hold. A call that was not served is sent
+    again, at most twice, after `pause_seconds` and twice that, or after the vendor's pause if that is longer.
+    Raises the last failure's `error` if there is no further try, if the vendor asks for more than 5 s, or if
+    it may not be sent again; what `read` raises; and what `admission` and the ledger raise if nothing was
     sent.
     """
     loop = asyncio.get_running_loop()
     last: CallFailed | None = None
     retries = 0
     while True:
+        place = call.landing.place(model, paid.id) if call.landing else None
         try:
-            async with admission.place(model, call):
-                if call.progress.left:
-                    raise CallerLeft
-                call.progress.sent = True
-                return await send()
+            answer = await _send(send, paid, place, model, call, admission)
         except CallFailed as failed:
             last = failed
             pause = max(pause_seconds * 2**retries * random.uniform(1, 1.5), failed.pause or 0)  # noqa: S311 - no secret
@@ -84,12 +87,69 @@ async def attempt(
                 vendor_code=failed.error.vendor_code,
                 seconds=round(pause, 1),
             )
-        except GatewayError:  # there is no place
+        except GatewayError:  # there is no place, or the ledger does not answer
             if last:
                 raise last.error from last.__cause__
             raise
+        else:
+            return await _read(answer, read, paid, replace(call, place=place, bill=Bill()))
         retries += 1
         await asyncio.sleep(pause)
+        try:
+            paid = await paid.again()
+        except GatewayError:
+            raise last.error from last.__cause__
+
+
+async def _send(
+    send: Callable[[], Awaitable[A]],
+    paid: PaidCall,
+    place: Place | None,
+    model: Model,
+    call: Call,
+    admission: Admission,
+) -> A:
+    """One try. If it raises, `paid` has ended."""
+    fenced = False
+    try:
+        async with admission.place(model, call):
+            if call.progress.left:
+                raise CallerLeft
+            await paid.fence(place)
+            fenced = call.progress.sent = True
+            return await send()
+    except CallFailed as failed:
+        if failed.served == "unknown":
+            paid.unknown()
+        else:
+            paid.void()
+        raise
+    except BaseException:
+        if fenced:
+            paid.abandon()
+        else:
+            paid.void()
+        raise
+
+
+async def _read(answer: A, read: Callable[[A, Call], Awaitable[T]], paid: PaidCall, call: Call) -> T:
+    """The vendor has served it. An answer in an unknown shape does not tell what it costs."""
+    try:
+        result = await read(answer, call)
+    except SafetyBlocked:
+        paid.settle(call.bill)
+        raise
+    except GatewayError:
+        if call.bill.pictures or call.bill.usage:
+            paid.settle(call.bill)
+        else:
+            paid.unknown()
+        raise
+    except BaseException:
+        paid.abandon()
+        raise
+    paid.settle(call.bill)
+    return result
 
 
 @asynccontextmanager

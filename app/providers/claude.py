@@ -17,6 +17,7 @@ from app.contract.errors import (
 )
 from app.contract.gen import fit_words
 from app.contract.models import Model
+from app.contract.prices import Order, Usage, today
 from app.ports import Admission, Call
 from app.providers.attempt import CallFailed, Served, attempt, seconds_of
 from app.providers.cached import Cached
@@ -95,14 +96,28 @@ class Claude:
 
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
-        send = partial(self._send, _message(prompt, language, characters), model, call)
-        answer = await attempt(
-            send, model, call, admission=self._admission, pause_seconds=self._pause_seconds
+        message = _message(prompt, language, characters)
+        (paid,) = await call.wish.reserve(model, [self._order(message, model)])
+        return await attempt(
+            partial(self._send, message, model, call),
+            partial(_read, characters),
+            paid,
+            model,
+            call,
+            admission=self._admission,
+            pause_seconds=self._pause_seconds,
         )
-        try:
-            return _read(answer, characters)
-        except (AttributeError, TypeError, ValueError) as exc:  # the SDK does not validate answers
-            raise UpstreamFailed("Claude answered in an unknown shape") from exc
+
+    def _id(self, model: Model) -> str:
+        """Returns the platform's own name of the model."""
+        ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
+        return ids[self._via] or model.id
+
+    def _order(self, message: str, model: Model) -> Order:
+        text_bytes = len(INSTRUCTION.encode()) + len(message.encode())
+        return Order(
+            self._id(model), "rewrite", today(), text_bytes=text_bytes, max_output_tokens=_MAX_TOKENS
+        )
 
     async def ready(self) -> None:
         """Return if the platform can be reached. Raises OSError or TimeoutError if it cannot."""
@@ -114,7 +129,6 @@ class Claude:
 
     async def _send(self, message: str, model: Model, call: Call) -> "Message":
         """One paid call. Raises CallFailed for whatever happens: any exception may come from the SDK."""
-        ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
         try:
             async with asyncio.timeout_at(call.answer_by):
                 client = await self._client()
@@ -123,7 +137,7 @@ class Claude:
         try:
             async with asyncio.timeout_at(call.answer_by):
                 return await client.messages.create(
-                    model=ids[self._via] or model.id,
+                    model=self._id(model),
                     max_tokens=_MAX_TOKENS,
                     system=INSTRUCTION,
                     messages=[{"role": "user", "content": message}],
@@ -180,7 +194,19 @@ def _message(prompt: str, language: str | None, characters: int) -> str:
     return f"{said}<characters>{characters}</characters>\n<prompt>{escape(prompt, quote=False)}</prompt>"
 
 
-def _read(answer: "Message", characters: int) -> str:
+async def _read(characters: int, answer: "Message", call: Call) -> str:
+    """Returns the prompt. Notes it, and the tokens if they are told."""
+    try:
+        tokens = (answer.usage.input_tokens, answer.usage.output_tokens)
+        if all(isinstance(count, int) for count in tokens):
+            call.bill.usage = Usage(*tokens)
+        call.bill.text = _text(answer, characters)
+    except (AttributeError, TypeError, ValueError) as exc:  # the SDK does not validate answers
+        raise UpstreamFailed("Claude answered in an unknown shape") from exc
+    return call.bill.text
+
+
+def _text(answer: "Message", characters: int) -> str:
     if answer.stop_reason == "refusal":
         raise UpstreamFailed("Claude refused to rewrite the prompt")
     text = "".join(block.text for block in answer.content if block.type == "text").strip()

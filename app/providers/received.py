@@ -1,7 +1,6 @@
 """Pictures as vendors send them: recognised, landed if they are to be stored, and checked to be whole."""
 
 from app.contract.errors import BrokenPicture, UpstreamFailed
-from app.contract.models import Model
 from app.pictures.blob import Blob, NoRoom
 from app.pictures.checks import check
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, recognise
@@ -9,17 +8,18 @@ from app.ports import Call
 from app.threads import off_loop
 
 
-async def received(value: object, model: Model, call: Call) -> Picture:
+async def received(value: object, call: Call) -> Picture:
     """Returns the picture of one base64 string in an answer, as Transport gives it: a Blob, or a short text.
 
     Raises BrokenPicture if it is not a whole picture, and UpstreamFailed if it cannot be kept: it is paid,
     so the caller is not asked to try again.
     """
-    return await checked(await landed(value, model, call), call)
+    return await checked(await landed(value, call), call)
 
 
-async def landed(value: object, model: Model, call: Call) -> Picture:
-    """Recognise a picture; if it is to be stored, it is then safe on disk. Raises as `received` does."""
+async def landed(value: object, call: Call) -> Picture:
+    """Recognise a picture; if it is to be kept, it is then safe on disk. Raises as `received` does."""
+    call.bill.pictures += 1
     try:
         if isinstance(value, str):
             value = blob_of_base64(value, call.answers)
@@ -30,8 +30,8 @@ async def landed(value: object, model: Model, call: Call) -> Picture:
         raise BrokenPicture("a picture in the answer is broken") from exc
     except NoRoom as exc:
         raise UpstreamFailed("a picture could not be kept") from exc
-    if call.landing:
-        await call.landing.land(picture, model)
+    if call.landing and call.place:
+        await call.landing.land(picture, call.place, later=call.unfinished)
     return picture
 
 

@@ -5,22 +5,39 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from app.contract.auth import LoginRequest, TokenAnswer
+from app.contract.budgets import user_scope
 from app.contract.errors import Unauthorized
+from app.services.keys import PREFIX, Key, Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
-from app.services.tokens import Token, Tokens
+from app.services.tokens import Tokens
 from app.services.users import ID_PREFIX, Users, fold
 
 MAX_SEEN = 10_000
+NEVER = 253_402_300_799.0
+"""The last second of the year 9999: when a key without an expiry expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request this is. `id` is the token's subject; `expires` in Unix seconds."""
+    """Whose request this is. `id` is the token's subject, or the key's user; `expires` in Unix seconds."""
 
     id: str
     username: str | None
     expires: float
+    key: Key | None = None
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The budgets that count what the caller spends: the user's, then the key's."""
+        user = user_scope(self.id)
+        return (user, f"key:{self.key.name}") if self.key else (user,)
+
+    @property
+    def counted_as(self) -> str:
+        """Whose requests a rate limit counts: the key's or the user's. The words before the colon keep a
+        subject `key:ci` of another issuer apart from the key ci."""
+        return self.scopes[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +50,20 @@ class _Seen:
 
 
 class Auth:
-    """Logins, and the callers behind tokens.
+    """Logins, and the callers behind tokens and API keys.
 
     A token under our secret with the id of one of our users is valid as long as that user exists, is not
     disabled and has not changed the password. A lookup in the database counts for `recheck_seconds`, so a
     token may stay valid for that long after a change. If the database does not answer, such callers get Busy.
     For every other subject (another service's, an identity provider's) only the signature counts.
+    A key is valid as long as its user exists and is not disabled. A changed password does not end it.
     """
 
     def __init__(
         self,
         *,
         users: Users,
+        keys: Keys,
         passwords: Passwords,
         tokens: Tokens,
         login_limit: RateLimit,
@@ -53,6 +72,7 @@ class Auth:
         recheck_seconds: float = 30,
     ) -> None:
         self.users = users
+        self.keys = keys
         self.passwords = passwords
         self.tokens = tokens
         self.login_limit = login_limit
@@ -85,11 +105,14 @@ class Auth:
         return TokenAnswer(access_token=token, expires_in=self.tokens.lifetime_seconds)
 
     async def authenticate(self, token: str) -> Caller:
-        """Raises Unauthorized, and UpstreamUnavailable when one of our users cannot be looked up."""
+        """Returns the caller of a token or of a key. Raises Unauthorized, and UpstreamUnavailable when a key
+        or one of our users cannot be looked up."""
+        if token.startswith(PREFIX):
+            return await self._key_holder(token)
         read = await self.tokens.read(token)
         username = read.username
         if read.ours and read.subject.startswith(ID_PREFIX):
-            user = await self._look_up(read)
+            user = await self._look_up(read.subject, read.password_version)
             if user.username is None or user.password_version != read.password_version:
                 raise Unauthorized
             username = user.username
@@ -98,19 +121,27 @@ class Auth:
     async def aclose(self) -> None:
         self.passwords.close()
         await self.tokens.aclose()
+        await self.keys.aclose()
         for limit in (self.login_limit, self.account_limit, self.address_limit):
             await limit.aclose()
         await self.users.aclose()
 
-    async def _look_up(self, token: Token) -> _Seen:
-        """Returns the token's user: the remembered one, unless it is too old or the token has a newer
-        password version."""
-        id = token.subject
+    async def _key_holder(self, secret: str) -> Caller:
+        key = await self.keys.find(secret)
+        user = await self._look_up(key.user) if key else None
+        if key is None or user is None or user.username is None:
+            raise Unauthorized
+        expires = NEVER if key.expires_at is None else key.expires_at / 1000
+        return Caller(key.user, user.username, expires, key)
+
+    async def _look_up(self, id: str, password_version: int = 0) -> _Seen:
+        """Returns the user: the remembered one, unless it is too old or the token has a newer
+        `password_version`."""
         seen = self._seen.get(id)
         if (
             seen is None
             or time.monotonic() - seen.at > self._recheck_seconds
-            or (seen.username is not None and token.password_version > seen.password_version)
+            or (seen.username is not None and password_version > seen.password_version)
         ):
             asked = time.monotonic()
             user = await self.users.by_id(id)

@@ -1,8 +1,9 @@
 """Where finished pictures are stored: on the spool when they are whole, from there in a bucket."""
 
 import asyncio
-import secrets
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +13,14 @@ from typing import Self
 
 import structlog
 
-from app.contract.answer import StoredImage
 from app.contract.errors import StorageDown
+from app.contract.ledger import StoredPicture
 from app.contract.models import Model, Operation
 from app.logs import causes
 from app.pictures.blob import Blob, Blobs, NoRoom
 from app.pictures.picture import EXTENSIONS, Picture
-from app.ports import Call, Spool, Storage
+from app.ports import Call, Place, Spool, Storage
+from app.services.made import Found, Stored
 
 log = structlog.get_logger()
 
@@ -30,42 +32,29 @@ _AGAIN_SECONDS = 5.0
 """After this pause a picture is uploaded again that neither the bucket nor the spool has taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One stored picture. `pending` if it is not in the bucket yet. `name` is the object's name."""
-
-    bucket: str
-    name: str
-    url: str
-    mime_type: str
-    generated_at: datetime
-    pending: bool
-
-    @property
-    def image(self) -> StoredImage:
-        """The picture as the API documents show it."""
-        generated_at = self.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return StoredImage(
-            url=self.url,
-            filename=self.name.rpartition("/")[2],
-            mime_type=self.mime_type,
-            generated_at=generated_at,
-        )
-
-
 @dataclass(slots=True)
 class _Named:
-    """A picture with the name of its object. `path` is its file on the spool, if it could land."""
+    """A picture with its place, and its number among those of its call. `path` is its file on the spool, if
+    it could land. `hidden`: it must not be stored, only what is made of it."""
 
     picture: Picture
-    bucket: str
-    name: str
+    place: Place
+    number: int
     at: datetime
     path: Path | None = None
+    hidden: bool = False
+
+    @property
+    def bucket(self) -> str:
+        return self.place.bucket
+
+    @property
+    def name(self) -> str:
+        return f"{self.place.stem}{self.number}.{EXTENSIONS[self.picture.mime_type]}"
 
 
 class Landing:
-    """Where the pictures of one request land (`app.ports.Landing`). A context manager.
+    """Where the pictures of one request land that are to be stored (`app.ports.Landing`). A context manager.
 
     What has landed and is not stored when it is closed stays on the spool, which uploads it later.
     """
@@ -77,6 +66,7 @@ class Landing:
         self._operation = operation
         self._bucket, self._folder = gallery.place(operation, uri)
         self._named: dict[Blob, _Named] = {}
+        self._landed: Counter[Place] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -85,24 +75,30 @@ class Landing:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         for one in list(self._named.values()):
-            log.warning("a picture that is in no answer is stored", bucket=one.bucket, object=one.name)
-            self._gallery.go_on(*self.take(one.picture), self.call)
+            if not one.hidden:
+                log.warning("a picture that is in no answer is stored", bucket=one.bucket, object=one.name)
+                self._gallery.go_on(*self.take(one.picture), self.call)
         self.blobs.close()
 
-    async def land(self, picture: Picture, model: Model, /, *, instead_of: Picture | None = None) -> None:
+    def place(self, model: Model, call_id: str, /) -> Place:
         now = datetime.now(UTC)
-        filename = (
-            f"{now:%Y%m%d_%H%M%S}_{model.short}_{self._operation}_{secrets.token_hex(12)}"
-            f".{EXTENSIONS[picture.mime_type]}"
-        )
-        one = _Named(picture, self._bucket, self._folder + filename, now)
-        self._named[picture.blob] = one
-        await self._gallery.land(one)
-        if instead_of:
-            self.discard(instead_of)
+        stem = f"{self._folder}{now:%Y%m%d_%H%M%S}_{model.short}_{self._operation}_{call_id}-"
+        return Place(self._bucket, stem, call_id)
 
-    def has(self, picture: Picture) -> bool:
-        return picture.blob in self._named
+    async def land(self, picture: Picture, place: Place, /, *, later: bool = False) -> None:
+        one = _Named(picture, place, self._landed[place], datetime.now(UTC), hidden=later)
+        self._landed[place] += 1
+        await self._land(one)
+
+    async def replace(self, raw: Picture, picture: Picture, /) -> None:
+        old = self._named[raw.blob]
+        await self._land(_Named(picture, old.place, old.number, old.at))
+        self.discard(raw)
+
+    async def _land(self, one: _Named) -> None:
+        self._named[one.picture.blob] = one
+        if not one.hidden:
+            await self._gallery.land(one)
 
     def discard(self, picture: Picture, /) -> None:
         if (one := self._named.pop(picture.blob, None)) and one.path:
@@ -111,9 +107,12 @@ class Landing:
 
     def take(self, picture: Picture) -> tuple[_Named, Blobs]:
         """Take a picture that has landed out of here. Returns it, and a scope of it alone for its upload."""
-        blobs = self.blobs.another()
+        blobs, one = self.blobs.another(), self._named.pop(picture.blob)
         blobs.take(picture.blob)
-        return self._named.pop(picture.blob), blobs
+        self.call.wish.stored(
+            StoredPicture(one.place.call_id, one.number, one.bucket, one.name, picture.mime_type)
+        )
+        return one, blobs
 
 
 class Gallery:
@@ -155,16 +154,11 @@ class Gallery:
         """Returns where the pictures of a request land that are to be stored. To be closed by the caller."""
         return Landing(self, operation, call, uri)
 
-    async def store(
-        self, pictures: tuple[Picture, ...], model: Model, landing: Landing
-    ) -> tuple[Stored, ...]:
-        """Upload all pictures at the same time. They are paid for, so this goes on if the caller leaves.
+    async def store(self, pictures: tuple[Picture, ...], landing: Landing) -> tuple[Stored, ...]:
+        """Upload all pictures, which have landed. They are paid for, so this goes on if the caller leaves.
 
         Raises StorageDown with the pending pictures if none could be stored in time.
         """
-        for picture in pictures:
-            if not landing.has(picture):
-                await landing.land(picture, model)
         taken = [landing.take(picture) for picture in pictures]
         uploads = [self._start(one, blobs, landing.call) for one, blobs in taken]
         left = landing.call.store_by - asyncio.get_running_loop().time()
@@ -184,6 +178,24 @@ class Gallery:
             if one.pending:
                 log.warning("a picture is not in the bucket yet", bucket=one.bucket, object=one.name)
         if all(one.pending for one in stored):
+            raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
+        return stored
+
+    def found(self, found: Sequence[Found]) -> tuple[Stored, ...]:
+        """Returns the pictures that are not private. Raises StorageDown if none of them is in its bucket."""
+        stored = tuple(
+            Stored(
+                one.call.bucket or "",
+                one.name,
+                self._storage.url(one.name, bucket=one.call.bucket or ""),
+                one.row.mime_type,
+                datetime.fromtimestamp((one.call.sent_at or one.call.created_at) / 1000, UTC),
+                one.pending,
+            )
+            for one in found
+            if not one.picture
+        )
+        if stored and all(one.pending for one in stored):
             raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
         return stored
 

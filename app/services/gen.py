@@ -1,7 +1,7 @@
 """/gen: rewrite the prompt if asked, draw, each with whichever model serves, and store if asked."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,8 +22,9 @@ from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode, normalise
 from app.ports import Call, Progress, Provider
 from app.services.chain import Chain
-from app.services.gallery import Gallery, Stored
-from app.services.made import Made
+from app.services.finding import Finder
+from app.services.gallery import Gallery
+from app.services.made import Found, Made, Stored
 from app.threads import off_loop
 
 log = structlog.get_logger()
@@ -51,19 +52,21 @@ class Gen:
     chain: Chain
     rewrite_chain: Chain
     catalogue: Catalogue
+    finder: Finder
     rewrite_seconds: float = 20
 
     async def make(self, request: GenRequest, call: Call) -> Made:
         """Make the picture of one request, and store it if it asks for a URL. Raises `contract.errors`."""
         named = self.catalogue.defaults[request.mode]
         drawer = self._drawer(request, named)
+        call.wish.check(drawer, request.mode)
         to_store = request.response_format == "url"
-        call.progress.kept = to_store
+        call.progress.kept = to_store or call.landing is not None
         if to_store:
             await self.gallery.check()
         if isinstance(request, Img2Img):
             request = await _normalised(request, call)
-        rewritten = await self._rewrite(request, drawer, call) if request.regen_prompt else None
+        rewritten = await self._rewritten(request, drawer, call) if request.regen_prompt else None
         text = rewritten or request.prompt
         if not to_store:
             call.blobs.check()
@@ -75,8 +78,23 @@ class Gen:
             with self.gallery.landing(request.mode, call) as landing:
                 call = replace(call, landing=landing)
                 model, prompt, picture = await self._draw(request, text, named, call)
-                stored = await self.gallery.store((picture,), model, landing)
+                stored = await self.gallery.store((picture,), landing)
         return Made(model, named, (picture,), stored, prompt=prompt, prompt_enhanced=rewritten is not None)
+
+    async def recovered(self, request: GenRequest, found: Sequence[Found], call: Call) -> Made:
+        """Returns what an interrupted request has made. Raises StorageDown as `make` does."""
+        (one,) = found[:1]
+        model, rewritten = self.catalogue[one.call.model], call.wish.rewritten
+        stored = self.gallery.found((one,))
+        picture = await self.finder.fetch(one, call.blobs)
+        return Made(
+            model,
+            self.catalogue.defaults[request.mode],
+            (picture,),
+            stored,
+            prompt=_fit(rewritten or request.prompt, model),
+            prompt_enhanced=rewritten is not None,
+        )
 
     def _drawer(self, request: GenRequest, named: str) -> Model:
         """Returns the first model that can serve the request. Raises InvalidGen, before anything is paid."""
@@ -103,6 +121,9 @@ class Gen:
         model, (words, picture) = await self.chain.run(named, draw, takes, rehearsed=call.trouble)
         return model, words, picture
 
+    async def _rewritten(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
+        return call.wish.rewritten or await self._rewrite(request, drawer, call)
+
     async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
         """The rewritten prompt, or None when that failed and the caller's own will do.
 
@@ -110,7 +131,9 @@ class Gen:
         Busy or RateLimited if Claude was not asked at all.
         """
 
-        call = replace(call, progress=Progress())  # a caller who leaves now has no picture to keep
+        if not call.landing:  # without a key, a caller who leaves now has nothing to come back for
+            call = replace(call, progress=Progress())
+        call = replace(call, landing=None)
 
         async def rewrite(model: Model) -> str:
             return await self.rewriter.rewrite(

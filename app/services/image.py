@@ -1,19 +1,19 @@
 """The six image operations: check, make with whichever model serves, store."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageRequest, TextToImage
+from app.contract.image import ImageEdit, ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model, Vendor
 from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
 from app.services.chain import Chain
-from app.services.gallery import Gallery, Stored
-from app.services.made import Made
+from app.services.gallery import Gallery
+from app.services.made import Found, Made, Stored
 
 _GCS_URI = re.compile(
     r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/(?!\.well-known/acme-challenge)[^\x00-\x1f\x7f]*)?"
@@ -38,7 +38,7 @@ class Images:
         self._check_uris(request)
         named = self._named(request)
         to_store = request.response_format == "url" or request.storage_uri is not None
-        call.progress.kept = to_store
+        call.progress.kept = to_store or call.landing is not None
 
         async def run(model: Model) -> Generation:
             return await self.providers[model.vendor].run(request, model, call)
@@ -52,7 +52,7 @@ class Images:
             with self.gallery.landing(request.operation, call, request.storage_uri) as landing:
                 call = replace(call, landing=landing)
                 model, generation = await self.chain.run(named, run, rehearsed=call.trouble)
-                stored = await self.gallery.store(generation.pictures, model, landing)
+                stored = await self.gallery.store(generation.pictures, landing)
         return Made(
             model,
             named,
@@ -61,6 +61,18 @@ class Images:
             generation.filtered,
             generation.failed,
             generation.mask_applied,
+        )
+
+    async def recovered(self, request: ImageRequest, found: Sequence[Found], call: Call) -> Made:
+        """Returns what an interrupted request has made. Raises StorageDown as `make` does."""
+        model = self.catalogue[found[0].call.model]
+        masked = request if isinstance(request, ImageEdit) and model.family == "gemini" else None
+        return Made(
+            model,
+            self._named(request),
+            tuple(one.picture for one in found if one.picture),
+            self.gallery.found(found),
+            mask_applied=masked.mask_applied if masked else None,
         )
 
     def _named(self, request: ImageRequest) -> str:

@@ -1,12 +1,38 @@
-"""What a paid request made, before a dialect presents it."""
+"""What a paid request made, before a dialect presents it; and pictures of an earlier try that were found."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from app.contract.answer import MaskApplied
+from app.contract.answer import MaskApplied, StoredImage
+from app.contract.ledger import PaidCall, StoredPicture
 from app.contract.models import Model
 from app.contract.safety import Block
-from app.pictures.picture import Picture
-from app.services.gallery import Stored
+from app.pictures.picture import EXTENSIONS, Picture
+
+_TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One stored picture. `pending` if it is not in the bucket yet. `name` is the object's name."""
+
+    bucket: str
+    name: str
+    url: str
+    mime_type: str
+    generated_at: datetime
+    pending: bool
+
+    @property
+    def image(self) -> StoredImage:
+        """The picture as the API documents show it."""
+        generated_at = self.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return StoredImage(
+            url=self.url,
+            filename=self.name.rpartition("/")[2],
+            mime_type=self.mime_type,
+            generated_at=generated_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +59,25 @@ class Made:
     def substituted(self) -> str | None:
         """The id of the model that was asked for, if another one served."""
         return None if self.model.id == self.requested else self.requested
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A picture of an interrupted request. The private store has it if `picture` is there. Otherwise the
+    bucket has it, or it is `pending` on the spool."""
+
+    call: PaidCall
+    name: str
+    picture: Picture | None = None
+    pending: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its number among the pictures of the call."""
+        return int(self.name.rpartition("-")[2].partition(".")[0])
+
+    @property
+    def row(self) -> StoredPicture:
+        """What the ledger says about it."""
+        bucket, extension = self.call.bucket or "", self.name.rpartition(".")[2]
+        return StoredPicture(self.call.id, self.number, bucket, self.name, _TYPES[extension])

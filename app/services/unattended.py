@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import structlog
 
 from app.logs import causes
-from app.services.made import Made
+from app.services.paying import Told
 
 log = structlog.get_logger()
 
@@ -15,14 +15,14 @@ class Unattended:
     """Runs them to their end."""
 
     def __init__(self) -> None:
-        self._requests: set[asyncio.Task[Made]] = set()
+        self._requests: set[asyncio.Task[Told]] = set()
 
-    def adopt(self, request: asyncio.Task[Made], held: ExitStack) -> None:
+    def adopt(self, request: asyncio.Task[Told], held: ExitStack) -> None:
         """Let the request run. `held` is closed when it has ended."""
         log.info("the caller is not waiting any more: the request goes on")
         self._requests.add(request)
 
-        def ended(_: asyncio.Task[Made]) -> None:
+        def ended(_: asyncio.Task[Told]) -> None:
             self._requests.discard(request)
             held.close()
             if request.cancelled():
@@ -30,7 +30,7 @@ class Unattended:
             elif failure := request.exception():
                 log.warning("a request without its caller failed", cause=causes(failure))
             else:
-                log.info("a request without its caller has ended", pictures=len(request.result().stored))
+                log.info("a request without its caller has ended", status=request.result().status)
 
         request.add_done_callback(ended)
 

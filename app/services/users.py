@@ -2,17 +2,15 @@
 
 import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, text, true, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app.contract.errors import Busy
-from app.db import User
+from app.db import User, answering
 
 ID_PREFIX = "usr_"
 """Tells our users' ids from the subjects of other issuers."""
@@ -52,9 +50,8 @@ class Users:
         return await self._one(User.id == id)
 
     async def all(self) -> Sequence[User]:
-        with _answering():
-            async with self._session() as session:
-                return (await session.scalars(select(User).order_by(User.username))).all()
+        async with answering(), self._session() as session:
+            return (await session.scalars(select(User).order_by(User.username))).all()
 
     async def add(self, username: str, password_hash: str, *, id: str | None = None) -> User:
         """Returns the new user. Without `id` it gets a new unique id. Raises UsernameTaken."""
@@ -65,7 +62,7 @@ class Users:
             disabled=False,
             created_at=datetime.now(UTC),
         )
-        with _answering():
+        async with answering():
             try:
                 async with self._session.begin() as session:
                     session.add(user)
@@ -86,10 +83,9 @@ class Users:
 
     async def delete(self, username: str | None) -> bool:
         """Delete the user. Returns False if there is no such user."""
-        with _answering():
-            async with self._session.begin() as session:
-                gone = delete(User).where(User.username == username).returning(User.id)
-                return (await session.execute(gone)).first() is not None
+        async with answering(), self._session.begin() as session:
+            gone = delete(User).where(User.username == username).returning(User.id)
+            return (await session.execute(gone)).first() is not None
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Renew the hash of the same password, unless the password was changed meanwhile."""
@@ -98,28 +94,17 @@ class Users:
 
     async def ready(self) -> None:
         """Return when the database answers and its schema is there."""
-        with _answering():
-            async with self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1 FROM users WHERE 1 = 0"))
+        async with answering(), self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1 FROM users WHERE 1 = 0"))
 
     async def aclose(self) -> None:
         await self._engine.dispose()
 
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
-        with _answering():
-            async with self._session() as session:
-                return await session.scalar(select(User).where(condition, self._found))
+        async with answering(), self._session() as session:
+            return await session.scalar(select(User).where(condition, self._found))
 
     async def _change(self, condition: ColumnElement[bool], **values: Any) -> bool:
-        with _answering():
-            async with self._session.begin() as session:
-                change = update(User).where(condition).values(**values).returning(User.id)
-                return (await session.execute(change)).first() is not None
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as exc:  # asyncpg's failed connections are plain OSErrors
-        raise Busy(retry_after=5) from exc
+        async with answering(), self._session.begin() as session:
+            change = update(User).where(condition).values(**values).returning(User.id)
+            return (await session.execute(change)).first() is not None

@@ -15,8 +15,9 @@ import structlog
 from app.contract.errors import GatewayError, UpstreamFailed, UpstreamUnavailable
 from app.logs import causes
 from app.pictures.blob import Blobs, NoRoom
-from app.pictures.picture import Picture
+from app.pictures.picture import Picture, recognise
 from app.providers.transport import Answer, Broken, TooLate, Transport, TransportError
+from app.storage.gcs_objects import GcsObjects
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 E = TypeVar("E", bound=GatewayError)
 
 _GOOGLE = "https://storage.googleapis.com"
-_CACHE_CONTROL = "public, max-age=31536000, immutable"  # a name is never used twice
+_PUBLIC = "public, max-age=31536000, immutable"  # a name is never used twice
 _UPLOADS = 16
 """So many uploads run at a time; further ones wait."""
 _SILENCE_SECONDS = 10.0
@@ -38,8 +39,8 @@ _READY_SECONDS = 3.0
 
 
 class Gcs:
-    """A bucket. The account needs storage.objects.create and nothing else; the bucket itself makes what is in
-    it public.
+    """A bucket. The account needs storage.objects.create, and storage.objects.list for `names`; the bucket
+    itself makes what is in it public. `objects` does everything but uploads.
 
     `endpoint` is an emulator's address with scheme, called without credentials; None is Google, called with
     the headers that `credentials` returns, which may raise as `save` does. `google` are the same credentials
@@ -59,13 +60,14 @@ class Gcs:
         google: "Credentials | None" = None,
     ) -> None:
         self._transport = transport
-        self._project = project
         self._bucket = bucket
         self._public_base_url = public_base_url.rstrip("/")
         self._endpoint = endpoint and endpoint.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._credentials = credentials
-        self._google = google
+        self.objects = GcsObjects(
+            project=project, endpoint=self._endpoint, google=google, timeout_seconds=timeout_seconds
+        )
         self._slots = asyncio.Semaphore(_UPLOADS)
 
     async def save(
@@ -77,11 +79,12 @@ class Gcs:
         bucket: str | None = None,
         again: bool = False,
         trouble: str | None = None,
+        cache_control: str = _PUBLIC,
     ) -> str:
         """Store the picture under the object name and return its public URL.
 
-        Tries again while Cloud Storage is unavailable and time remains: an upload costs nothing, the
-        picture does. Raises UpstreamUnavailable and UpstreamFailed.
+        `cache_control`: what caches may do with it. Tries again while Cloud Storage is unavailable and time
+        remains: an upload costs nothing, the picture does. Raises UpstreamUnavailable and UpstreamFailed.
         """
         bucket = bucket or self._bucket
         failure: UpstreamUnavailable | None = None
@@ -91,7 +94,7 @@ class Gcs:
                 while True:
                     try:
                         async with self._slots:
-                            await self._upload(bucket, name, picture, trouble, again=again)
+                            await self._upload(bucket, name, picture, trouble, cache_control, again=again)
                         return self.url(name, bucket=bucket)
                     except UpstreamUnavailable as exc:
                         failure, again = exc, again or _may_have_landed(exc)
@@ -120,23 +123,38 @@ class Gcs:
             raise UpstreamFailed(f"{_PERMISSION} is not granted")
 
     def _permissions(self) -> list[str]:
-        """Google's client is imported here, at first use: an idle gateway does without its memory."""
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud.storage import Client
-
-        with Client(
-            project=self._project,
-            credentials=AnonymousCredentials() if self._endpoint else self._google,  # type: ignore[no-untyped-call]
-            client_options={"api_endpoint": self._endpoint} if self._endpoint else None,
-        ) as client:
-            # It would ask for the bucket's metadata (storage.buckets.get), for traces that nobody reads:
-            client._bucket_metadata_cache = None
+        with self.objects.client() as client:
             bucket = client.bucket(self._bucket)
             held: list[str] = bucket.test_iam_permissions([_PERMISSION], timeout=_READY_SECONDS, retry=None)
             return held
 
+    async def names(self, bucket: str, stem: str, /) -> list[str]:
+        """Returns the names of the bucket's objects that begin with the stem, at most 64.
+
+        Raises UpstreamUnavailable and UpstreamFailed.
+        """
+        return await self.objects.names(bucket, stem)
+
+    async def fetch(self, name: str, blobs: Blobs, /, *, bucket: str) -> Picture:
+        """Returns the picture of an object. Raises as `save` does."""
+        with blobs.another() as loading:
+            found = await self.objects.download(bucket, [name], loading)
+            try:
+                picture = recognise(found[name])
+            except (KeyError, ValueError) as exc:
+                raise UpstreamFailed("an object is gone, or no picture") from exc
+            blobs.take(picture.blob)
+            return picture
+
     async def _upload(
-        self, bucket: str, name: str, picture: Picture, trouble: str | None, *, again: bool
+        self,
+        bucket: str,
+        name: str,
+        picture: Picture,
+        trouble: str | None,
+        cache_control: str,
+        *,
+        again: bool,
     ) -> None:
         """One try.
 
@@ -146,7 +164,7 @@ class Gcs:
         base = f"{self._endpoint or _GOOGLE}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
         url = f"{base}?uploadType=multipart&ifGenerationMatch=0"
         headers = await self._credentials() if self._credentials else {}
-        body = _Body(name, picture)
+        body = _Body(name, picture, cache_control)
         headers |= {"Content-Type": body.content_type} | ({"X-Trouble": trouble} if trouble else {})
         try:
             answer = await self._post(url, body, headers, picture.blob.scope)
@@ -179,11 +197,11 @@ class _Body:
     `moved_at` is when the last piece was taken, by time.monotonic(); before that, when the body was made.
     """
 
-    def __init__(self, name: str, picture: Picture) -> None:
+    def __init__(self, name: str, picture: Picture, cache_control: str) -> None:
         metadata = {
             "name": name,
             "contentType": picture.mime_type,
-            "cacheControl": _CACHE_CONTROL,
+            "cacheControl": cache_control,
             "crc32c": b64encode(picture.blob.crc32c()).decode(),  # checked by Cloud Storage
         }
         boundary = token_hex(16)

@@ -117,13 +117,19 @@ class Ledger:
             raise Busy
 
     async def settle(
-        self, call: str, *, charged: int, made: int, pictures: Sequence[StoredPicture] = ()
+        self,
+        call: str,
+        *,
+        charged: int,
+        made: int,
+        pictures: Sequence[StoredPicture] = (),
+        text: str | None = None,
     ) -> bool:
-        """The vendor served the call: it cost `charged` micro-USD and made so many pictures.
+        """The vendor served the call: it cost `charged` micro-USD, and made so many pictures or the text.
 
         Returns False, and changes nothing, if it was settled or void already.
         """
-        return await self.do(Close(call, "settled", charged, made, tuple(pictures)))
+        return await self.do(Close(call, "settled", charged, made, tuple(pictures), text))
 
     async def void(self, call: str) -> bool:
         """The call was surely not served. Returns False if it was settled or void already."""
@@ -137,13 +143,20 @@ class Ledger:
         """The call was sent, and is cancelled because nobody wants it. Returns False if it has ended."""
         return await self.do(Close(call, "abandoned"))
 
-    async def finish(self, wish: str, status: int | None = None, body: str | None = None) -> bool:
+    async def finish(
+        self,
+        wish: str,
+        status: int | None = None,
+        body: str | None = None,
+        *,
+        pictures: Sequence[StoredPicture] = (),
+    ) -> bool:
         """End the wish; its reserved calls are void. Returns whether the answer is kept for replays.
 
         It is kept if it has a key and one of its calls is charged. Without `status` such a wish is
         interrupted: whoever repeats it takes it over.
         """
-        return await self.do(Finish(wish, self.process, status, body))
+        return await self.do(Finish(wish, self.process, status, body, tuple(pictures)))
 
     async def look(self, wish: str) -> Record | None:
         """Returns the wish with its calls and pictures, or None if there is no such wish."""
@@ -164,6 +177,10 @@ class Ledger:
             raise
         finally:
             deadline.cancel()
+
+    def tell(self, command: Command[object]) -> None:
+        """Carry out a lasting command soon, after those that came before it. Nobody waits for it."""
+        self._add(_Member(command))
 
     async def aclose(self) -> None:
         """Write what has happened, as far as the database takes it within `wait_seconds`."""

@@ -158,18 +158,23 @@ def _now() -> int:
     return int(time() * 1000)
 
 
+_REPLAYED, _PRICED = WISHES.columns.keys().index("replayed"), CALLS.columns.keys().index("priced")
+
+
 def _wishes(book: Book, rows: sqlite3.Cursor) -> set[str]:
-    wishes = [Wish(*row) for row in rows]
+    wishes = [Wish(*_with_bool(row, _REPLAYED)) for row in rows]
     for wish in wishes:
         book.load_wish(wish)
     return {wish.id for wish in wishes}
 
 
-_PRICED = list(CALLS.columns.keys()).index("priced")
-
-
 def _calls(book: Book, rows: sqlite3.Cursor) -> None:
     for row in rows:
-        values: list[Any] = list(row)
-        values[_PRICED] = bool(values[_PRICED])
-        book.load_call(PaidCall(*values))
+        book.load_call(PaidCall(*_with_bool(row, _PRICED)))
+
+
+def _with_bool(row: tuple[Any, ...], place: int) -> list[Any]:
+    """SQLite stores booleans as integers."""
+    values = list(row)
+    values[place] = bool(values[place])
+    return values

@@ -16,8 +16,8 @@ WISHES, CALLS, PICTURES, LIMITS, COUNTERS, PROCESSES = (
 )
 
 _CHANGING = {
-    WISHES: ("key", "state", "process", "status", "body", "expires_at"),
-    CALLS: ("state", "charged", "made", "deadline_at", "sent_at", "done_at", "bucket", "stem"),
+    WISHES: ("key", "state", "process", "status", "body", "expires_at", "replayed"),
+    CALLS: ("state", "charged", "made", "deadline_at", "sent_at", "done_at", "bucket", "stem", "text"),
     PICTURES: ("bucket", "name", "mime_type"),
     COUNTERS: Counter._fields,
     PROCESSES: ("host", "folder", "heartbeat_at"),

@@ -8,14 +8,13 @@ import asyncio
 import math
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import structlog
 
 from app.contract.bookkeeping import Beat, Bury, Sweep
-from app.contract.ledger import Census, PaidCall, Process, StoredPicture
+from app.contract.ledger import Census, PaidCall, Process, Recovered
 from app.logs import causes
 from app.pictures.process_folder import ProcessFolder, has_ended, remove_empty
 from app.storage.ledger import Ledger
@@ -28,15 +27,7 @@ PREFIX = "ledger-"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a call has made after all, and what it costs in micro-USD."""
-
-    charged: int
-    pictures: tuple[StoredPicture, ...]
-
-
-Find = Callable[[PaidCall], Awaitable[Found | None]]
+Find = Callable[[PaidCall], Awaitable[Recovered | None]]
 """Looks for the pictures of a sent call, whose names begin with its stem. Returns None if there are none.
 
 If it raises, it is asked again at the next sweep.
@@ -93,10 +84,10 @@ class Recovery:
         steady = monotonic() - self._steady_since >= DEAD_SECONDS
         return steady and now - process.heartbeat_at > DEAD_SECONDS * 1000
 
-    async def _resolve(self, call: PaidCall, found: Found | None) -> None:
+    async def _resolve(self, call: PaidCall, found: Recovered | None) -> None:
         if found:
             await self._ledger.settle(
-                call.id, charged=found.charged, made=len(found.pictures), pictures=found.pictures
+                call.id, charged=found.charged, made=found.made, pictures=found.pictures
             )
         else:
             await self._ledger.unknown(call.id)

@@ -1,9 +1,8 @@
 """Pictures that are paid for, on disk from the moment they are whole until the bucket has them.
 
 Each process has a folder of its own. What a dead process has left is taken over by another one and uploaded.
-A file is exactly the picture's bytes, and its path tells where it belongs: below the process's folder follow
-bucket and folder of the object, percent-encoded and cut into names that a disk takes, then the picture's
-CRC32C and the file's name. Files are written over: after a power cut the checksum tells whose bytes they are.
+A file is exactly the picture's bytes, and its path tells where it belongs (`spool_paths.py`). Files are
+written over: after a power cut the checksum in the path tells whose bytes they are.
 """
 
 import asyncio
@@ -11,30 +10,34 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NamedTuple
-from urllib.parse import quote, unquote
+from typing import BinaryIO
 
 import structlog
-from pydantic import BaseModel
 
 from app.contract.errors import GatewayError, UpstreamUnavailable
 from app.disk import in_thread
 from app.logs import causes
 from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
 from app.pictures.checks import check
-from app.pictures.picture import EXTENSIONS, Picture, recognise
+from app.pictures.picture import Picture, recognise
 from app.pictures.process_folder import ProcessFolder, dead_folders, remove_empty
 from app.ports import Storage
+from app.storage.spool_paths import (
+    MAX_LABEL_BYTES,
+    PREFIX,
+    beginning_with,
+    files,
+    label_of,
+    object_of,
+    relative,
+)
 
 log = structlog.get_logger(__name__)
 
-_PREFIX = "spool-"
-_NAME_BYTES = 200
 _UPLOADS = 4
 """So many kept pictures are uploaded at a time: fewer than the storage takes, so that new ones find room."""
 _TAKE_OVER_SECONDS = 60
@@ -42,17 +45,6 @@ _FAILURES = 8
 """After so many failures in a row nothing more is tried for a while: the storage is down."""
 _LONGEST_PAUSES = 16
 _LONGEST_REFUSAL_SECONDS = 3600
-
-_FIRST_EDITION = ".picture"
-_MAX_LABEL_BYTES = 16 * 1024
-
-
-class _Label(BaseModel):
-    """The first line of a file of the first edition; the picture's bytes follow."""
-
-    name: str
-    bucket: str
-    bytes: int
 
 
 @dataclass(slots=True)
@@ -80,7 +72,7 @@ class Spool:
         self._own: ProcessFolder | None = None
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._own = ProcessFolder(parent, _PREFIX)
+            self._own = ProcessFolder(parent, PREFIX)
         except OSError as exc:  # `ready` tries again
             log.warning("the spool is not writable", folder=str(parent), cause=causes(exc))
 
@@ -151,6 +143,17 @@ class Spool:
     def release(self, path: Path, /) -> None:
         self._waiting[path] = _Waiting(time.time())
 
+    async def find(self, bucket: str, stem: str, /) -> list[str]:
+        return sorted(await asyncio.to_thread(self._names, bucket, stem))
+
+    def _names(self, bucket: str, stem: str) -> set[str]:
+        names = set()
+        for _ in range(2):  # what another process has just taken over may be missed once, not twice
+            for path in beginning_with(self._parent, bucket, stem):
+                with self.blobs(None) as blobs, suppress(OSError, ValueError):  # uploaded by now, or damaged
+                    names.add(self._opened(path, blobs)[1])
+        return names
+
     async def ready(self) -> str | None:
         try:
             await asyncio.to_thread(self._try)
@@ -164,7 +167,7 @@ class Spool:
             if self._own and not self._own.path.is_dir():
                 self._own.close()
                 self._own = None
-            self._own = self._own or ProcessFolder(self._parent, _PREFIX)
+            self._own = self._own or ProcessFolder(self._parent, PREFIX)
         try:
             self._try_to_write(self._own)
         except (OSError, NoRoom):
@@ -239,14 +242,14 @@ class Spool:
         with os.scandir(self._parent) as entries:
             flat = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
         for path in flat:
-            if _label(path):
+            if label_of(path):
                 self._move(path, Path(path.name), found)
-        for folder in dead_folders(self._parent, _PREFIX):
-            for path in _files(folder):
+        for folder in dead_folders(self._parent, PREFIX):
+            for path in files(folder):
                 inner = path.relative_to(folder)
                 if len(inner.parts) == 1 and path.suffix == ".part":
                     self.remove(path)
-                elif _object(inner) or _label(path):
+                elif object_of(inner) or label_of(path):
                     self._move(path, inner, found)
             remove_empty(folder)
         for folder_path, _, _ in os.walk(self._own.path, topdown=False):
@@ -325,9 +328,9 @@ class Spool:
 
     def _opened(self, path: Path, blobs: Blobs) -> tuple[str, str, Picture]:
         """Returns bucket, name and the picture. Raises OSError, NoRoom, and ValueError if it is damaged."""
-        if label := _label(path):
+        if label := label_of(path):
             with path.open("rb") as file:
-                file.readline(_MAX_LABEL_BYTES)
+                file.readline(MAX_LABEL_BYTES)
                 blob = blobs.new()
                 while piece := file.read(PIECE_BYTES):
                     blob.write(piece)
@@ -336,57 +339,10 @@ class Spool:
             check(picture)
             return label.bucket, label.name, picture
         blob = blobs.existing(path)
-        found = _object(Path(*path.relative_to(self._parent).parts[1:]))
+        found = object_of(Path(*path.relative_to(self._parent).parts[1:]))
         if not found or found.crc32c != blob.crc32c():
             raise ValueError("these are not the bytes that were kept under this name")
         return found.bucket, found.name, recognise(blob)
-
-
-def relative(bucket: str, name: str, crc32c: bytes) -> Path:
-    """Returns the path of an object's file below a process's folder."""
-    folder, slash, filename = name.rpartition("/")
-    text = quote(f"{bucket}/{folder}{slash}", safe="")
-    return Path(
-        *(text[at : at + _NAME_BYTES] for at in range(0, len(text), _NAME_BYTES)),
-        f"{crc32c.hex()}-{quote(filename, '')}",
-    )
-
-
-class _Object(NamedTuple):
-    bucket: str
-    name: str
-    crc32c: bytes
-
-
-def _object(path: Path) -> _Object | None:
-    """Returns None for a path that `relative` does not make."""
-    *parts, filename = path.parts
-    digits, _, filename = filename.partition("-")
-    bucket, _, folder = unquote("".join(parts)).partition("/")
-    try:
-        found = _Object(bucket, folder + unquote(filename), bytes.fromhex(digits))
-    except ValueError:
-        return None
-    known = path.suffix.removeprefix(".") in EXTENSIONS.values() and len(found.crc32c) == 4
-    return found if known and relative(*found) == path else None
-
-
-def _label(path: Path) -> _Label | None:
-    """Returns the label of a whole file of the first edition, None for any other."""
-    if path.suffix != _FIRST_EDITION:
-        return None
-    try:
-        with path.open("rb") as file:
-            label = _Label.model_validate_json(file.readline(_MAX_LABEL_BYTES))
-            whole = os.fstat(file.fileno()).st_size - file.tell() == label.bytes
-    except (OSError, ValueError):
-        return None
-    return label if whole else None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path, _, names in os.walk(folder):
-        yield from (Path(path, name) for name in names)
 
 
 def _copied(blob: Blob, blobs: Blobs) -> Blob:

@@ -6,12 +6,20 @@ from copy import deepcopy
 from io import BytesIO
 from typing import Any
 
+import httpx
 from PIL import Image, ImageDraw
 
 Json = dict[str, Any]
 Part = tuple[str, tuple[str | None, str | bytes]]
 
 SIZE = (96, 64)
+
+
+def without_receipt(answer: httpx.Response) -> Json:
+    """The body of an answer whose outcome is unknown, without the receipt that it names."""
+    body: Json = answer.json()
+    assert body.pop("receiptId") == answer.headers["x-receipt-id"]
+    return body
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
-from tests.api.bodies import OPERATIONS, as_json, path, picture
+from tests.api.bodies import OPERATIONS, as_json, path, picture, without_receipt
 from tests.api.bodies import body as body_of
 from tests.api.conftest import Client, Start, client_of
 
@@ -67,7 +67,8 @@ def test_trouble_is_told_and_nothing_is_paid_twice(
 ) -> None:
     started = time.monotonic()
     answer = chaos.text_to_image(f"a lighthouse #trouble:{trouble}", model=model)
-    assert (answer.status_code, answer.json()) == (status, body)
+    told = without_receipt(answer) if status in (500, 504) else answer.json()
+    assert (answer.status_code, told) == (status, body)
     calls = [call for call in emulator.calls.list() if call.vendor == "vertex"]
     assert (len(calls), emulator.calls.paid) == (asked, paid)
     assert time.monotonic() - started < DEADLINE + 2
@@ -126,7 +127,8 @@ def test_trouble_of_every_endpoint_is_told_and_nothing_is_paid_twice(
 ) -> None:
     emulator.troubles.set(kind, vendor="vertex", arg=arg)
     answer = chaos.post(path(operation), one_sample(operation))
-    assert (answer.status_code, answer.json()) == (status, body)
+    told = without_receipt(answer) if status in (500, 504) else answer.json()
+    assert (answer.status_code, told) == (status, body)
     calls = [call for call in emulator.calls.list() if call.vendor == "vertex"]
     assert (len(calls), emulator.calls.paid) == (asked, paid)
     if status in (429, 503):
@@ -242,7 +244,7 @@ def test_what_is_not_stored_in_time_is_pending(
     start: Start, emulator: Emulator, fields: dict[str, Any]
 ) -> None:
     emulator.troubles.set("hang", vendor="gcs", times=1)
-    with start(upload_wait_seconds=0.5, spool_seconds=0.2) as url:
+    with start(upload_seconds=2, upload_wait_seconds=0.5, spool_seconds=0.2) as url:
         client = client_of(url)
         answer = client.text_to_image("a lighthouse", sampleCount=2, **fields)
         client.http.close()

@@ -97,7 +97,7 @@ def test_storage_uri_is_answered_by_places(client: Client, operation: str) -> No
     answer = post_json(client, operation, body(operation, storageUri="gs://image-gateway/out"))
     for one in answer.json()["predictions"]:
         name = re.fullmatch(
-            r"gs://image-gateway/(out/\d{8}_\d{6}_\w+_[a-z-]+_[0-9a-f]{24}\.png)", one["gcsUri"]
+            r"gs://image-gateway/(out/\d{8}_\d{6}_\w+_[a-z-]+_[0-9a-f]{32}-[0-9]\.png)", one["gcsUri"]
         )
         assert name
         assert one.keys() == {"gcsUri", "url", "mimeType"}

@@ -107,7 +107,10 @@ async def test_a_full_model_delays_nobody_else(start: Start, emulator: Emulator,
 
 @pytest.mark.parametrize("path", ["/api/v1/image/text-to-image", "/gen"])
 async def test_a_full_user_delays_nobody_else(start: Start, emulator: Emulator, path: str) -> None:
-    body = {"mode": "text2img", "responseFormat": "b64_json"} if path == "/gen" else {}
+    body = {"mode": "text2img"} if path == "/gen" else {}
+    body["responseFormat"] = (
+        "b64_json"  # a call for a URL goes on when its caller has left, until the deadline
+    )
     with start(max_calls=20, max_calls_per_user=2) as url:
         async with users(url, "ann", "bob") as (ann, bob):
             for _ in range(5):

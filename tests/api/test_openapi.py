@@ -21,7 +21,7 @@ def api(start: Start) -> Iterator[str]:
 def test_schemathesis_finds_nothing(api: str, tmp_path: Path, mode: str) -> None:
     """With all checks. What the contract settles otherwise stands in schemathesis_hooks.py, each by name."""
     command = [
-        *(str(Path(sys.executable).parent / "schemathesis"), "run", api, "--no-color", "--max-examples=20"),
+        *(str(Path(sys.executable).parent / "schemathesis"), "run", api, "--no-color", "--max-examples=8"),
         *("--header", f"Authorization: Bearer {token()}", "--mode", mode, "--seed=1"),
         *("--checks=all", "--phases=examples,coverage,fuzzing"),
     ]
@@ -35,7 +35,9 @@ def test_no_422_and_every_error_with_its_body(api: str) -> None:
     document = httpx.get(api).json()
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            assert "422" not in operation["responses"], path
+            ours = {"name": "Idempotency-Key", "in": "header"}
+            keyed = any(ours.items() <= one.items() for one in operation.get("parameters", ()))
+            assert ("422" in operation["responses"]) == keyed, path  # FastAPI would add its own
             for status, response in operation["responses"].items():
                 for example in (
                     response.get("content", {}).get("application/json", {}).get("examples", {}).values()

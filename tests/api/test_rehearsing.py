@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from app.api.rehearsal import WORDS
+from app.db import migrate
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
 from app.main import create_app
@@ -275,11 +276,16 @@ NO_CREDENTIALS = {"vertex_endpoint": "127.0.0.1:1", "storage_emulator_host": "ht
 
 @pytest.mark.parametrize("word", ["500", "nonsense", "storage-down"])
 def test_live_does_not_know_the_header(
-    start: Start, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, word: str
+    start: Start,
+    emulator: Emulator,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
-    with start(**LIVE) as url:
+    migrate(database_url)
+    with start(**LIVE, database_url=database_url) as url:
         client = client_of(url)
         assert by_header(client, path("text-to-image"), {"prompt": "a pear"}, word).status_code == 200
         assert by_header(client, "/gen", GEN | {"response_format": "url"}, word).status_code == 200

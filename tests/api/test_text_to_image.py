@@ -13,7 +13,7 @@ from tests.api.conftest import Client, Start, client_of
 
 URL = re.compile(
     r"http://127\.0\.0\.1:\d+/image-gateway/images/generated/text-to-image/"
-    r"\d{8}_\d{6}_(?P<short>[a-z0-9]+)_text-to-image_[0-9a-f]{24}\.(?P<ext>png|jpg)"
+    r"\d{8}_\d{6}_(?P<short>[a-z0-9]+)_text-to-image_[0-9a-f]{32}-[0-9]\.(?P<ext>png|jpg)"
 )
 
 

@@ -13,6 +13,7 @@ from app.contract.auth import LoginRequest
 from app.contract.errors import RateLimited, Unauthorized, UpstreamUnavailable
 from app.db import User, open_database
 from app.services.auth import Auth
+from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
 from app.services.tokens import Tokens
@@ -230,6 +231,7 @@ def auth_with(users: Users, passwords: Passwords, *, recheck_seconds: float = 0)
     tokens = Tokens(secret=SECRET)
     return Auth(
         users=users,
+        keys=Keys(open_database("sqlite+aiosqlite://")),  # never asked
         passwords=passwords,
         tokens=tokens,
         login_limit=limit,

@@ -116,6 +116,7 @@ def test_what_becomes_of_a_finished_wish(state: CallState, status: int | None) -
         assert (wish.state, wish.key, again) == ("done", None, Begun("w2"))
     elif status:
         assert again == Replay("w1", 200, "body")
+        assert started.wishes["w1"].replayed
     else:
         assert again == TakenOver("w1")
         assert "c2" not in started.calls

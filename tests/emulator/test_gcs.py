@@ -158,6 +158,23 @@ def test_the_client_may_create_and_read_but_neither_replace_nor_delete(bucket: A
     assert bucket.iam_configuration.uniform_bucket_level_access_enabled
 
 
+def test_the_client_may_delete_in_a_private_bucket(bucket: Any) -> None:
+    private = bucket.client.bucket(f"{BUCKET}-private")
+    private.blob("a/1").upload_from_string(b"first")
+    private.blob("a/2").upload_from_string(b"second")
+    private.blob("a/1").delete()
+    assert [blob.name for blob in private.list_blobs(prefix="a/")] == ["a/2"]
+    for call in (private.blob("a/1").delete, private.blob("a/1").download_as_bytes):
+        with pytest.raises(api_exceptions.NotFound):
+            call()
+    with pytest.raises(
+        api_exceptions.BadRequest, match="The emulator does not delete with ifGenerationMatch"
+    ):
+        private.blob("a/2").delete(if_generation_match=7)
+    asked = ["storage.objects.create", "storage.objects.delete"]
+    assert set(private.test_iam_permissions(asked)) == set(asked)
+
+
 # By hand
 
 

@@ -28,6 +28,7 @@ from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.made import Made
 from tests.gen_calls import call
+from tests.wishes import no_finder
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +63,9 @@ class Nowhere:
         raise AssertionError("nothing asked for a URL")
 
     async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
+        raise AssertionError("nothing asked for a URL")
+
+    async def find(self, bucket: str, stem: str, /) -> list[str]:
         raise AssertionError("nothing asked for a URL")
 
     def remove(self, path: Path, /) -> None:
@@ -120,6 +124,7 @@ async def caller(emulator: Emulator, blobs: Blobs) -> AsyncIterator[Caller]:
         chain=Chain(CATALOGUE),
         rewrite_chain=Chain(CATALOGUE),
         catalogue=CATALOGUE,
+        finder=no_finder(blobs),
     )
     yield Caller(gen, blobs)
     await claude.aclose()

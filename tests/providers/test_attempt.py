@@ -1,15 +1,28 @@
 """One paid call: when it is sent, when it is repeated, and when it holds its place."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from app.contract.errors import Busy, RateLimited, UpstreamFailed, UpstreamUnavailable
+from app.contract.errors import (
+    BrokenPicture,
+    Busy,
+    RateLimited,
+    SafetyBlocked,
+    UpstreamFailed,
+    UpstreamUnavailable,
+)
+from app.contract.ledger import CallState
 from app.contract.models import load_catalogue
+from app.contract.prices import Order, today
+from app.contract.safety import block
 from app.pictures.blob import Blobs
 from app.ports import Call
 from app.providers.attempt import CallFailed, Served, attempt, preparing
 from app.services.admission import Admission
+from tests.wishes import NotedWish
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +32,7 @@ MODEL = load_catalogue().model[0]
 class Vendor:
     """Fails as it is told (`failed`), then serves: a call is `sending` until `go`."""
 
-    def __init__(self, *failures: CallFailed) -> None:
+    def __init__(self, *failures: BaseException) -> None:
         self._failures = list(failures)
         self.asked = 0
         self.failed, self.sending, self.go = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -40,11 +53,24 @@ def failure(served: Served = "no", pause: float | None = None) -> CallFailed:
 
 def call(blobs: Blobs, seconds: float = 60, user: str = "ann") -> Call:
     ends = asyncio.get_running_loop().time() + seconds
-    return Call(user, "1", answer_by=ends, store_by=ends, blobs=blobs)
+    return Call(user, "1", answer_by=ends, store_by=ends, blobs=blobs, wish=NotedWish())
 
 
-async def ask(vendor: Vendor, admission: Admission, call: Call, *, pause: float = 0.001) -> str:
-    return await attempt(vendor.send, MODEL, call, admission=admission, pause_seconds=pause)
+async def whole(answer: str, call: Call) -> str:
+    call.bill.pictures = 1
+    return answer
+
+
+async def ask(
+    vendor: Vendor,
+    admission: Admission,
+    call: Call,
+    *,
+    pause: float = 0.001,
+    read: Callable[[str, Call], Awaitable[str]] = whole,
+) -> str:
+    (paid,) = await call.wish.reserve(MODEL, [Order(MODEL.id, "text-to-image", today())])
+    return await attempt(vendor.send, read, paid, MODEL, call, admission=admission, pause_seconds=pause)
 
 
 async def test_a_refused_call_is_sent_again_twice(blobs: Blobs) -> None:
@@ -94,11 +120,8 @@ async def test_a_pause_holds_no_place(blobs: Blobs) -> None:
 async def test_however_a_call_ends_its_place_is_free(blobs: Blobs, end: BaseException) -> None:
     admission, vendor = Admission(1, 9), Vendor()
 
-    async def broken() -> str:
-        raise end
-
     with pytest.raises(type(end)):
-        await attempt(broken, MODEL, call(blobs), admission=admission, pause_seconds=1)
+        await ask(Vendor(end), admission, call(blobs))
     vendor.go.set()
     assert await ask(vendor, admission, call(blobs)) == "a picture"
 
@@ -150,3 +173,68 @@ async def test_what_comes_before_a_call_ends_when_it_is_too_late_to_send_it(blob
         async with preparing(call(blobs, 5.05), Admission(9, 9, min_seconds=5)):
             await asyncio.Event().wait()
     assert busy.value.retry_after == 5
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What happens to a call, and how its row ends."""
+
+    raised: BaseException | None
+    states: list[CallState]
+    sending: list[BaseException] = field(default_factory=list)
+    reading: BaseException | None = None
+    pictures: int = 0
+
+
+ENDINGS = {
+    "served": Ending(None, ["settled"], pictures=1),
+    "refused": Ending(RateLimited(7), ["void"], [failure("refused")]),
+    "served at the third try": Ending(None, ["void", "void", "settled"], [failure(), failure()], pictures=1),
+    "unknown": Ending(RateLimited(7), ["unknown"], [failure("unknown")]),
+    "cancelled while it is sent": Ending(asyncio.CancelledError(), ["abandoned"], [asyncio.CancelledError()]),
+    "a bug while it is sent": Ending(ValueError(), ["abandoned"], [ValueError()]),
+    "blocked": Ending(SafetyBlocked(block()), ["settled"], reading=SafetyBlocked(block())),
+    "a broken picture": Ending(BrokenPicture(), ["settled"], reading=BrokenPicture(), pictures=1),
+    "an unknown shape": Ending(UpstreamFailed(), ["unknown"], reading=UpstreamFailed()),
+    "cancelled while it is read": Ending(
+        asyncio.CancelledError(), ["abandoned"], reading=asyncio.CancelledError(), pictures=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+async def test_a_row_ends_as_its_call_does(blobs: Blobs, name: str) -> None:
+    ending, wish, vendor = ENDINGS[name], NotedWish(), Vendor(*ENDINGS[name].sending)
+    vendor.go.set()
+
+    async def read(answer: str, call: Call) -> str:
+        call.bill.pictures = ending.pictures
+        if ending.reading:
+            raise ending.reading
+        return answer
+
+    asking = ask(vendor, Admission(9, 9), replace(call(blobs), wish=wish), read=read)
+    if ending.raised:
+        with pytest.raises(type(ending.raised)):
+            await asking
+    else:
+        assert await asking == "a picture"
+    assert wish.states == ending.states
+    assert [one.bill.pictures for one in wish.calls if one.bill] == [ending.pictures] * ending.states.count(
+        "settled"
+    )
+
+
+async def test_without_its_row_a_call_is_not_sent(blobs: Blobs) -> None:
+    wish, vendor = NotedWish(fails=Busy()), Vendor()
+    with pytest.raises(Busy):
+        await ask(vendor, Admission(9, 9), replace(call(blobs), wish=wish))
+    assert (vendor.asked, wish.states) == (0, ["void"])
+
+
+async def test_a_call_that_gets_no_place_is_void(blobs: Blobs) -> None:
+    wish, admission = NotedWish(), Admission(9, 9)
+    admission.close()
+    with pytest.raises(Busy):
+        await ask(Vendor(), admission, replace(call(blobs), wish=wish))
+    assert wish.states == ["void"]

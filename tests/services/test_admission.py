@@ -15,6 +15,7 @@ from app.contract.models import Model, load_catalogue
 from app.pictures.blob import Blobs
 from app.ports import Call
 from app.services.admission import Admission
+from tests.wishes import NotedWish
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,7 @@ class Vendor:
 
     def call(self, user: str, model: Model, *, answer_by: float = math.inf) -> "Sent":
         sent = Sent(user, model)
-        call = Call(user, "1", answer_by=answer_by, store_by=math.inf, blobs=self.blobs)
+        call = Call(user, "1", answer_by=answer_by, store_by=math.inf, blobs=self.blobs, wish=NotedWish())
         sent.task = asyncio.create_task(sent.run(self.admission, call))
         self.calls.append(sent)
         return sent

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.db import migrate, open_database
+from app.db import open_database
 from app.emulator.server import Emulator
 from app.services.demo import Demo, demo_user
 from app.services.passwords import Passwords
@@ -28,9 +28,8 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture
-async def users(database_url: str) -> AsyncIterator[Users]:
-    await asyncio.to_thread(migrate, database_url)
-    users = Users(open_database(database_url))
+async def users(migrated: str) -> AsyncIterator[Users]:
+    users = Users(open_database(migrated))
     yield users
     await users.aclose()
 

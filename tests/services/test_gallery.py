@@ -20,15 +20,18 @@ from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call, Generation
 from app.services.chain import Chain
-from app.services.gallery import Gallery, Landing, Stored
+from app.services.gallery import Gallery, Landing
 from app.services.gen import Gen
 from app.services.image import Images
+from app.services.made import Stored
 from app.storage.spool import Spool
+from tests.wishes import NotedWish, no_finder
 
 pytestmark = pytest.mark.anyio
 
 CATALOGUE = load_catalogue()
 MODEL = CATALOGUE["imagen-3.0-generate-001"]
+CALL = f"{7:032x}"
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def work(tmp_path: Path) -> Iterator[WorkFolder]:
 @pytest.fixture
 def call(work: WorkFolder) -> Iterator[Call]:
     with work.blobs() as blobs:
-        yield Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs)
+        yield Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs, wish=NotedWish())
 
 
 def drawn(call: Call, size: int = 3) -> Picture:
@@ -144,14 +147,14 @@ async def sold(landing: Landing, *, size: int = 3) -> Picture:
     """A picture that has landed."""
     blob = landing.blobs.of(bytes(size))
     picture = Picture(blob, "image/png", (1, 1))
-    await landing.land(picture, MODEL)
+    await landing.land(picture, landing.place(MODEL, CALL))
     return picture
 
 
 async def stored(gallery: Gallery, call: Call, *sizes: int, uri: str | None = None) -> tuple[Stored, ...]:
     with gallery.landing("text-to-image", call, uri) as landing:
         pictures = [await sold(landing, size=size) for size in sizes or (3,)]
-        return await gallery.store(tuple(pictures), MODEL, landing)
+        return await gallery.store(tuple(pictures), landing)
 
 
 async def test_a_stored_picture_leaves_nothing(call: Call, spool: Spool, tmp_path: Path) -> None:
@@ -159,7 +162,7 @@ async def test_a_stored_picture_leaves_nothing(call: Call, spool: Spool, tmp_pat
     store.go.set()
     (one,) = await stored(Gallery(store, spool, "ours"), call)
     assert re.fullmatch(
-        r"images/generated/text-to-image/\d{8}_\d{6}_img3_text-to-image_[0-9a-f]{24}\.png", one.name
+        r"images/generated/text-to-image/\d{8}_\d{6}_img3_text-to-image_0{31}7-0\.png", one.name
     )
     assert (one.bucket, one.pending, store.saved, store.bytes_saved) == ("ours", False, [one.name], 3)
     assert (files(tmp_path), spool._waiting) == ([], {})
@@ -223,7 +226,7 @@ async def test_a_finished_picture_takes_the_place_of_the_raw_one(
     with gallery.landing("image-edit", call) as landing:
         raw = await sold(landing)
         finished = Picture(call.blobs.of(b"finished"), "image/jpeg", (1, 1))
-        await landing.land(finished, MODEL, instead_of=raw)
+        await landing.replace(raw, finished)
         (path,) = files(tmp_path)
         assert (path.suffix, path.read_bytes()) == (".jpg", b"finished")
         broken = await sold(landing)
@@ -322,7 +325,7 @@ async def test_a_picture_that_could_not_be_kept_is_not_made(
     seller, chain = Seller(), Chain(CATALOGUE)
     gallery = Gallery(Store(), full, "ours")
     images = Images({"google": seller}, gallery, chain, CATALOGUE, ())
-    gen = Gen({"aws": seller}, Claude(full), gallery, chain, chain, CATALOGUE)
+    gen = Gen({"aws": seller}, Claude(full), gallery, chain, chain, CATALOGUE, no_finder(call.blobs))
     wish = {"mode": "text2img", "prompt": "a cat", "response_format": "url", "regen_prompt": not full.full}
     if route == "image":
         making = images.make(TextToImage(prompt="a cat"), call)
@@ -331,16 +334,6 @@ async def test_a_picture_that_could_not_be_kept_is_not_made(
     with pytest.raises(StorageDown):
         await making
     assert seller.sold == 0
-
-
-async def test_a_picture_of_a_provider_that_lands_nothing_is_stored(
-    call: Call, spool: Spool, tmp_path: Path
-) -> None:
-    store = Store()
-    store.go.set()
-    images = Images({"google": Seller()}, Gallery(store, spool, "ours"), Chain(CATALOGUE), CATALOGUE, ())
-    made = await images.make(TextToImage(prompt="a cat"), call)
-    assert ([one.pending for one in made.stored], store.bytes_saved, files(tmp_path)) == ([False], 3, [])
 
 
 @pytest.mark.parametrize("work_is_full", [False, True])
@@ -357,7 +350,7 @@ async def test_nothing_is_sold_that_the_work_folder_could_not_keep(
     )
     request = TextToImage(prompt="a cat", response_format="b64_json")
     with WorkFolder(tmp_path / "work", max_bytes=0 if work_is_full else 10**6) as work, work.blobs() as blobs:
-        call = Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs)
+        call = Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs, wish=NotedWish())
         if work_is_full:
             with pytest.raises(NoRoom, match=str(work.path)):
                 await images.make(request, call)
@@ -393,7 +386,7 @@ async def test_a_caller_who_leaves_before_storing_has_begun_takes_nothing_away(
     store.go.set()
     gallery = Gallery(store, spool, "ours")
     with gallery.landing("text-to-image", call) as landing:
-        storing = gallery.store((await sold(landing),), MODEL, landing)
+        storing = gallery.store((await sold(landing),), landing)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await storing

@@ -12,11 +12,11 @@ import pytest
 from app.contract.book import Terms
 from app.contract.bookkeeping import Beat
 from app.contract.errors import Busy
-from app.contract.ledger import Begun, PaidCall, Running, StoredPicture, TakenOver
+from app.contract.ledger import Begun, PaidCall, Recovered, Running, StoredPicture, TakenOver
 from app.pictures.process_folder import ProcessFolder, has_ended
 from app.storage import recovery
 from app.storage.ledger import Ledger, open_store
-from app.storage.recovery import PREFIX, Find, Found, Recovery
+from app.storage.recovery import PREFIX, Find, Recovery
 from tests.processes import ROOT
 from tests.storage.ledger_process import CALL_ID, TEN_PICTURES
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
@@ -39,14 +39,14 @@ def process(url: str, folder: Path, stage: str) -> Iterator[subprocess.Popen[str
             running.kill()
 
 
-async def nothing(_: PaidCall) -> Found | None:
+async def nothing(_: PaidCall) -> Recovered | None:
     return None
 
 
-async def something(lost: PaidCall) -> Found | None:
+async def something(lost: PaidCall) -> Recovered | None:
     assert (lost.bucket, lost.stem, lost.state) == ("b", "images/x-", "sent")
     pictures = tuple(StoredPicture(lost.id, n, "b", f"images/x-{n}.png", "image/png") for n in range(3))
-    return Found(75, pictures)
+    return Recovered(75, len(pictures), pictures)
 
 
 def test_two_processes_share_a_budget(migrated_url: str, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ class Hosts:
         self.finding: Find = nothing
         self.recovery = Recovery(self.here, self.folders[0], self.find, host="here")
 
-    async def find(self, lost: PaidCall) -> Found | None:
+    async def find(self, lost: PaidCall) -> Recovered | None:
         return await self.finding(lost)
 
     async def beat_there(self) -> None:
@@ -167,7 +167,7 @@ async def test_after_an_outage_the_others_get_time_to_beat(hosts: Hosts, migrate
 async def test_what_cannot_be_looked_for_stays_sent(hosts: Hosts, migrated_url: str) -> None:
     """The bucket is down. The wish is not given to others before its outcome is known."""
 
-    async def broken(_: PaidCall) -> Found | None:
+    async def broken(_: PaidCall) -> Recovered | None:
         raise Busy
 
     one, other = call(), call()

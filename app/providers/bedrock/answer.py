@@ -3,16 +3,15 @@
 from collections.abc import Iterable
 
 from app.contract.errors import SafetyBlocked
-from app.contract.models import Model
 from app.contract.safety import Block, Side
 from app.pictures.picture import Picture
 from app.ports import Call
 from app.providers.received import received
 
 
-async def pictures_of(values: Iterable[object], model: Model, call: Call) -> tuple[Picture, ...]:
+async def pictures_of(values: Iterable[object], call: Call) -> tuple[Picture, ...]:
     """Returns the pictures of strings of base64. Raises UpstreamFailed if one is not a whole picture."""
-    return tuple([await received(value, model, call) for value in values])
+    return tuple([await received(value, call) for value in values])
 
 
 def refused(reason: str, side: Side) -> SafetyBlocked:

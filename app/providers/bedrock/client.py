@@ -9,6 +9,7 @@ from typing import Any
 from app.contract.errors import UpstreamFailed
 from app.contract.gen import GenRequest, Img2Img, refusal
 from app.contract.models import Model
+from app.contract.prices import Order, today
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation
@@ -51,11 +52,17 @@ class Bedrock:
             raise problem
         async with preparing(call, self._admission):
             body, digest = await _written(request, model)
-        send = partial(self._send, body, digest, model, call)
-        answer = await attempt(
-            send, model, call, admission=self._admission, pause_seconds=self._pause_seconds
+        (paid,) = await call.wish.reserve(model, [_order(request, model)])
+        pictures = await attempt(
+            partial(self._send, body, digest, model, call),
+            partial(_decode, model),
+            paid,
+            model,
+            call,
+            admission=self._admission,
+            pause_seconds=self._pause_seconds,
         )
-        return Generation(await _decode(answer.value, model, call))
+        return Generation(pictures)
 
     async def ready(self) -> None:
         """Return if every region can be reached. Raises OSError or TimeoutError if one cannot."""
@@ -109,9 +116,14 @@ def _encode(request: GenRequest, model: Model) -> dict[str, Any]:
     return sdxl.encode(request)
 
 
-async def _decode(value: object, model: Model, call: Call) -> tuple[Picture, ...]:
+def _order(request: GenRequest, model: Model) -> Order:
+    """Returns what the call is priced by: every family draws about a megapixel, in standard quality."""
+    return Order(model.id, request.mode, today())
+
+
+async def _decode(model: Model, answer: Answer, call: Call) -> tuple[Picture, ...]:
     decode = {"sdxl": sdxl.decode, "titan": titan.decode, "stability2": stability2.decode}[model.family]
     try:
-        return await decode(value, model, call)
+        return await decode(answer.value, call)
     except ValueError as exc:
         raise UpstreamFailed("The model answered in an unknown shape") from exc

@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, Text2Img
-from app.contract.models import Model
 from app.contract.safety import block
 from app.pictures.picture import Picture
 from app.ports import Call
@@ -47,7 +46,7 @@ class _Answer(BaseModel):
     artifacts: list[_Artifact] = []
 
 
-async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
+async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer. A filtered artifact holds a blurred picture, which is not taken.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
@@ -59,4 +58,4 @@ async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...
         raise refused("The content filter refused the picture", "output")
     if any(artifact.finishReason != "SUCCESS" for artifact in artifacts):
         raise UpstreamFailed("The model did not finish the picture")
-    return await pictures_of((artifact.base64 for artifact in artifacts), model, call)
+    return await pictures_of((artifact.base64 for artifact in artifacts), call)

@@ -46,7 +46,7 @@ class _Answer(BaseModel):
     finish_reasons: list[str | None] = []
 
 
-async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
+async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer.
 
     Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
@@ -63,4 +63,4 @@ async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...
             raise UpstreamFailed("The model did not finish the picture")
     if not found.images:
         raise SafetyBlocked(block())
-    return await pictures_of(found.images, model, call)
+    return await pictures_of(found.images, call)

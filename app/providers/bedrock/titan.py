@@ -80,11 +80,11 @@ class _Answer(BaseModel):
     error: str | None = None
 
 
-async def decode(answer: object, model: Model, call: Call) -> tuple[Picture, ...]:
+async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
     """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
     found = _Answer.model_validate(answer)
     if found.images:
-        return await pictures_of(found.images, model, call)
+        return await pictures_of(found.images, call)
     if found.error:
         raise refused("The content filter refused the picture", "output")
     raise SafetyBlocked(block())

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.contract.image import ImageEdit, ImageRequest
 from app.contract.models import Model
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
-from app.ports import Admission, Call, Generation
+from app.ports import Admission, Call, Generation, PaidCall
 from app.providers.attempt import CallFailed, attempt, preparing
 from app.providers.reach import reach
 from app.providers.transport import Transport, TransportError
@@ -21,6 +21,8 @@ from app.providers.vertex.lightening import lightened
 from app.providers.vertex.samples import gathered
 from app.providers.vertex.shapes import Json
 from app.threads import off_loop
+
+T = TypeVar("T")
 
 Credentials = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the headers that authorize a call. Raises UpstreamUnavailable and UpstreamFailed."""
@@ -62,7 +64,8 @@ class Vertex:
             return await self._generate(request, model, call)
         async with preparing(call, self._admission):
             body = imagen.encode(await lightened(request), model)
-        return await imagen.decode(await self._post("predict", body, model, call), model, call)
+        (paid,) = await call.wish.reserve(model, [imagen.order(request, model)])
+        return await self._call("predict", body, imagen.decode, paid, model, call)
 
     async def ready(self) -> None:
         """Return when every location's host can be connected; raise OSError or TimeoutError when one cannot.
@@ -81,20 +84,29 @@ class Vertex:
                     await off_loop(edit.check_pixels, request)
             light = await lightened(request)
         # Nobody may get a picture that is not yet under the caller's mask: it lands when it is.
-        sampled = replace(call, landing=None) if mask_applied(request) == "exact" else call
-        samples = (self._sample(light, model, index, sampled) for index in range(request.sample_count))
+        sampled = replace(call, unfinished=mask_applied(request) == "exact")
+        paid = await call.wish.reserve(model, [gemini.order(request, model)] * request.sample_count)
+        samples = (self._sample(light, index, one, model, sampled) for index, one in enumerate(paid))
         outcomes = await asyncio.gather(*samples, return_exceptions=True)
-        made = gathered(await finished(outcomes, request, model, call))
+        made = gathered(await finished(outcomes, request, call))
         return replace(made, mask_applied=mask_applied(request))
 
-    async def _sample(self, request: ImageRequest, model: Model, index: int, call: Call) -> Picture:
+    async def _sample(
+        self, request: ImageRequest, index: int, paid: PaidCall, model: Model, call: Call
+    ) -> Picture:
         body = gemini.encode(request, model, index)
-        return await gemini.decode(await self._post("generateContent", body, model, call), model, call)
+        return await self._call("generateContent", body, gemini.decode, paid, model, call)
 
-    async def _post(
-        self, method: Literal["predict", "generateContent"], body: Json, model: Model, call: Call
-    ) -> object:
-        """Send a paid call. Returns its answer's JSON; the blobs in it belong to the call."""
+    async def _call(
+        self,
+        method: Literal["predict", "generateContent"],
+        body: Json,
+        read: Callable[[object, Call], Awaitable[T]],
+        paid: PaidCall,
+        model: Model,
+        call: Call,
+    ) -> T:
+        """Send a paid call, and `read` its answer's JSON; the blobs in it belong to the call."""
         location = self._locations.get(model.location, model.location)
         place = f"projects/{self._project}/locations/{location}/publishers/google/models/{model.id}"
         url = f"{self._base(location)}/v1/{place}:{method}"
@@ -112,7 +124,15 @@ class Vertex:
                 raise refused(answer, model)
             return answer.value
 
-        return await attempt(send, model, call, admission=self._admission, pause_seconds=self._pause_seconds)
+        return await attempt(
+            send,
+            read,
+            paid,
+            model,
+            call,
+            admission=self._admission,
+            pause_seconds=self._pause_seconds,
+        )
 
     async def _headers(self, call: Call) -> dict[str, str]:
         """Raises CallFailed: without a token nothing is sent."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from app.contract.answer import MaskApplied
 from app.contract.errors import BrokenPicture, GatewayError, UpstreamFailed
 from app.contract.image import ImageEdit, ImageRequest, OutputOptions
-from app.contract.models import Model
 from app.pictures.blob import NoRoom
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import transcode
@@ -16,17 +15,13 @@ from app.threads import off_loop
 
 
 def mask_applied(request: ImageRequest) -> MaskApplied | None:
-    if not isinstance(request, ImageEdit):
-        return None
-    return "instruction" if request.automatic_mask else "exact"
+    return request.mask_applied if isinstance(request, ImageEdit) else None
 
 
-async def finished(
-    outcomes: Sequence[Outcome], request: ImageRequest, model: Model, call: Call
-) -> list[Outcome]:
+async def finished(outcomes: Sequence[Outcome], request: ImageRequest, call: Call) -> list[Outcome]:
     """Returns the outcomes with the pictures as asked for: first the pictures, then the failures.
 
-    A picture that cannot be decoded, or kept, becomes a failure. One that is to be stored lands again.
+    A picture that cannot be decoded, or kept, becomes a failure. One that is to be kept lands again.
     """
     pictures = tuple(one for one in outcomes if isinstance(one, Picture))
     done: list[Outcome] = [one for one in outcomes if not isinstance(one, Picture)]
@@ -38,7 +33,7 @@ async def finished(
     if call.landing:
         for picture, raw in zip(made, pictures, strict=True):
             if isinstance(picture, Picture) and picture is not raw:
-                await call.landing.land(picture, model, instead_of=raw)
+                await call.landing.replace(raw, picture)
     return [*made, *done]
 
 

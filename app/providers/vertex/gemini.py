@@ -18,6 +18,7 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
+from app.contract.prices import Order, Usage, today
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
 from app.ports import Call
@@ -64,6 +65,20 @@ def encode(request: ImageRequest, model: Model, sample: int) -> Json:
             imageConfig=_image_config(request, model),
         ),
         safetySettings=_safety_settings(request),
+    )
+
+
+def order(request: ImageRequest, model: Model) -> Order:
+    """Returns what the call for one sample is priced by."""
+    told = list(_told(request, model))
+    texts = [part for part in told if isinstance(part, str)]
+    return Order(
+        model.id,
+        request.operation,
+        today(),
+        size=(image_size(request, model) if isinstance(request, TextToImage) else None) or "1K",
+        text_bytes=sum(len(text.encode()) for text in texts),
+        sources=len(told) - len(texts),
     )
 
 
@@ -190,19 +205,20 @@ def _introduce(reference: CustomizeReference) -> str:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def decode(answer: object, model: Model, call: Call) -> Picture:
-    """The first picture that is no thought.
+async def decode(answer: object, call: Call) -> Picture:
+    """The first picture that is no thought. The tokens are noted.
 
     Raises SafetyBlocked if there is none, whatever the reason, and UpstreamFailed if it is broken or the
     answer has another shape.
     """
     reply = an_object(answer)
+    call.bill.usage = _usage(member(reply, "usageMetadata"))
     candidates = objects(reply, "candidates")
     for candidate in candidates:
         for part in objects(member(candidate, "content"), "parts"):
             data = member(part, "inlineData").get("data")
             if data and not part.get("thought"):
-                return await received(data, model, call)
+                return await received(data, call)
     feedback = member(reply, "promptFeedback")
     blocked = feedback.get("blockReason")
     _log.info(
@@ -213,3 +229,23 @@ async def decode(answer: object, model: Model, call: Call) -> Picture:
     if blocked:
         raise SafetyBlocked(block(text(feedback, "blockReasonMessage")))
     raise SafetyBlocked(block(*(text(candidate, "finishMessage") for candidate in candidates)))
+
+
+def _usage(counts: Json) -> Usage | None:
+    """What the vendor has counted; None if it does not say."""
+    input, drawn = _count(counts.get("promptTokenCount")), _count(counts.get("candidatesTokenCount"))
+    if input is None or drawn is None:
+        return None
+    thoughts = _count(counts.get("thoughtsTokenCount")) or 0
+    images = [
+        _count(one.get("tokenCount"))
+        for one in objects(counts, "candidatesTokensDetails")
+        if one.get("modality") == "IMAGE"
+    ]
+    if not images or images[0] is None:
+        return Usage(input, drawn + thoughts)
+    return Usage(input, max(drawn - images[0], 0) + thoughts, images[0])
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -16,6 +16,7 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
+from app.contract.prices import Order, Size, today
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
 from app.ports import Call, Generation
@@ -111,7 +112,13 @@ def _output_options(options: OutputOptions) -> Json:
     return {"mimeType": options.mime_type, "compressionQuality": options.compression_quality}
 
 
-def image_size(request: TextToImage, model: Model) -> str | None:
+def order(request: ImageRequest, model: Model) -> Order:
+    """Returns what a call is priced by."""
+    size = image_size(request, model) if isinstance(request, TextToImage) else None
+    return Order(model.id, request.operation, today(), samples=request.sample_count, size=size or "1K")
+
+
+def image_size(request: TextToImage, model: Model) -> Size | None:
     """1K is what every model makes; those that make nothing else do not know the field."""
     return request.sample_image_size if "2K" in model.capabilities else None
 
@@ -161,7 +168,7 @@ _ANY_CONTROL = {"controlType": "CONTROL_TYPE_DEFAULT"}
 _ANY_SUBJECT = {"subjectType": "SUBJECT_TYPE_DEFAULT"}
 
 
-async def decode(answer: object, model: Model, call: Call) -> Generation:
+async def decode(answer: object, call: Call) -> Generation:
     """The pictures, and why others are missing.
 
     Raises the most telling failure if there is no picture, and UpstreamFailed if the answer has another
@@ -172,7 +179,7 @@ async def decode(answer: object, model: Model, call: Call) -> Generation:
         try:
             sample = an_object(prediction)
             if "bytesBase64Encoded" in sample:
-                outcomes.append(await landed(sample["bytesBase64Encoded"], model, call))
+                outcomes.append(await landed(sample["bytesBase64Encoded"], call))
             elif "raiFilteredReason" in sample:
                 outcomes.append(SafetyBlocked(block(text(sample, "raiFilteredReason"))))
         except UpstreamFailed as exc:

@@ -1,0 +1,70 @@
+"""Finds the pictures of calls that were sent, wherever they are: in the bucket, on the spool, in private."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from app.contract.errors import UpstreamFailed
+from app.contract.ledger import PaidCall, Recovered
+from app.logs import causes
+from app.pictures.blob import Blobs
+from app.pictures.picture import EXTENSIONS, Picture
+from app.ports import Buckets, PrivateStore, Waiting
+from app.services.made import Found
+
+PRIVATE = "@private"
+"""Stands for the private store where the ledger has a bucket. No bucket is called so."""
+
+log = structlog.get_logger()
+
+_END = re.compile(rf"[0-9]{{1,3}}\.({'|'.join(EXTENSIONS.values())})")
+
+
+class Finder:
+    """`new_blobs` makes a scope of blobs, for pictures that are only counted."""
+
+    def __init__(
+        self, buckets: Buckets, spool: Waiting, private: PrivateStore, new_blobs: Callable[[], Blobs]
+    ) -> None:
+        self._buckets = buckets
+        self._spool = spool
+        self._private = private
+        self._new_blobs = new_blobs
+
+    async def find(self, call: PaidCall, blobs: Blobs) -> Sequence[Found]:
+        """Returns one picture for each number. Raises what the stores raise."""
+        if call.bucket is None or call.stem is None:
+            return ()
+        if call.bucket == PRIVATE:
+            kept = await self._private.find(call.id, blobs)
+            pictures = (Found(call, name, picture) for name, picture in kept.items())
+            return list({one.number: one for one in pictures}.values())
+        waiting = await self._spool.find(call.bucket, call.stem)  # first: they may be stored meanwhile
+        there = await self._stored(call.bucket, call.stem)
+        names = dict.fromkeys(waiting, True) | dict.fromkeys(there, False)
+        found: dict[int, Found] = {}
+        for name, pending in sorted(names.items()):
+            if _END.fullmatch(name.removeprefix(call.stem)):
+                one = Found(call, name, pending=pending)
+                if one.number not in found or found[one.number].pending:
+                    found[one.number] = one
+        return [found[number] for number in sorted(found)]
+
+    async def _stored(self, bucket: str, stem: str) -> list[str]:
+        try:
+            return await self._buckets.names(bucket, stem)
+        except UpstreamFailed as exc:  # we may not list this bucket, now and later
+            log.warning("a bucket cannot be listed", bucket=bucket, cause=causes(exc))
+            return []
+
+    async def fetch(self, one: Found, blobs: Blobs) -> Picture:
+        """Returns the picture, from its bucket if need be. Raises what the store raises."""
+        return one.picture or await self._buckets.fetch(one.name, blobs, bucket=one.call.bucket or "")
+
+    async def recover(self, call: PaidCall) -> Recovered | None:
+        """Returns what a call has made whose process has died, None if nothing is found."""
+        with self._new_blobs() as blobs:
+            found = await self.find(call, blobs)
+        rows = tuple(one.row for one in found if not one.picture)
+        return Recovered(call.worth(len(found)), len(found), rows) if found else None

@@ -1,0 +1,345 @@
+"""Pays for requests: every paid call is in the ledger before it is sent, and no request is paid twice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import structlog
+from pydantic import BaseModel
+
+from app.contract.bookkeeping import Close, Ending, Finish
+from app.contract.errors import (
+    BudgetExhausted,
+    Busy,
+    GatewayError,
+    InvalidRequest,
+    KeyInFlight,
+    KeyReused,
+    SafetyBlocked,
+    UpstreamTimeout,
+)
+from app.contract.ledger import (
+    Begun,
+    CallState,
+    NewCall,
+    OtherRequest,
+    OverBudget,
+    Record,
+    Replay,
+    Reserved,
+    Running,
+    StoredPicture,
+    TakenOver,
+    Unpriced,
+)
+from app.contract.models import Model, Operation
+from app.contract.prices import Order, Prices
+from app.contract.safety import block
+from app.pictures.blob import Blob, Blobs
+from app.pictures.in_json import JsonWriter
+from app.ports import Bill, Call, PaidCall, Place, PrivateStore
+from app.services.auth import Caller
+from app.services.finding import Finder
+from app.services.made import Found, Made
+from app.services.replays import Keeping, fingerprint, kept, retold
+from app.storage.ledger import Ledger
+from app.threads import off_loop
+
+_REWRITE = "rewrite"
+_PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
+"""Between looks at a request that another process is working on."""
+_RETRY_AFTER_SECONDS = 5
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Paid:
+    """A row of `calls` and what this process knows of it. Implements `app.ports.PaidCall`."""
+
+    wish: "Wish"
+    model: Model
+    order: Order
+    slot: int
+    attempt: int = 1
+    state: CallState = "reserved"
+    charged: int = 0
+    new: NewCall = field(init=False)
+
+    def __post_init__(self) -> None:
+        micros = self.wish.paying.prices.worst_cost(self.order)
+        self.new = NewCall(
+            self.slot,
+            self.model.id,
+            self.order.operation,
+            micros or 0,
+            0 if self.order.operation == _REWRITE else self.order.samples,
+            self.attempt,
+            priced=micros is not None,
+        )
+
+    @property
+    def id(self) -> str:
+        return self.new.id
+
+    async def fence(self, place: Place | None, /) -> None:
+        bucket, stem = (place.bucket, place.stem) if place else (None, None)
+        await self.wish.paying.ledger.fence(self.id, bucket=bucket, stem=stem)
+        self.state, self.charged = "sent", self.new.micros
+
+    def settle(self, bill: Bill, /) -> None:
+        self.charged = self.wish.paying.prices.cost(self.order, bill.pictures, bill.usage) or 0
+        self._end("settled", bill.pictures, bill.text)
+
+    def void(self) -> None:
+        self.charged = 0
+        self._end("void")
+
+    def unknown(self) -> None:
+        self._end("unknown")
+
+    def abandon(self) -> None:
+        self._end("abandoned")
+
+    def _end(self, state: Ending, made: int = 0, text: str | None = None) -> None:
+        self.state = state
+        self.wish.paying.ledger.tell(Close(self.id, state, self.charged, made, text=text))
+
+    async def again(self) -> PaidCall:
+        other = _Paid(self.wish, self.model, self.order, self.slot, self.attempt + 1)
+        await self.wish.add([other])
+        return other
+
+
+class Wish:
+    """One request of a caller. Implements `app.ports.Wish`.
+
+    It is in the ledger from its first call on; with a `key` it is from the beginning. `rewritten`: what an
+    earlier try of it has paid Claude for.
+    """
+
+    def __init__(self, paying: "Paying", who: Caller, route: str, key: str | None) -> None:
+        self.paying = paying
+        self.caller = who.id
+        self.api_key = who.key
+        self.scopes = who.scopes
+        self.route = route
+        self.key = key
+        self.id: str | None = None
+        self.rewritten: str | None = None
+        self.kept: dict[Blob, str] = {}  # names in the private store
+        self._calls: list[_Paid] = []
+        self._pictures: list[StoredPicture] = []
+        self._first_slot = 0
+
+    def check(self, model: Model, operation: Operation, /) -> None:
+        if self.api_key and operation != _REWRITE:  # which is a part of /gen
+            self.api_key.check_operation(operation)
+            self.api_key.check_model(model.id)
+
+    async def reserve(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
+        self.check(model, orders[0].operation)
+        slot = self._first_slot + len({call.slot for call in self._calls})
+        calls = [_Paid(self, model, order, slot + n) for n, order in enumerate(orders)]
+        await self.add(calls)
+        return tuple(calls)
+
+    async def add(self, calls: Sequence[_Paid]) -> None:
+        """Raises as `reserve`."""
+        ledger, new = self.paying.ledger, [call.new for call in calls]
+        outcome: object
+        if self.id is None:
+            outcome = await ledger.begin(
+                caller=self.caller,
+                route=self.route,
+                key=None,
+                fingerprint="",
+                scopes=self.scopes,
+                calls=new,
+            )
+        else:
+            outcome = await ledger.reserve(self.id, new, self.scopes)
+        match outcome:
+            case Begun():
+                self.id = outcome.wish
+            case Reserved():
+                pass
+            case OverBudget():
+                raise BudgetExhausted(outcome.sentence)
+            case Unpriced():
+                raise InvalidRequest(f"{outcome.model} has no price, so a budget in USD does not allow it")
+            case _:
+                log.error("a request has lost its place in the ledger", outcome=type(outcome).__name__)
+                raise Busy
+        self._calls += calls
+
+    def stored(self, picture: StoredPicture, /) -> None:
+        self._pictures.append(picture)
+
+    def go_on(self, record: Record) -> None:
+        """Begin again where an earlier process has stopped before it sent a call for a picture."""
+        self._first_slot = max((call.slot for call in record.calls), default=-1) + 1
+        texts = [call.text for call in record.calls if call.operation == _REWRITE and call.text]
+        self.rewritten = texts[-1] if texts else None
+
+    def finish(self, status: int | None = None, body: str | None = None) -> None:
+        """Nothing more is done for it. With a status, its answer is kept for those who repeat it."""
+        if self.id is not None:
+            ledger = self.paying.ledger
+            ledger.tell(Finish(self.id, ledger.process, status, body, tuple(self._pictures)))
+
+    @property
+    def cost_micros(self) -> int | None:
+        """Returns what its calls cost, as far as is known; None if none was sent."""
+        sent = [call for call in self._calls if call.state not in ("reserved", "void")]
+        return sum(call.charged for call in sent) if sent else None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether a call may have been paid for nothing."""
+        return any(call.state in ("sent", "unknown", "abandoned") for call in self._calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a caller is told. `made` is None for a replay, whose answer another request has got."""
+
+    status: int
+    body: JsonWriter
+    made: Made | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What has to be done for a wish.
+
+    `request` is the validated body, `make` does the work, `recover` builds its result from pictures that were
+    found, `present` its answer, and `refuse` status and body of an error.
+    """
+
+    request: BaseModel
+    call: Call
+    make: Callable[[], Awaitable[Made]]
+    recover: Callable[[Sequence[Found]], Awaitable[Made]]
+    present: Callable[[Made], object]
+    refuse: Callable[[GatewayError], tuple[int, object]]
+
+
+class Paying:
+    """Does what a caller wishes, and pays for it once.
+
+    A request with a key that was answered before is answered so again; one that is under way is waited for;
+    one that was interrupted goes on, or is answered with the pictures that it has paid for.
+    """
+
+    def __init__(self, ledger: Ledger, prices: Prices, finder: Finder, private: PrivateStore) -> None:
+        self.ledger = ledger
+        self.prices = prices
+        self._finder = finder
+        self._private = private
+        self._running: dict[str, asyncio.Event] = {}
+
+    def wish(self, who: Caller, route: str, key: str | None) -> Wish:
+        return Wish(self, who, route, key)
+
+    def keeping(self, wish: Wish, blobs: Blobs) -> Keeping:
+        """Returns where the pictures of an answer in base64 are kept for replays."""
+        return Keeping(self._private, wish.kept, blobs)
+
+    async def fulfil(self, wish: Wish, errand: Errand) -> Told:
+        """Raises `contract.errors`: those of `errand.make`, KeyReused and KeyInFlight."""
+        if wish.key is None:
+            try:
+                made = await errand.make()
+                return Told(200, JsonWriter(errand.present(made)), made)
+            finally:
+                wish.finish()
+        same = await off_loop(fingerprint, errand.request)
+        for looks in count():
+            outcome = await self.ledger.begin(
+                caller=wish.caller,
+                route=wish.route,
+                key=wish.key,
+                fingerprint=same,
+                scopes=wish.scopes,
+            )
+            match outcome:
+                case Begun() | TakenOver():
+                    return await self._work(wish, outcome, errand)
+                case Replay():
+                    wish.id = outcome.wish
+                    body = await retold(outcome.body, self._private, errand.call.blobs)
+                    return Told(outcome.status, body)
+                case Running():
+                    await self._wait(outcome, looks, errand.call)
+                case OtherRequest():
+                    raise KeyReused
+                case OverBudget() | Unpriced():
+                    raise AssertionError("a wish without calls costs nothing")
+        raise AssertionError("never counted to the end")
+
+    async def _work(self, wish: Wish, outcome: Begun | TakenOver, errand: Errand) -> Told:
+        wish.id = outcome.wish
+        ended = self._running[wish.id] = asyncio.Event()
+        status, text = None, None
+        try:
+            made = await self._resume(wish, errand) if isinstance(outcome, TakenOver) else None
+            made = made or await errand.make()
+            body = JsonWriter(errand.present(made))
+            if not any(one.pending for one in made.stored):  # otherwise it is not final
+                status, text = 200, kept(body, wish.kept)
+            return Told(200, body, made)
+        except SafetyBlocked as exc:
+            status, refusal = errand.refuse(exc)
+            text = kept(JsonWriter(refusal), {})
+            raise
+        finally:
+            wish.finish(status if text else None, text)
+            ended.set()
+            del self._running[wish.id]
+
+    async def _resume(self, wish: Wish, errand: Errand) -> Made | None:
+        """Returns what an interrupted request has made, or None if it has paid for no picture."""
+        record = await self.ledger.look(wish.id or "")
+        if not record:
+            raise Busy
+        drawn = [
+            call
+            for call in record.calls
+            if call.operation != _REWRITE and call.state not in ("reserved", "void")
+        ]
+        wish.go_on(record)
+        if not drawn:
+            return None
+        found: list[Found] = []
+        for call in drawn:
+            theirs = await self._finder.find(call, errand.call.blobs)
+            if theirs and call.state != "settled":
+                self.ledger.tell(Close(call.id, "settled", call.worth(len(theirs)), len(theirs)))
+            found += theirs
+        for one in found:
+            if not one.picture:
+                wish.stored(one.row)
+        if found:
+            wish.kept.update((one.picture.blob, one.name) for one in found if one.picture)
+            return await errand.recover(found)
+        if all(call.state == "settled" and not call.made for call in drawn):
+            raise SafetyBlocked(block())
+        error = UpstreamTimeout()
+        error.receipt = wish.id
+        raise error
+
+    async def _wait(self, running: Running, looks: int, call: Call) -> None:
+        """Return when the request may have ended. Raises KeyInFlight when the caller's time is up."""
+        loop = asyncio.get_running_loop()
+        pause = _PAUSES_SECONDS[min(looks, len(_PAUSES_SECONDS) - 1)]
+        if loop.time() + pause > call.answer_by:
+            raise KeyInFlight(_RETRY_AFTER_SECONDS)
+        ended = self._running.get(running.wish)
+        try:
+            async with asyncio.timeout_at(call.answer_by if ended else loop.time() + pause):
+                await (ended or asyncio.Event()).wait()
+        except TimeoutError:
+            if ended:
+                raise KeyInFlight(_RETRY_AFTER_SECONDS) from None

@@ -1,0 +1,168 @@
+"""Budgets at the door: what is refused, what comes back, and that the sums add up."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.emulator.server import Emulator
+from tests.api.conftest import Start, token
+
+TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
+CAT = {"prompt": "a cat", "responseFormat": "b64_json"}
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token()}"}, timeout=60) as client:
+        yield client
+
+
+def usage(client: httpx.Client) -> dict[str, Any]:
+    told = client.get("/api/v1/usage").raise_for_status().json()["usage"]
+    return {one["unit"]: one for one in told}
+
+
+def test_a_budget_holds_on_two_gateways(start: Start, emulator: Emulator, migrated_url: str) -> None:
+    """Two hundred at once, and room for ten."""
+
+    def ask(url: str) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token()}"}
+        answer = httpx.post(f"{url}{TEXT_TO_IMAGE}", json=CAT, headers=headers, timeout=60)
+        return answer.status_code, "" if answer.status_code == 200 else answer.json()["message"]
+
+    shared = {"database_url": migrated_url, "budget": "10 pictures/day"}
+    with start(**shared) as one, start(**shared) as two, ThreadPoolExecutor(50) as threads:
+        answers = Counter(threads.map(ask, [one, two] * 100))
+        with client_of(two) as client:
+            pictures = usage(client)["pictures"]
+            receipts = client.get("/api/v1/receipts?limit=100").json()["receipts"]
+    statuses = Counter(status for status, _ in answers.elements())
+    assert statuses == {200: 10, 402: 190}
+    assert all(
+        text.startswith("Budget exhausted: 10 pictures per day, 10 spent, ") for _, text in answers if text
+    )
+    assert emulator.calls.paid == len(emulator.calls.list()) == len(receipts) == 10
+    assert (pictures["limit"], pictures["spent"], pictures["reserved"]) == (10, 10, 0)
+
+
+@pytest.mark.parametrize("path", [TEXT_TO_IMAGE, "/gen"])
+def test_what_is_exhausted_is_told(start: Start, emulator: Emulator, path: str) -> None:
+    body = CAT if path == TEXT_TO_IMAGE else {"mode": "text2img", "prompt": "a cat"}
+    with start(budget="0.01 USD/total") as url, client_of(url) as client:
+        answer = client.post(path, json=body)
+    message = "Budget exhausted: 0.01 USD in total, 0.00 spent, never resets"
+    assert answer.status_code == 402
+    assert answer.headers["x-error-code"] == "budget_exhausted"
+    if path == "/gen":
+        assert answer.json() == {"status": "error", "error": "Payment Required", "details": message}
+    else:
+        assert answer.json() == {"statusCode": 402, "message": message, "error": "Payment Required"}
+    assert emulator.calls.list() == ()
+
+
+def test_a_batch_is_reserved_as_a_whole(start: Start, emulator: Emulator) -> None:
+    """Four calls of Gemini, and room for three."""
+    with start(budget="3 pictures/day") as url, client_of(url) as client:
+        body = {"prompt": "a cat", "model": "gemini-2.5-flash-image", "sampleCount": 4}
+        assert client.post(TEXT_TO_IMAGE, json=body).status_code == 402
+        assert emulator.calls.list() == ()
+        assert client.post(TEXT_TO_IMAGE, json={**body, "sampleCount": 3}).status_code == 200
+
+
+def test_what_was_not_served_gives_its_room_back(start: Start, emulator: Emulator) -> None:
+    with start(budget="1 pictures/day", retry_pause_seconds=0.01) as url, client_of(url) as client:
+        assert client.post(TEXT_TO_IMAGE, json=CAT, headers={"X-Trouble": "429=60"}).status_code == 429
+        assert client.post(TEXT_TO_IMAGE, json=CAT).status_code == 200
+        assert client.post(TEXT_TO_IMAGE, json=CAT).status_code == 402
+
+
+def test_half_a_batch_costs_half(start: Start, emulator: Emulator) -> None:
+    emulator.troubles.set("half-blocked")
+    with start(budget="4 pictures/day") as url, client_of(url) as client:
+        answer = client.post(TEXT_TO_IMAGE, json={**CAT, "sampleCount": 4})
+        assert (answer.status_code, len(answer.json()["predictions"])) == (200, 2)
+        assert answer.headers["x-cost-usd"] == "0.080000"
+        assert usage(client)["pictures"]["spent"] == 2
+
+
+@pytest.mark.parametrize(("budget", "status"), [("5 USD/day", 400), ("100 pictures/day", 200)])
+def test_a_model_without_a_price_is_not_served_on_a_budget_of_money(
+    start: Start, emulator: Emulator, tmp_path: Path, budget: str, status: int
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("")
+    with start(budget=budget, prices_file=prices) as url, client_of(url) as client:
+        answer = client.post(TEXT_TO_IMAGE, json=CAT)
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.json() == {
+                "statusCode": 400,
+                "message": "imagen-3.0-generate-001 has no price, so a budget in USD does not allow it",
+                "error": "Bad Request",
+            }
+            assert emulator.calls.list() == ()
+        else:
+            (receipt,) = client.get("/api/v1/receipts").json()["receipts"]
+            assert (receipt["priced"], receipt["costUsd"]) == (False, "0.000000")
+
+
+def test_receipts_add_up_to_what_was_spent(start: Start, emulator: Emulator) -> None:
+    troubles = ("", "", "blocked-output", "drop", "429=60", "half-blocked")
+    with start(retry_pause_seconds=0.01) as url, client_of(url) as client:
+        costs = []
+        for trouble in troubles:
+            body = {"prompt": f"a cat #trouble:{trouble}" if trouble else "a cat", "sampleCount": 2}
+            costs.append(float(client.post(TEXT_TO_IMAGE, json=body).headers.get("x-cost-usd", 0)))
+        client.post("/gen", json={"mode": "text2img", "prompt": "a cat", "regen_prompt": True})
+        receipts = client.get("/api/v1/receipts").json()["receipts"]
+        spent = usage(client)["USD"]["spent"]
+    assert [one["costUsd"] for one in receipts[:0:-1]] == [f"{cost:.6f}" for cost in costs]
+    assert f"{sum(float(one['costUsd']) for one in receipts):.6f}" == spent
+    assert [[call["state"] for call in one["calls"]] for one in receipts[:0:-1]] == [
+        ["settled"],
+        ["settled"],
+        ["settled"],
+        ["unknown"],
+        ["void"],
+        ["settled"],
+    ]
+    assert [call["state"] for call in receipts[0]["calls"]] == ["settled", "settled"]
+
+
+async def _allow(url: str, allowed: bool) -> None:
+    address = make_url(url)
+    engine = create_async_engine(address.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(f"ALTER DATABASE {address.database} ALLOW_CONNECTIONS {allowed}")
+        if not allowed:
+            ending = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+            await connection.execute(ending, {"name": address.database})
+    await engine.dispose()
+
+
+def test_without_its_database_nothing_is_paid(start: Start, emulator: Emulator, migrated_url: str) -> None:
+    """It comes back without a restart."""
+    if migrated_url.startswith("sqlite"):
+        pytest.skip("a file does not go away; tests/storage/test_ledger_trouble.py fills its disk")
+    with start(database_url=migrated_url) as url, client_of(url) as client:
+        assert client.post(TEXT_TO_IMAGE, json=CAT).status_code == 200
+        asyncio.run(_allow(migrated_url, False))
+        try:
+            refused = client.post(TEXT_TO_IMAGE, json=CAT)
+            keyed = client.post(TEXT_TO_IMAGE, json=CAT, headers={"Idempotency-Key": "a"})
+        finally:
+            asyncio.run(_allow(migrated_url, True))
+        assert [(one.status_code, one.headers["x-error-code"]) for one in (refused, keyed)] == [
+            (503, "busy")
+        ] * 2
+        assert len(emulator.calls.list()) == 1
+        assert client.post(TEXT_TO_IMAGE, json=CAT).status_code == 200
