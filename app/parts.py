@@ -72,7 +72,7 @@ _OTHER_FILES = 250
 _CLEANING_SECONDS = 60
 _SWEEPING_SECONDS = 60
 _LATE_SECONDS = 60
-"""After a request's deadline, calls that nobody has ended are looked for."""
+"""After the longest time of a call, those that nobody has ended are looked for."""
 
 log = structlog.get_logger()
 
@@ -235,7 +235,7 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             retry_after=math.ceil(settings.spool_seconds),
         )
         stack.push_async_callback(gallery.aclose)
-        unattended = Unattended()
+        unattended = Unattended(settings.request_timeout_seconds)
         stack.push_async_callback(unattended.aclose)
         private = PrivateStore(settings.private_place, storage)
         _run(_sweep(private, settings.idempotency_seconds), stack)
@@ -315,7 +315,7 @@ def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
 
 
 async def _ledger(settings: Settings, finder: Finder, stack: AsyncExitStack) -> Ledger:
-    call_seconds = settings.request_timeout_seconds + _LATE_SECONDS
+    call_seconds = settings.longest_call_seconds + _LATE_SECONDS
     terms = Terms(
         defaults=settings.budget_limits,
         call_ms=int(call_seconds * 1000),

@@ -144,8 +144,9 @@ class Landing(Protocol):
 class Call:
     """One request of a caller, as providers and storage need to know it.
 
-    `answer_by`: when (in the event loop's time) providers return at the latest, so that what is ready can be
-    stored. `store_by`: when the caller has to be told where the pictures are or will be. `blobs` keeps what
+    In the event loop's time: at `answer_by` what is ready has to be returned, so that it can be stored; at
+    `store_by` the caller has to be told where the pictures are or will be; `ends` is the end of calls whose
+    pictures are kept, which go on when the caller's time is up. `blobs` keeps what
     belongs to the request, and is closed when the request ends. `wish` pays for its calls. `progress` is the
     request's, and the same in all copies of a Call but a rewrite's. `trouble` is
     the failure that the request rehearses ("429=7"); each of its calls carries it; never set in live.
@@ -157,6 +158,7 @@ class Call:
     request_id: str
     answer_by: float
     store_by: float
+    ends: float
     blobs: Blobs
     wish: Wish
     progress: Progress = field(default_factory=Progress)
@@ -165,6 +167,11 @@ class Call:
     unfinished: bool = False
     place: Place | None = None
     bill: Bill = field(default_factory=Bill)
+
+    @property
+    def deadline(self) -> float:
+        """Until when a vendor may answer, in the event loop's time."""
+        return self.ends if self.progress.kept else self.answer_by
 
     @property
     def answers(self) -> Blobs:

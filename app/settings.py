@@ -108,6 +108,7 @@ class Settings(_FromEnvironment):
     forwarded_allow_ips: str = ""
 
     request_timeout_seconds: float = Field(120, gt=0)
+    call_seconds: float = Field(600, gt=0)
     idempotency_seconds: float = Field(86_400, gt=0)
     require_idempotency_key: bool = False
     retry_pause_seconds: float = Field(1, gt=0)
@@ -165,6 +166,11 @@ class Settings(_FromEnvironment):
     def min_seconds(self) -> float:
         """A call is not sent when less of its time is left. It is never more than a quarter of the time."""
         return min(self.min_call_seconds, self.request_timeout_seconds / 4)
+
+    @property
+    def longest_call_seconds(self) -> float:
+        """How long a call may run whose pictures are kept. It has at least the caller's time."""
+        return max(self.call_seconds, self.request_timeout_seconds)
 
     @property
     def has_example_secret(self) -> bool:

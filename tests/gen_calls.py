@@ -29,7 +29,14 @@ def call(blobs: Blobs, *, seconds: float = 20, trouble: str | None = None) -> Ca
     """A call that has so many seconds from now."""
     ends = asyncio.get_running_loop().time() + seconds
     return Call(
-        "tester", "request-1", answer_by=ends, store_by=ends, blobs=blobs, wish=NotedWish(), trouble=trouble
+        "tester",
+        "request-1",
+        answer_by=ends,
+        store_by=ends,
+        ends=ends,
+        blobs=blobs,
+        wish=NotedWish(),
+        trouble=trouble,
     )
 
 

@@ -56,6 +56,7 @@ class Caller:
             "request-1",
             answer_by=ends,
             store_by=ends,
+            ends=ends,
             blobs=self.blobs,
             wish=NotedWish(),
             trouble=trouble,

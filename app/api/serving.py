@@ -81,6 +81,7 @@ async def serve(
                     request_id=here.request_id,
                     answer_by=now + _ANSWER_SHARE * seconds,
                     store_by=now + _STORE_SHARE * seconds,
+                    ends=now + have.settings.longest_call_seconds,
                     blobs=pictures,
                     wish=wish,
                     trouble=rehearsed(request, body),

@@ -118,8 +118,8 @@ class Landing:
 class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
-    A caller waits at most `wait_seconds` for storage, never beyond `call.store_by`. A picture that is not in
-    the bucket by then is on the spool, and its URL will work later. `retry_after` (seconds) goes into
+    A caller waits at most `wait_seconds` for storage, and not beyond `call.store_by`. A picture that is not
+    in the bucket by then is on the spool, and its URL will work later. `retry_after` (seconds) goes into
     StorageDown.
     """
 
@@ -162,7 +162,8 @@ class Gallery:
         taken = [landing.take(picture) for picture in pictures]
         uploads = [self._start(one, blobs, landing.call) for one, blobs in taken]
         left = landing.call.store_by - asyncio.get_running_loop().time()
-        await asyncio.wait(uploads, timeout=min(self._wait_seconds, max(left, 0)))
+        patience = self._wait_seconds if landing.call.progress.left else min(self._wait_seconds, max(left, 0))
+        await asyncio.wait(uploads, timeout=patience)
         stored = tuple(
             Stored(
                 one.bucket,

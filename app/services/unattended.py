@@ -1,7 +1,7 @@
 """Requests that go on without their caller: what was sent is paid, and its pictures are stored."""
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import structlog
 
@@ -12,9 +12,10 @@ log = structlog.get_logger()
 
 
 class Unattended:
-    """Runs them to their end."""
+    """Runs them to their end. A stopping process waits `stop_seconds` for them, and gives up the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_seconds: float) -> None:
+        self._stop_seconds = stop_seconds
         self._requests: set[asyncio.Task[Told]] = set()
 
     def adopt(self, request: asyncio.Task[Told], held: ExitStack) -> None:
@@ -40,6 +41,11 @@ class Unattended:
             request.cancel()
 
     async def aclose(self) -> None:
-        """Wait until all have ended, each by its own deadline."""
+        """Wait until all have ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._stop_seconds):
+                while self._requests:
+                    await asyncio.wait(self._requests)
+        self.hurry()
         while self._requests:
             await asyncio.wait(self._requests)

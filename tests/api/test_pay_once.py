@@ -227,3 +227,57 @@ def test_who_hangs_up_and_asks_again_gets_the_picture(
     again = client.post(TEXT_TO_IMAGE, body)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
     assert sent(emulator) == 1
+
+
+LATE: list[tuple[str, dict[str, Any]]] = [
+    (TEXT_TO_IMAGE, {"prompt": "a cat #trouble:slow=2"}),
+    (TEXT_TO_IMAGE, {"prompt": "a cat #trouble:slow=2", "responseFormat": "b64_json"}),
+    (TEXT_TO_IMAGE, {"prompt": "a cat #trouble:slow=2", "model": GEMINI, "sampleCount": 2}),
+    ("/gen", {"mode": "text2img", "prompt": "a cat #trouble:slow=2"}),
+]
+
+
+@pytest.fixture(scope="module")
+def hasty(start: Start) -> Iterator[str]:
+    with start(request_timeout_seconds=1.2) as url:
+        yield url
+
+
+@pytest.mark.parametrize(("path", "body"), LATE)
+def test_a_call_goes_on_when_its_callers_time_is_up(
+    hasty: str, client: Client, emulator: Emulator, path: str, body: Any
+) -> None:
+    client.http.base_url = hasty
+    first = client.post(path, body)
+    assert first.status_code == 504
+    assert first.json()["receiptId"] == first.headers["x-receipt-id"]
+    while (again := client.post(path, body)).status_code == 409:
+        assert int(again.headers["retry-after"])
+    assert (again.status_code, again.headers["x-receipt-id"]) == (200, first.headers["x-receipt-id"])
+    assert sent(emulator) == body.get("sampleCount", 1)
+    (receipt,) = client.http.get("/api/v1/receipts?limit=1").json()["receipts"]
+    assert {call["state"] for call in receipt["calls"]} == {"settled"}
+
+
+def test_a_call_ends_when_call_seconds_are_over(start: Start, client: Client, emulator: Emulator) -> None:
+    body = {"prompt": "a cat #trouble:slow=30"}
+    with start(request_timeout_seconds=1, call_seconds=1.5) as url:
+        client.http.base_url = url
+        assert client.post(TEXT_TO_IMAGE, body).status_code == 504
+        emulator.calls.wait_for(lambda calls: [call.cancelled for call in calls] == [True])
+        while (again := client.post(TEXT_TO_IMAGE, body)).status_code == 409:
+            pass
+        assert (again.status_code, again.json()["receiptId"]) == (504, again.headers["x-receipt-id"])
+    assert sent(emulator) == 1
+
+
+def test_late_samples_do_not_keep_those_that_are_ready(
+    hasty: str, client: Client, emulator: Emulator
+) -> None:
+    client.http.base_url = hasty
+    emulator.troubles.set("hang", vendor="vertex", times=1)
+    answer = client.post(TEXT_TO_IMAGE, {"prompt": "a cat", "model": GEMINI, "sampleCount": 3})
+    assert (answer.status_code, len(answer.json()["images"])) == (200, 2)
+    assert answer.json()["failed"] == [{"message": "no answer in time"}]
+    (receipt,) = client.http.get("/api/v1/receipts?limit=1").json()["receipts"]
+    assert sorted(call["state"] for call in receipt["calls"]) == ["abandoned", "settled", "settled"]

@@ -55,7 +55,9 @@ async def test_too_many_parts_are_the_vendors_failure_in_its_picture(name: str) 
     make, fewest = HOSTILE[name]
     given = blob(make(fewest))
     with pytest.raises(UpstreamFailed):
-        await received(given, Call("ann", "1", answer_by=0, store_by=0, blobs=given.scope, wish=NotedWish()))
+        await received(
+            given, Call("ann", "1", answer_by=0, store_by=0, ends=0, blobs=given.scope, wish=NotedWish())
+        )
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -53,7 +53,7 @@ def failure(served: Served = "no", pause: float | None = None) -> CallFailed:
 
 def call(blobs: Blobs, seconds: float = 60, user: str = "ann") -> Call:
     ends = asyncio.get_running_loop().time() + seconds
-    return Call(user, "1", answer_by=ends, store_by=ends, blobs=blobs, wish=NotedWish())
+    return Call(user, "1", answer_by=ends, store_by=ends, ends=ends, blobs=blobs, wish=NotedWish())
 
 
 async def whole(answer: str, call: Call) -> str:

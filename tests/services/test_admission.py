@@ -32,7 +32,15 @@ class Vendor:
 
     def call(self, user: str, model: Model, *, answer_by: float = math.inf) -> "Sent":
         sent = Sent(user, model)
-        call = Call(user, "1", answer_by=answer_by, store_by=math.inf, blobs=self.blobs, wish=NotedWish())
+        call = Call(
+            user,
+            "1",
+            answer_by=answer_by,
+            store_by=math.inf,
+            ends=math.inf,
+            blobs=self.blobs,
+            wish=NotedWish(),
+        )
         sent.task = asyncio.create_task(sent.run(self.admission, call))
         self.calls.append(sent)
         return sent

@@ -45,7 +45,9 @@ def work(tmp_path: Path) -> Iterator[WorkFolder]:
 @pytest.fixture
 def call(work: WorkFolder) -> Iterator[Call]:
     with work.blobs() as blobs:
-        yield Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs, wish=NotedWish())
+        yield Call(
+            "ann", "1", answer_by=math.inf, store_by=math.inf, ends=math.inf, blobs=blobs, wish=NotedWish()
+        )
 
 
 def drawn(call: Call, size: int = 3) -> Picture:
@@ -350,7 +352,9 @@ async def test_nothing_is_sold_that_the_work_folder_could_not_keep(
     )
     request = TextToImage(prompt="a cat", response_format="b64_json")
     with WorkFolder(tmp_path / "work", max_bytes=0 if work_is_full else 10**6) as work, work.blobs() as blobs:
-        call = Call("ann", "1", answer_by=math.inf, store_by=math.inf, blobs=blobs, wish=NotedWish())
+        call = Call(
+            "ann", "1", answer_by=math.inf, store_by=math.inf, ends=math.inf, blobs=blobs, wish=NotedWish()
+        )
         if work_is_full:
             with pytest.raises(NoRoom, match=str(work.path)):
                 await images.make(request, call)

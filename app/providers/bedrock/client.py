@@ -81,10 +81,10 @@ class Bedrock:
             raise not_signed(exc) from exc
         try:
             answer = await self._transport.post(
-                url, body, signed, deadline=call.answer_by, new_blob=call.answers.new
+                url, body, signed, deadline=call.deadline, new_blob=call.answers.new
             )
         except TransportError as exc:
-            late = asyncio.get_running_loop().time() >= call.answer_by
+            late = asyncio.get_running_loop().time() >= call.deadline
             raise failed_transport(exc, late=late) from exc
         if answer.status != 200:
             raise failed_answer(answer, model)

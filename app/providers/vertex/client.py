@@ -18,7 +18,7 @@ from app.providers.vertex import abilities, edit, gemini, imagen
 from app.providers.vertex.failure import RETRY_AFTER_SECONDS, refused, unanswered
 from app.providers.vertex.finishing import finished, mask_applied
 from app.providers.vertex.lightening import lightened
-from app.providers.vertex.samples import gathered
+from app.providers.vertex.samples import all_of, gathered
 from app.providers.vertex.shapes import Json
 from app.threads import off_loop
 
@@ -87,7 +87,7 @@ class Vertex:
         sampled = replace(call, unfinished=mask_applied(request) == "exact")
         paid = await call.wish.reserve(model, [gemini.order(request, model)] * request.sample_count)
         samples = (self._sample(light, index, one, model, sampled) for index, one in enumerate(paid))
-        outcomes = await asyncio.gather(*samples, return_exceptions=True)
+        outcomes = await all_of(samples, call)
         made = gathered(await finished(outcomes, request, call))
         return replace(made, mask_applied=mask_applied(request))
 
@@ -116,7 +116,7 @@ class Vertex:
             headers = await self._headers(call)
             try:
                 answer = await self._transport.post(
-                    url, text, headers, deadline=call.answer_by, new_blob=call.answers.new
+                    url, text, headers, deadline=call.deadline, new_blob=call.answers.new
                 )
             except TransportError as exc:
                 raise unanswered(exc, model) from exc

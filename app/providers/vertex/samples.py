@@ -1,6 +1,8 @@
 """Several samples of one request: what was made is kept when others fail."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
 
 import structlog
 
@@ -18,7 +20,7 @@ from app.contract.errors import (
 from app.contract.safety import block
 from app.logs import causes
 from app.pictures.picture import Picture
-from app.ports import Generation
+from app.ports import Call, Generation
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +33,31 @@ _TELLING = (ModelGone, InvalidRequest, SafetyBlocked, RateLimited, UpstreamUnava
 A successor may serve what a missing model cannot; the caller can correct a request or a prompt, and repeat it
 after a pause. Nobody can do anything about a failed vendor and a broken picture, so these come last.
 """
+
+
+async def all_of(samples: Iterable[Coroutine[Any, Any, Picture]], call: Call) -> list[Outcome]:
+    """Returns what became of the samples, which are made at the same time.
+
+    When the caller's time is up and a picture is ready, the other samples are given up. Without a picture the
+    caller gets nothing in time, and what was sent goes on.
+    """
+    tasks = [asyncio.create_task(sample) for sample in samples]
+    try:
+        left = call.answer_by - asyncio.get_running_loop().time()
+        done, late = await asyncio.wait(tasks, timeout=max(left, 0))
+        if late and all(task.exception() for task in done):
+            await asyncio.wait(late)
+    finally:
+        given_up = [task for task in tasks if task.cancel()]
+        if given_up:
+            await asyncio.wait(given_up)
+    return [_outcome(task) for task in tasks]
+
+
+def _outcome(task: asyncio.Task[Picture]) -> Outcome:
+    if task.cancelled():
+        return UpstreamTimeout()
+    return task.exception() or task.result()
 
 
 def gathered(outcomes: Sequence[Outcome]) -> Generation:
