@@ -256,10 +256,12 @@ def _new_database(folder: Path, server: URL) -> Iterator[str]:
 
 async def _execute(server: URL, *statements: str) -> None:
     engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        for statement in statements:
-            await connection.exec_driver_sql(statement)
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+    finally:
+        await engine.dispose()
 
 
 async def _forget_counters(redis_url: str) -> None:

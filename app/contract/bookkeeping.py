@@ -21,6 +21,7 @@ from app.contract.ledger import (
     PaidCall,
     Process,
     Record,
+    Recovered,
     Replay,
     Reserved,
     Running,
@@ -203,6 +204,16 @@ class Close(Command[bool]):
         book.put_call(ended._replace(text=self.text))
         book.new_pictures += self.pictures
         return True
+
+
+def recovered(call: PaidCall, found: Recovered) -> Close:
+    """Returns the end of an interrupted call.
+
+    If pictures are missing, nobody knows what it costs: the vendor may have blocked them, or they are lost.
+    """
+    if found.made < max(call.samples, 1):
+        return Close(call.id, "unknown", pictures=found.pictures)
+    return Close(call.id, "settled", call.micros, found.made, found.pictures)
 
 
 @dataclass(frozen=True, slots=True)

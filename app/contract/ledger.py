@@ -85,10 +85,6 @@ class PaidCall(NamedTuple):
     stem: str | None = None
     text: str | None = None
 
-    def worth(self, pictures: int) -> int:
-        """Returns what the call has cost that made so many pictures, as far as its reservation tells."""
-        return self.micros * min(pictures, self.samples) // max(self.samples, 1)
-
 
 class Wish(NamedTuple):
     """A row of `wishes`. `key` is the caller's Idempotency-Key, None without one or when it is free again.
@@ -129,11 +125,10 @@ class StoredPicture(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """What a call has made after all: its price in micro-USD, how many pictures, and those with a name."""
+    """How many pictures of an interrupted call are found, and those in buckets by name."""
 
-    charged: int
-    made: int
-    pictures: tuple[StoredPicture, ...]
+    made: int = 0
+    pictures: tuple[StoredPicture, ...] = ()
 
 
 class Process(NamedTuple):

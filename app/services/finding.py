@@ -11,7 +11,7 @@ from app.logs import causes
 from app.pictures.blob import Blobs
 from app.pictures.picture import EXTENSIONS, Picture
 from app.ports import Buckets, PrivateStore, Waiting
-from app.services.made import Found
+from app.services.made import Found, rows
 
 PRIVATE = "@private"
 """Stands for the private store where the ledger has a bucket. No bucket is called so."""
@@ -62,9 +62,8 @@ class Finder:
         """Returns the picture, from its bucket if need be. Raises what the store raises."""
         return one.picture or await self._buckets.fetch(one.name, blobs, bucket=one.call.bucket or "")
 
-    async def recover(self, call: PaidCall) -> Recovered | None:
-        """Returns what a call has made whose process has died, None if nothing is found."""
+    async def recover(self, call: PaidCall) -> Recovered:
+        """Returns what is found of a call whose process has died. Raises what the stores raise."""
         with self._new_blobs() as blobs:
             found = await self.find(call, blobs)
-        rows = tuple(one.row for one in found if not one.picture)
-        return Recovered(call.worth(len(found)), len(found), rows) if found else None
+        return Recovered(len(found), rows(found))

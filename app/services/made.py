@@ -1,5 +1,6 @@
 """What a paid request made, before a dialect presents it; and pictures of an earlier try that were found."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -81,3 +82,8 @@ class Found:
         """What the ledger says about it."""
         bucket, extension = self.call.bucket or "", self.name.rpartition(".")[2]
         return StoredPicture(self.call.id, self.number, bucket, self.name, _TYPES[extension])
+
+
+def rows(found: Iterable[Found]) -> tuple[StoredPicture, ...]:
+    """Returns what the ledger says about those that are not private."""
+    return tuple(one.row for one in found if not one.picture)

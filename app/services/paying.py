@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import structlog
 from pydantic import BaseModel
 
-from app.contract.bookkeeping import Close, Ending, Finish
+from app.contract.bookkeeping import Close, Ending, Finish, recovered
 from app.contract.errors import (
     BudgetExhausted,
     Busy,
@@ -26,6 +26,7 @@ from app.contract.ledger import (
     OtherRequest,
     OverBudget,
     Record,
+    Recovered,
     Replay,
     Reserved,
     Running,
@@ -41,7 +42,7 @@ from app.pictures.in_json import JsonWriter
 from app.ports import Bill, Call, PaidCall, Place, PrivateStore
 from app.services.auth import Caller
 from app.services.finding import Finder
-from app.services.made import Found, Made
+from app.services.made import Found, Made, rows
 from app.services.replays import Keeping, fingerprint, kept, retold
 from app.storage.ledger import Ledger
 from app.threads import off_loop
@@ -50,6 +51,8 @@ _REWRITE = "rewrite"
 _PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """Between looks at a request that another process is working on."""
 _RETRY_AFTER_SECONDS = 5
+_MISSING = "it is unknown whether this picture was made"
+"""What callers are told of each picture of an interrupted request that is not found."""
 
 log = structlog.get_logger()
 
@@ -284,10 +287,11 @@ class Paying:
         ended = self._running[wish.id] = asyncio.Event()
         status, text = None, None
         try:
-            made = await self._resume(wish, errand) if isinstance(outcome, TakenOver) else None
-            made = made or await errand.make()
+            resumed = await self._resume(wish, errand) if isinstance(outcome, TakenOver) else None
+            made = resumed or await errand.make()
             body = JsonWriter(errand.present(made))
-            if not any(one.pending for one in made.stored):  # otherwise it is not final
+            to_come = any(one.pending for one in made.stored) or (resumed and resumed.failed)
+            if not to_come:  # otherwise it is not final
                 status, text = 200, kept(body, wish.kept)
             return Told(200, body, made)
         except SafetyBlocked as exc:
@@ -313,17 +317,17 @@ class Paying:
         if not drawn:
             return None
         found: list[Found] = []
+        missing = 0
         for call in drawn:
             theirs = await self._finder.find(call, errand.call.blobs)
-            if theirs and call.state != "settled":
-                self.ledger.tell(Close(call.id, "settled", call.worth(len(theirs)), len(theirs)))
+            self.ledger.tell(recovered(call, Recovered(len(theirs), rows(theirs))))
+            missing += max((call.made if call.state == "settled" else call.samples) - len(theirs), 0)
             found += theirs
-        for one in found:
-            if not one.picture:
-                wish.stored(one.row)
+        for row in rows(found):
+            wish.stored(row)
         if found:
             wish.kept.update((one.picture.blob, one.name) for one in found if one.picture)
-            return await errand.recover(found)
+            return replace(await errand.recover(found), failed=(_MISSING,) * missing)
         if all(call.state == "settled" and not call.made for call in drawn):
             raise SafetyBlocked(block())
         error = UpstreamTimeout()

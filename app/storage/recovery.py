@@ -13,7 +13,7 @@ from time import monotonic
 
 import structlog
 
-from app.contract.bookkeeping import Beat, Bury, Sweep
+from app.contract.bookkeeping import Beat, Bury, Sweep, recovered
 from app.contract.ledger import Census, PaidCall, Process, Recovered
 from app.logs import causes
 from app.pictures.process_folder import ProcessFolder, has_ended, remove_empty
@@ -27,8 +27,8 @@ PREFIX = "ledger-"
 log = structlog.get_logger(__name__)
 
 
-Find = Callable[[PaidCall], Awaitable[Recovered | None]]
-"""Looks for the pictures of a sent call, whose names begin with its stem. Returns None if there are none.
+Find = Callable[[PaidCall], Awaitable[Recovered]]
+"""Looks for the pictures of a sent call, whose names begin with its stem.
 
 If it raises, it is asked again at the next sweep.
 """
@@ -58,7 +58,8 @@ class Recovery:
             try:
                 async with asyncio.timeout(_FIND_SECONDS):
                     found = await self._find(call)
-                await self._resolve(call, found)
+                await self._ledger.do(recovered(call, found))
+                log.info("a sent call is resolved", call=call.id, found=found.made)
             except Exception as exc:  # noqa: BLE001 - the store may be down: the others may be found
                 log.warning("a sent call cannot be looked for", call=call.id, cause=causes(exc))
         for one in dead:
@@ -83,15 +84,6 @@ class Recovery:
         # After an outage of the database all heartbeats are old: the others first need time to beat.
         steady = monotonic() - self._steady_since >= DEAD_SECONDS
         return steady and now - process.heartbeat_at > DEAD_SECONDS * 1000
-
-    async def _resolve(self, call: PaidCall, found: Recovered | None) -> None:
-        if found:
-            await self._ledger.settle(
-                call.id, charged=found.charged, made=found.made, pictures=found.pictures
-            )
-        else:
-            await self._ledger.unknown(call.id)
-        log.info("a sent call is resolved", call=call.id, found=found is not None)
 
 
 async def _repeat(step: Callable[[], Awaitable[object]]) -> None:

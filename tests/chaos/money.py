@@ -1,11 +1,13 @@
 """`python -m tests.chaos.money --rounds 1000` kills gateways, and counts what was paid.
 
 Callers send requests of all kinds, each with an Idempotency-Key of its own, and repeat each until it has an
-answer, whatever gateway answers. Each round kills a gateway (SIGKILL) at a random moment. In the end the
-vendors' account is compared with what callers have got and with what the ledger says:
+answer, whatever gateway answers. In each round a gateway is killed (SIGKILL): at each step of a paid call in
+turn (`tests.chaos.mortal.STEPS`), and at a random moment. In the end the vendors' account is compared with
+what callers have got and with what the ledger says:
 
 - no wish is paid for more samples than it asked for, and no rewrite is paid for twice;
 - each picture that was paid is delivered, or belongs to a call that the ledger calls unknown;
+- each picture that is kept anywhere is delivered;
 - what the ledger has counted as spent is the sum of its calls, and nothing is left reserved.
 
 With `--postgres URL` the ledger is in a database of its own on that server, otherwise in a SQLite file.
@@ -15,8 +17,10 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import random
+import signal
 import sys
 import time
 import uuid
@@ -40,7 +44,6 @@ from bench.chaos import (
     TEXT_TO_IMAGE,
     Answer,
     Cloud,
-    Gateway,
     Row,
     ask_once,
     cloud,
@@ -49,12 +52,15 @@ from bench.chaos import (
     token,
 )
 from bench.vendor import drawn, label_of, prompt_of, raise_descriptors
+from tests.chaos.mortal import STEPS, Mortal, Nursery
 
 UPSCALE = "/api/v1/image/image-upscale"
 SETTINGS = {"UPLOAD_WAIT_SECONDS": "2", "SPOOL_SECONDS": "0.5", "LOG_LEVEL": "warning"}
 LONGEST_ROUND_SECONDS = 1.2
 LONGEST_MODEL_SECONDS = 0.4
 PATIENCE_SECONDS = 120
+MOST_TIMES = 4
+"""A step is taken so often, at most, before the gateway dies at it."""
 CALLERS = 6
 
 
@@ -104,10 +110,11 @@ class Killing:
     """Gateways that are killed, of which one is alive most of the time, and their callers."""
 
     cloud: Cloud
-    environment: dict[str, str]
+    nursery: Nursery
     seed: int
     wishes: list[Wish] = field(default_factory=list)
-    gateway: Gateway | None = None
+    deaths: Counter[str] = field(default_factory=Counter)
+    gateway: Mortal | None = None
     enough: bool = False
 
     async def caller(self, number: int) -> None:
@@ -136,19 +143,25 @@ class Killing:
     async def kill(self, rounds: int) -> None:
         chance = random.Random(self.seed)
         callers = [asyncio.create_task(self.caller(number)) for number in range(CALLERS)]
-        for at in range(rounds):
-            started = Gateway(self.cloud, self.environment)
-            await asyncio.to_thread(started.__enter__)
-            self.gateway = started
-            await asyncio.sleep(chance.uniform(0.05, LONGEST_ROUND_SECONDS))
-            self.gateway = None
-            started.kill()
+        steps = itertools.cycle([*STEPS, None])
+        for at, step in enumerate(itertools.islice(steps, rounds), 1):
+            seconds = LONGEST_ROUND_SECONDS if step else chance.uniform(0.05, LONGEST_ROUND_SECONDS)
+            self.gateway = await self.start(step, chance.randint(1, MOST_TIMES))
+            died = await asyncio.to_thread(self.gateway.has_ended, seconds)
+            self.deaths[step if step and died else "at a random moment"] += 1
+            ended, self.gateway = self.gateway, None
+            await asyncio.to_thread(ended.end)
             if sys.stderr.isatty():
-                sys.stderr.write(f"\r{at + 1} of {rounds}")
-        with await asyncio.to_thread(Gateway(self.cloud, self.environment).__enter__) as last:
-            self.gateway, self.enough = last, True
-            await asyncio.gather(*callers)
-            await asyncio.to_thread(last.stop)
+                sys.stderr.write(f"\r{at} of {rounds}")
+        self.enough = True
+        last = self.gateway = await self.start()
+        await asyncio.gather(*callers)
+        await asyncio.to_thread(last.end, signal.SIGTERM)
+
+    async def start(self, step: str | None = None, number: int = 1) -> Mortal:
+        started = await asyncio.to_thread(self.nursery.fork, step, number)
+        await asyncio.to_thread(started.wait_until_serving)
+        return started
 
 
 class LedgerCall(NamedTuple):
@@ -198,6 +211,17 @@ def _label(data: bytes) -> str:
     return label if label and data == drawn(label) else "broken"
 
 
+def kept(cloud: Cloud) -> dict[str, set[str]]:
+    """Returns the labels of the pictures in the bucket, on the spool and in the private store, by prompt."""
+    labels = [_label(data) for _, data in cloud.objects()]
+    labels += [_label(path.read_bytes()) for path in cloud.kept()]
+    labels += [_label(path.read_bytes()) for path in (cloud.folder / "private").rglob("*.png")]
+    found: dict[str, set[str]] = defaultdict(set)
+    for label in labels:
+        found[prompt_of(label)].add(label)
+    return found
+
+
 def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) -> list[Row]:
     objects = {path: _label(data) for path, data in killing.cloud.objects()}
     shown = killing.cloud.shown()
@@ -215,25 +239,31 @@ def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) ->
         if call.operation == "rewrite" and call.state == "settled":
             rewrites[call.key] += 1
     over, strange, unanswered = 0, 0, 0
+    there = kept(killing.cloud)
     undelivered: list[str] = []
+    forgotten: list[str] = []
     for one in killing.wishes:
         prompt = one.prompt.partition(" ")[0]
         got = delivered(one, objects)
         unanswered += one.answer is None
         over += max(0, asked[prompt] - one.kind.samples)
         strange += len([label for label in got if label not in paid[prompt]]) + len(got) - len(set(got))
-        missing = max(0, len(paid[prompt] - set(got)) - unknown[one.key])
-        if missing:
-            undelivered.append(f"{one.kind.path} {one.kind.body.get('model')} {prompt} {one.key}")
+        about = f"{one.kind.path} {one.kind.body.get('model')} {prompt} {one.key}"
+        if len(paid[prompt] - set(got)) > unknown[one.key]:
+            undelivered.append(about)
+        if there[prompt] - set(got):
+            forgotten.append(about)
     charged = sum(call.charged for call in calls)
     states = Counter(call.state for call in calls)
     return [
+        *(Row(f"killed {where}", times) for where, times in killing.deaths.items()),
         Row("wishes", len(killing.wishes)),
         Row("... tried, together", sum(one.tries for one in killing.wishes)),
         Row("... without an answer", unanswered, 0),
         Row("pictures paid", sum(map(len, paid.values()))),
         Row("... beyond what was asked for", over, 0),
         Row("... neither delivered nor unknown", len(undelivered), 0, told=" ".join(undelivered)),
+        Row("kept, and not delivered", len(forgotten), 0, told=" ".join(forgotten)),
         Row("pictures delivered that are wrong, or twice", strange, 0),
         Row("rewrites settled twice", sum(max(0, n - 1) for n in rewrites.values()), 0),
         Row("samples honestly unknown", sum(unknown.values())),
@@ -270,8 +300,9 @@ async def _execute(url: str, statement: str) -> None:
 
 def run(rounds: int, *, postgres: str | None = None, seed: int = 1) -> list[Row]:
     with cloud() as started, database(started, postgres) as url:
-        killing = Killing(started, {**SETTINGS, "DATABASE_URL": url}, seed)
-        uvloop.run(killing.kill(rounds))
+        with Nursery(started, {**SETTINGS, "DATABASE_URL": url}) as nursery:
+            killing = Killing(started, nursery, seed)
+            uvloop.run(killing.kill(rounds))
         return account(killing, *asyncio.run(ledger(url)))
 
 

@@ -39,14 +39,21 @@ def process(url: str, folder: Path, stage: str) -> Iterator[subprocess.Popen[str
             running.kill()
 
 
-async def nothing(_: PaidCall) -> Recovered | None:
-    return None
+async def nothing(_: PaidCall) -> Recovered:
+    return Recovered()
 
 
-async def something(lost: PaidCall) -> Recovered | None:
+async def everything(lost: PaidCall) -> Recovered:
     assert (lost.bucket, lost.stem, lost.state) == ("b", "images/x-", "sent")
-    pictures = tuple(StoredPicture(lost.id, n, "b", f"images/x-{n}.png", "image/png") for n in range(3))
-    return Recovered(75, len(pictures), pictures)
+    pictures = tuple(
+        StoredPicture(lost.id, n, "b", f"images/x-{n}.png", "image/png") for n in range(lost.samples)
+    )
+    return Recovered(len(pictures), pictures)
+
+
+async def a_part(lost: PaidCall) -> Recovered:
+    pictures = (await everything(lost)).pictures[1:]
+    return Recovered(len(pictures), pictures)
 
 
 def test_two_processes_share_a_budget(migrated_url: str, tmp_path: Path) -> None:
@@ -65,7 +72,8 @@ def test_two_processes_share_a_budget(migrated_url: str, tmp_path: Path) -> None
     [
         ("begun", nothing, "void", Begun),
         ("fenced", nothing, "unknown", TakenOver),
-        ("fenced", something, "settled", TakenOver),
+        ("fenced", everything, "settled", TakenOver),
+        ("fenced", a_part, "unknown", TakenOver),
         ("settled", nothing, "settled", TakenOver),
     ],
 )
@@ -89,7 +97,7 @@ async def test_kill_9(
             assert isinstance(outcome, Begun | TakenOver)
             record = await ledger.look(outcome.wish)
             assert record
-            assert len(record.pictures) == (3 if find is something else 0)
+            assert len(record.pictures) == (4 if find is everything else 3 if find is a_part else 0)
             assert [row[0] for row in await query(migrated_url, "SELECT id FROM processes")] == ["p2"]
             assert [folder for folder in tmp_path.glob(f"{PREFIX}*") if folder != own.path] == []
             own.close()
@@ -113,7 +121,7 @@ class Hosts:
         self.finding: Find = nothing
         self.recovery = Recovery(self.here, self.folders[0], self.find, host="here")
 
-    async def find(self, lost: PaidCall) -> Recovered | None:
+    async def find(self, lost: PaidCall) -> Recovered:
         return await self.finding(lost)
 
     async def beat_there(self) -> None:
@@ -167,7 +175,7 @@ async def test_after_an_outage_the_others_get_time_to_beat(hosts: Hosts, migrate
 async def test_what_cannot_be_looked_for_stays_sent(hosts: Hosts, migrated_url: str) -> None:
     """The bucket is down. The wish is not given to others before its outcome is known."""
 
-    async def broken(_: PaidCall) -> Recovered | None:
+    async def broken(_: PaidCall) -> Recovered:
         raise Busy
 
     one, other = call(), call()
@@ -180,7 +188,7 @@ async def test_what_cannot_be_looked_for_stays_sent(hosts: Hosts, migrated_url: 
     await hosts.recovery.sweep()
     assert await states(migrated_url) == {one.id: "sent"}
     assert isinstance(await begin(hosts.here, other, key="k"), Running)
-    hosts.finding = something
+    hosts.finding = everything
     await hosts.recovery.sweep()
     assert await states(migrated_url) == {one.id: "settled"}
     assert isinstance(await begin(hosts.here, other, key="k"), TakenOver)
