@@ -14,14 +14,13 @@ import uuid
 from pathlib import Path
 
 import uvloop
-from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.contract.book import Terms
 from app.contract.ledger import Begun, Limit, NewCall, StoredPicture
 from app.db import migrate
 from app.process import freeze, tune
 from app.storage.ledger import Ledger, open_store
+from bench.postgres import new_database
 
 WANTED = "wanted: under 0.3 ms of CPU per wish with 16 under way"
 UNDER_WAY = (1, 16, 64)
@@ -65,26 +64,15 @@ async def measure(url: str, under_way: int, number: int, full: bool) -> tuple[fl
     return figures
 
 
-async def execute(url: str, statement: str) -> None:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.exec_driver_sql(statement)
-    await engine.dispose()
-
-
 def main(postgres: str | None, number: int) -> None:
     say(f"{'':18}{'under way':>10}{'CPU ms':>10}{'ms':>10}    per wish; {WANTED}")
     with tempfile.TemporaryDirectory() as folder:
-        run("SQLite", f"sqlite+aiosqlite:///{Path(folder)}/ledger.db", number)
+        url = f"sqlite+aiosqlite:///{Path(folder)}/ledger.db"
+        migrate(url)
+        run("SQLite", url, number)
     if postgres:
-        server = make_url(postgres).set(drivername="postgresql+asyncpg")
-        plain = server.render_as_string(hide_password=False)
-        name = f"gateway_bench_{uuid.uuid4().hex}"
-        asyncio.run(execute(plain, f"CREATE DATABASE {name}"))
-        try:
-            run("PostgreSQL", server.set(database=name).render_as_string(hide_password=False), number)
-        finally:
-            asyncio.run(execute(plain, f"DROP DATABASE {name} WITH (FORCE)"))
+        with new_database(postgres) as url:
+            run("PostgreSQL", url, number)
 
 
 def say(line: str) -> None:
@@ -93,7 +81,6 @@ def say(line: str) -> None:
 
 
 def run(name: str, url: str, number: int) -> None:
-    migrate(url)
     tune()
     freeze()  # as the gateway does
     for full in (False, True):

@@ -218,17 +218,23 @@ def migrated(lend: Lend, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def migrated_url(request: pytest.FixtureRequest, lend: Lend, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables, of both kinds; without a PostgreSQL server its tests are skipped."""
-    server = make_url("sqlite+aiosqlite://")
-    if request.param == "postgresql":
-        configured = Settings().database_url
-        local = "postgresql+asyncpg://postgres@127.0.0.1/test"
-        server = make_url(configured if configured.startswith("postgresql") else local)
-        try:
-            asyncio.run(_execute(server, "SELECT 1"))
-        except OSError:
-            pytest.skip("no PostgreSQL server answers")
+def server(request: pytest.FixtureRequest) -> URL:
+    """SQLite's, and that of a PostgreSQL server; without one, its tests are skipped."""
+    if request.param == "sqlite":
+        return make_url("sqlite+aiosqlite://")
+    configured = Settings().database_url
+    local = "postgresql+asyncpg://postgres@127.0.0.1/test"
+    server = make_url(configured if configured.startswith("postgresql") else local)
+    try:
+        asyncio.run(_execute(server, "SELECT 1"))
+    except OSError:
+        pytest.skip("no PostgreSQL server answers")
+    return server
+
+
+@pytest.fixture
+def migrated_url(server: URL, lend: Lend, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables, of both kinds."""
     with lend(server, tmp_path) as url:
         yield url
 

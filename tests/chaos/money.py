@@ -25,7 +25,6 @@ import sys
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import NamedTuple
@@ -33,10 +32,9 @@ from urllib.parse import unquote, urlsplit
 
 import uvloop
 from PIL import Image
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db import migrate
 from bench.chaos import (
     GEMINI,
     GEN,
@@ -51,6 +49,7 @@ from bench.chaos import (
     show,
     token,
 )
+from bench.postgres import new_database
 from bench.vendor import drawn, label_of, prompt_of, raise_descriptors
 from tests.chaos.mortal import STEPS, Mortal, Nursery
 
@@ -273,33 +272,12 @@ def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) ->
     ]
 
 
-@contextlib.contextmanager
-def database(started: Cloud, server: str | None) -> Iterator[str]:
-    if server is None:
-        yield f"sqlite+aiosqlite:///{started.folder}/gateway.db"
-        return
-    address = make_url(server).set(drivername="postgresql+asyncpg")
-    name = f"chaos_{uuid.uuid4().hex}"
-    asyncio.run(_execute(address.render_as_string(hide_password=False), f"CREATE DATABASE {name}"))
-    url = address.set(database=name).render_as_string(hide_password=False)
-    migrate(url)
-    try:
-        yield url
-    finally:
-        asyncio.run(
-            _execute(address.render_as_string(hide_password=False), f"DROP DATABASE {name} WITH (FORCE)")
-        )
-
-
-async def _execute(url: str, statement: str) -> None:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.exec_driver_sql(statement)
-    await engine.dispose()
-
-
 def run(rounds: int, *, postgres: str | None = None, seed: int = 1) -> list[Row]:
-    with cloud() as started, database(started, postgres) as url:
+    with contextlib.ExitStack() as stack:
+        started = stack.enter_context(cloud())
+        url = f"sqlite+aiosqlite:///{started.folder}/gateway.db"
+        if postgres:
+            url = stack.enter_context(new_database(postgres))
         with Nursery(started, {**SETTINGS, "DATABASE_URL": url}) as nursery:
             killing = Killing(started, nursery, seed)
             uvloop.run(killing.kill(rounds))

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 import pytest
+from sqlalchemy import URL
 
 from bench import crowd, kills, leavers, neighbours, soak, stops, storage_trouble
 from bench.chaos import Row
+from tests.chaos import money
 
 TIMES = stops.Times(model=2, grace=2, quick=0.2, spare=5)
 CASES = [
@@ -34,6 +36,11 @@ def test_a_crowd_is_served_at_once(kind: str) -> None:
 @pytest.mark.parametrize("two", [False, True], ids=["one gateway", "two gateways"])
 def test_a_kill_loses_no_picture_that_had_arrived(two: bool) -> None:
     assert not missed(kills.run(5, two=two).rows())
+
+
+def test_kills_cost_nothing(server: URL) -> None:
+    postgres = server.render_as_string(hide_password=False) if server.host else None
+    assert not missed(money.run(25, postgres=postgres))
 
 
 def test_callers_who_leave_cost_nothing() -> None:
