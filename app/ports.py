@@ -105,6 +105,10 @@ class Wish(Protocol):
     def rewritten(self) -> str | None:
         """The prompt that an earlier try of the same request has paid for."""
 
+    @property
+    def rewrite_lost(self) -> bool:
+        """Whether an earlier try has sent a rewrite whose outcome is unknown. It is not sent again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -53,6 +53,7 @@ class NotedWish:
     calls: list[Noted] = field(default_factory=list)
     pictures: list[StoredPicture] = field(default_factory=list)
     rewritten: str | None = None
+    rewrite_lost: bool = False
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def check(self, model: Model, operation: Operation, /) -> None: ...

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from app.contract.errors import Busy, GatewayError, RateLimited, UpstreamFailed
+from app.contract.errors import Busy, GatewayError, RateLimited, UpstreamFailed, UpstreamTimeout
 from app.contract.gen import (
     MAX_PROMPT_CHARACTERS,
     GenRequest,
@@ -122,15 +122,15 @@ class Gen:
         return model, words, picture
 
     async def _rewritten(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
-        return call.wish.rewritten or await self._rewrite(request, drawer, call)
+        if call.wish.rewritten:
+            return call.wish.rewritten
+        if call.wish.rewrite_lost:
+            _do_without(request, UpstreamTimeout())
+            return None
+        return await self._rewrite(request, drawer, call)
 
     async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
-        """The rewritten prompt, or None when that failed and the caller's own will do.
-
-        It will not do in Vietnamese, which the image models do not read: then UpstreamFailed is raised, or
-        Busy or RateLimited if Claude was not asked at all.
-        """
-
+        """Returns the rewritten prompt, or None if the caller's own has to do. Raises as `_do_without`."""
         if not call.landing:  # without a key, a caller who leaves now has nothing to come back for
             call = replace(call, progress=Progress())
         call = replace(call, landing=None)
@@ -150,12 +150,21 @@ class Gen:
                 _, text = await self.rewrite_chain.run(named, rewrite, rehearsed=call.trouble)
                 return text
         except (GatewayError, TimeoutError) as exc:
-            if request.prompt_language == "vi":
-                if isinstance(exc, Busy) or (isinstance(exc, RateLimited) and not exc.by_vendor):
-                    raise
-                raise UpstreamFailed from exc
-            log.warning("rewrite failed: using the caller's prompt", cause=causes(exc))
+            _do_without(request, exc)
             return None
+
+
+def _do_without(request: GenRequest, exc: Exception) -> None:
+    """Return if the caller's own prompt will do although the rewrite failed.
+
+    Vietnamese will not do, which the image models do not read. Raises UpstreamFailed, or Busy or RateLimited
+    if Claude was not asked at all.
+    """
+    if request.prompt_language == "vi":
+        if isinstance(exc, Busy) or (isinstance(exc, RateLimited) and not exc.by_vendor):
+            raise exc
+        raise UpstreamFailed from exc
+    log.warning("rewrite failed: using the caller's prompt", cause=causes(exc))
 
 
 async def _normalised(request: Img2Img, call: Call) -> Img2Img:

@@ -48,6 +48,8 @@ from app.storage.ledger import Ledger
 from app.threads import off_loop
 
 _REWRITE = "rewrite"
+_UNKNOWN: tuple[CallState, ...] = ("sent", "unknown", "abandoned")
+_CHARGED: tuple[CallState, ...] = ("settled", *_UNKNOWN)
 _PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """Between looks at a request that another process is working on."""
 _RETRY_AFTER_SECONDS = 5
@@ -118,8 +120,7 @@ class _Paid:
 class Wish:
     """One request of a caller. Implements `app.ports.Wish`.
 
-    It is in the ledger from its first call on; with a `key` it is from the beginning. `rewritten`: what an
-    earlier try of it has paid Claude for.
+    It is in the ledger from its first call on; with a `key` it is from the beginning.
     """
 
     def __init__(self, paying: "Paying", who: Caller, route: str, key: str | None) -> None:
@@ -131,6 +132,7 @@ class Wish:
         self.key = key
         self.id: str | None = None
         self.rewritten: str | None = None
+        self.rewrite_lost = False
         self.kept: dict[Blob, str] = {}  # names in the private store
         self._calls: list[_Paid] = []
         self._pictures: list[StoredPicture] = []
@@ -183,8 +185,10 @@ class Wish:
     def go_on(self, record: Record) -> None:
         """Begin again where an earlier process has stopped before it sent a call for a picture."""
         self._first_slot = max((call.slot for call in record.calls), default=-1) + 1
-        texts = [call.text for call in record.calls if call.operation == _REWRITE and call.text]
+        sent = [call for call in record.calls if call.operation == _REWRITE and call.state in _CHARGED]
+        texts = [call.text for call in sent if call.text]
         self.rewritten = texts[-1] if texts else None
+        self.rewrite_lost = bool(sent) and not texts
 
     def finish(self, status: int | None = None, body: str | None = None) -> None:
         """Nothing more is done for it. With a status, its answer is kept for those who repeat it."""
@@ -195,13 +199,13 @@ class Wish:
     @property
     def cost_micros(self) -> int | None:
         """Returns what its calls cost, as far as is known; None if none was sent."""
-        sent = [call for call in self._calls if call.state not in ("reserved", "void")]
+        sent = [call for call in self._calls if call.state in _CHARGED]
         return sum(call.charged for call in sent) if sent else None
 
     @property
     def is_unknown(self) -> bool:
         """Whether a call may have been paid for nothing."""
-        return any(call.state in ("sent", "unknown", "abandoned") for call in self._calls)
+        return self.rewrite_lost or any(call.state in _UNKNOWN for call in self._calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,11 +312,7 @@ class Paying:
         record = await self.ledger.look(wish.id or "")
         if not record:
             raise Busy
-        drawn = [
-            call
-            for call in record.calls
-            if call.operation != _REWRITE and call.state not in ("reserved", "void")
-        ]
+        drawn = [call for call in record.calls if call.operation != _REWRITE and call.state in _CHARGED]
         wish.go_on(record)
         if not drawn:
             return None

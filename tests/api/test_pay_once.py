@@ -198,6 +198,16 @@ def test_an_unknown_outcome_is_never_paid_again(
     assert sent(emulator) == 1
 
 
+def test_an_unknown_rewrite_is_never_paid_again(client: Client, emulator: Emulator) -> None:
+    """The image models do not read Vietnamese: without the rewrite there is no picture."""
+    body = {"mode": "text2img", "prompt": "con mèo", "regen_prompt": True, "prompt_language": "vi"}
+    emulator.troubles.set("drop", vendor="claude", times=1)
+    first, again = client.post("/gen", body), client.post("/gen", body)
+    assert (first.status_code, again.status_code) == (500, 500)
+    assert again.json()["receiptId"] == first.json()["receiptId"] == again.headers["x-receipt-id"]
+    assert sent(emulator) == 1
+
+
 def test_at_the_same_time_on_two_gateways_it_is_paid_once(
     start: Start, emulator: Emulator, migrated_url: str, tmp_path: Path
 ) -> None:

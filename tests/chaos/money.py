@@ -96,7 +96,8 @@ class Wish:
     user: str
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     answer: Answer | None = None
-    tries: int = 0
+    tried: Counter[int] = field(default_factory=Counter)
+    """How often each status came."""
 
     @property
     def request(self) -> bytes:
@@ -132,8 +133,8 @@ class Killing:
             if not self.gateway:
                 await asyncio.sleep(0.05)
                 continue
-            one.tries += 1
             answer = await ask_once(self.gateway.url, one.request)
+            one.tried[answer.status] += 1
             if answer.status == 200 or b"receiptId" in answer.body:
                 one.answer = answer
                 return
@@ -231,20 +232,20 @@ def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) ->
         if made.answered is not None:
             paid[prompt_of(made.label)].add(made.label)
     unknown: Counter[str] = Counter()
-    rewrites: Counter[str] = Counter()
+    rewrites = Counter(
+        call.key for call in calls if call.operation == "rewrite" and call.state not in ("reserved", "void")
+    )
     for call in calls:
         if call.state in ("unknown", "abandoned"):
             unknown[call.key] += call.samples
-        if call.operation == "rewrite" and call.state == "settled":
-            rewrites[call.key] += 1
-    over, strange, unanswered = 0, 0, 0
+    over, strange = 0, 0
+    unanswered = [f" {one.key} {dict(one.tried)}" for one in killing.wishes if not one.answer]
     there = kept(killing.cloud)
     undelivered: list[str] = []
     forgotten: list[str] = []
     for one in killing.wishes:
         prompt = one.prompt.partition(" ")[0]
         got = delivered(one, objects)
-        unanswered += one.answer is None
         over += max(0, asked[prompt] - one.kind.samples)
         strange += len([label for label in got if label not in paid[prompt]]) + len(got) - len(set(got))
         about = f"{one.kind.path} {one.kind.body.get('model')} {prompt} {one.key}"
@@ -257,14 +258,14 @@ def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) ->
     return [
         *(Row(f"killed {where}", times) for where, times in killing.deaths.items()),
         Row("wishes", len(killing.wishes)),
-        Row("... tried, together", sum(one.tries for one in killing.wishes)),
-        Row("... without an answer", unanswered, 0),
+        Row("... tried, together", sum(one.tried.total() for one in killing.wishes)),
+        Row("... without an answer", len(unanswered), 0, told="".join(unanswered)),
         Row("pictures paid", sum(map(len, paid.values()))),
         Row("... beyond what was asked for", over, 0),
         Row("... neither delivered nor unknown", len(undelivered), 0, told=" ".join(undelivered)),
         Row("kept, and not delivered", len(forgotten), 0, told=" ".join(forgotten)),
         Row("pictures delivered that are wrong, or twice", strange, 0),
-        Row("rewrites settled twice", sum(max(0, n - 1) for n in rewrites.values()), 0),
+        Row("rewrites sent twice", sum(max(0, n - 1) for n in rewrites.values()), 0),
         Row("samples honestly unknown", sum(unknown.values())),
         Row("calls still open", states["reserved"] + states["sent"], 0),
         Row("micro-USD reserved in the end", counted["reserved_micros"] + counted["reserved_pictures"], 0),

@@ -132,8 +132,11 @@ class Nursery(AbstractContextManager["Nursery"]):
 
 
 def main() -> None:
+    import anthropic  # noqa: F401 - so that no gateway needs to
+    import google.cloud.storage  # noqa: F401
+
     import app.api.connections
-    import app.parts  # noqa: F401 - so that no gateway needs to
+    import app.parts  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave nothing behind
     parent = os.getpid()
