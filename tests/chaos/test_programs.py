@@ -6,6 +6,7 @@ import pytest
 
 from bench import crowd, kills, leavers, neighbours, soak, stops, storage_trouble
 from bench.chaos import Row
+from tests.chaos import storm
 
 TIMES = stops.Times(model=2, grace=2, quick=0.2, spare=5)
 CASES = [
@@ -56,3 +57,7 @@ def test_nobody_is_refused_because_of_a_neighbour() -> None:
 
 def test_nothing_grows_under_load_with_faults() -> None:
     assert not missed(soak.run(6))
+
+
+def test_clients_that_retry_are_paid_for_once(postgres_server: str) -> None:
+    assert not missed(storm.run(200, postgres=postgres_server))
