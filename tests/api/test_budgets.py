@@ -152,7 +152,7 @@ async def _allow(url: str, allowed: bool) -> None:
 def test_without_its_database_nothing_is_paid(start: Start, emulator: Emulator, migrated_url: str) -> None:
     """It comes back without a restart."""
     if migrated_url.startswith("sqlite"):
-        pytest.skip("a file does not go away; tests/storage/test_ledger_trouble.py fills its disk")
+        pytest.skip("a file does not go away; test_full_disk.py fills its disk")
     with start(database_url=migrated_url) as url, client_of(url) as client:
         assert client.post(TEXT_TO_IMAGE, json=CAT).status_code == 200
         asyncio.run(_allow(migrated_url, False))
