@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bench import crowd, kills, leavers, neighbours, soak, stops, storage_trouble
+from bench import crowd, kills, leavers, neighbours, refusals, soak, stops, storage_trouble
 from bench.chaos import Row
 from tests.chaos import storm
 
@@ -61,3 +61,8 @@ def test_nothing_grows_under_load_with_faults() -> None:
 
 def test_clients_that_retry_are_paid_for_once(postgres_server: str) -> None:
     assert not missed(storm.run(200, postgres=postgres_server))
+
+
+def test_refusals_cost_nothing() -> None:
+    for rows in refusals.run(seconds=1).values():
+        assert not missed(rows)
