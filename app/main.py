@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -51,10 +51,11 @@ _EXPOSED = [
 """Headers that scripts in browsers may read."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | None = None) -> FastAPI:
     """The gateway as an ASGI app. Its parts are built when it starts and closed when it stops.
 
     Without `settings` they are read from the environment; when those are wrong, SystemExit says which.
+    `clock`: as in `parts.build`.
     """
     settings = settings or read_settings()
     plan = parts.plan(settings)
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Image Gateway",
         version="0.1.0",
-        lifespan=partial(_lifespan, plan),
+        lifespan=partial(_lifespan, plan, clock),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -88,9 +89,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(plan: parts.Plan, app: FastAPI) -> AsyncIterator[dict[str, float]]:
+async def _lifespan(
+    plan: parts.Plan, clock: Callable[[], int] | None, app: FastAPI
+) -> AsyncIterator[dict[str, float]]:
     """Yields what `connections` wants to know."""
-    async with parts.build(plan) as built:
+    async with parts.build(plan, clock=clock) as built:
         app.state.parts = built
         if built.emulator:
             app.mount("/storage", built.emulator.objects)

@@ -5,7 +5,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -167,8 +167,12 @@ def _google(settings: Settings) -> Credentials | None:
 
 
 @asynccontextmanager
-async def build(plan: Plan) -> AsyncIterator[Parts]:
-    """Start the gateway's parts, and stop them at the end of the `with` block."""
+async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncIterator[Parts]:
+    """Start the gateway's parts, and stop them at the end of the `with` block.
+
+    `clock` returns the time in ms for budgets and the ledger; without one it is the database's or the
+    machine's.
+    """
     settings, catalogue = plan.settings, plan.catalogue
     process.tune()
     for name, instead in replaced().items():
@@ -240,7 +244,7 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
         private = PrivateStore(settings.private_place, storage)
         _run(_sweep(private, settings.idempotency_seconds), stack)
         finder = Finder(storage, spool, private, lambda: work.blobs(None))
-        ledger = await _ledger(settings, finder, stack)
+        ledger = await _ledger(settings, finder, stack, clock)
         paying = Paying(ledger, plan.prices, finder, private)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
         images = Images(
@@ -286,7 +290,7 @@ async def build(plan: Plan) -> AsyncIterator[Parts]:
             storage=storage,
             gallery=gallery,
             receipts=receipts,
-            budgets=Budgets(database, settings.budget_limits),
+            budgets=Budgets(database, settings.budget_limits, clock=clock),
             admission=admission,
             unattended=unattended,
             demo=demo,
@@ -314,7 +318,9 @@ def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
     return settings.model_copy(update={name: getattr(settings, name) or emulator.http_url for name in names})
 
 
-async def _ledger(settings: Settings, finder: Finder, stack: AsyncExitStack) -> Ledger:
+async def _ledger(
+    settings: Settings, finder: Finder, stack: AsyncExitStack, clock: Callable[[], int] | None
+) -> Ledger:
     call_seconds = settings.longest_call_seconds + _LATE_SECONDS
     terms = Terms(
         defaults=settings.budget_limits,
@@ -323,7 +329,7 @@ async def _ledger(settings: Settings, finder: Finder, stack: AsyncExitStack) -> 
     )
     folder = await asyncio.to_thread(ProcessFolder, settings.data_dir / "ledger", PREFIX)
     stack.callback(folder.close)
-    ledger = Ledger(open_store(settings.database_url, terms), new_id())
+    ledger = Ledger(open_store(settings.database_url, terms, clock=clock), new_id())
     stack.push_async_callback(ledger.aclose)
     _run(Recovery(ledger, folder, finder.recover).run(), stack)
     return ledger

@@ -217,24 +217,24 @@ def migrated(lend: Lend, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest) -> URL:
-    """SQLite's, and that of a PostgreSQL server; without one, its tests are skipped."""
-    if request.param == "sqlite":
-        return make_url("sqlite+aiosqlite://")
+@pytest.fixture
+def postgres_server() -> str:
+    """The URL of a PostgreSQL server; without one the test is skipped."""
     configured = Settings().database_url
     local = "postgresql+asyncpg://postgres@127.0.0.1/test"
-    server = make_url(configured if configured.startswith("postgresql") else local)
+    url = configured if configured.startswith("postgresql") else local
     try:
-        asyncio.run(_execute(server, "SELECT 1"))
+        asyncio.run(_execute(make_url(url), "SELECT 1"))
     except OSError:
         pytest.skip("no PostgreSQL server answers")
-    return server
+    return url
 
 
-@pytest.fixture
-def migrated_url(server: URL, lend: Lend, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables, of both kinds."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_url(request: pytest.FixtureRequest, lend: Lend, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables, of both kinds; without a PostgreSQL server its tests are skipped."""
+    sqlite = request.param == "sqlite"
+    server = make_url("sqlite+aiosqlite://" if sqlite else request.getfixturevalue("postgres_server"))
     with lend(server, tmp_path) as url:
         yield url
 

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,11 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 
 @contextmanager
-def serving(listener: socket.socket, settings: Settings) -> Iterator[None]:
+def serving(
+    listener: socket.socket, settings: Settings, clock: Callable[[], int] | None = None
+) -> Iterator[None]:
     """The gateway, up; stopped in the end as an operator would."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, clock=clock), log_config=None))
 
     def run() -> None:
         with listener:  # a start that fails leaves nothing to wait for

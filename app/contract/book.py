@@ -91,6 +91,7 @@ class Book:
         self.new_pictures: list[StoredPicture] = []
         self.beating: dict[str, Process] = {}
         self.buried: list[str] = []
+        self.forgotten: list[str] = []
         self._added: dict[tuple[str, str], Counter] = {}
         self._by_key: dict[Key, str] = {}
         self._calls_of: dict[str, list[str]] = defaultdict(list)
@@ -129,6 +130,14 @@ class Book:
             self._by_key.pop(Key(old.caller, old.route, old.key), None)
         self.load_wish(wish)
         self.changed_wishes[wish.id] = wish
+
+    def forget_wish(self, wish: Wish) -> None:
+        """Remove a wish that has no calls."""
+        if wish.key is not None:
+            self._by_key.pop(Key(wish.caller, wish.route, wish.key), None)
+        self.wishes.pop(wish.id)
+        self.changed_wishes.pop(wish.id, None)
+        self.forgotten.append(wish.id)
 
     def put_call(self, call: PaidCall) -> None:
         """Change or add a call, and count the difference in its budgets."""
@@ -208,7 +217,11 @@ class Book:
 
     def finish(self, wish: Wish, status: int | None, body: str | None) -> bool:
         """End a wish, as Finish says."""
-        for call in self.calls_of(wish.id):
+        calls = self.calls_of(wish.id)
+        if not calls:
+            self.forget_wish(wish)
+            return False
+        for call in calls:
             if call.state == "reserved":
                 self.put_call(call._replace(state="void", done_at=self.now))
         ended = wish._replace(state="done", status=status, expires_at=self.now + self.terms.keep_ms)

@@ -220,10 +220,10 @@ def recovered(call: PaidCall, found: Recovered) -> Close:
 class Finish(Command[bool]):
     """End a wish. Its reserved calls are void. Returns whether it holds its key still.
 
-    Its key is free if nothing is charged. Otherwise the answer is kept for replays; without an answer
-    (`status` None) the wish is interrupted, and whoever repeats it takes it over. A finished wish may be
-    finished again, with a better answer. Changes nothing if another process has taken the wish over.
-    `pictures` are those of its calls.
+    A wish without calls leaves nothing behind. Its key is free if nothing is charged. Otherwise the answer is
+    kept for replays; without an answer (`status` None) the wish is interrupted, and whoever repeats it takes
+    it over. A finished wish may be finished again, with a better answer. Changes nothing if another process
+    has taken the wish over. `pictures` are those of its calls.
     """
 
     lasting: ClassVar[bool] = True

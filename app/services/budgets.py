@@ -44,11 +44,11 @@ class Budgets:
         database: AsyncEngine,
         defaults: tuple[Limit, ...] = (),
         *,
-        clock: Callable[[], int] = _now,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._database = database
         self._defaults = defaults
-        self._clock = clock
+        self._clock = clock or _now
 
     async def set(self, limits: Sequence[Limit]) -> None:
         """Set limits. Each replaces the one of the same scope, unit and period."""

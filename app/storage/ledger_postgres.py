@@ -30,6 +30,7 @@ from app.storage.ledger_store import (
     Commands,
     Unsure,
     changes,
+    forget,
     insert,
     select,
 )
@@ -68,6 +69,7 @@ _OVERDUE = "SELECT id FROM calls WHERE state IN ('reserved', 'sent') AND deadlin
 _PICTURES_OF = f"{select(PICTURES)} WHERE call = ANY($1::text[]) ORDER BY call, number"
 _LIMITS = f"{select(LIMITS)} WHERE scope = ANY($1::text[])"
 _COUNTERS = f"{select(COUNTERS)} WHERE scope = ANY($1::text[]) AND period = ANY($2::text[])"
+_FORGET = forget("id = ANY($1::text[])")
 
 
 def _save_statement() -> str:
@@ -217,8 +219,10 @@ class PostgresStore:
     async def _save(self, connection: "asyncpg.Connection", book: Book) -> str | None:
         """Returns the id of the transaction, or None if there is nothing to write."""
         written = changes(book)
-        if not book.buried and not any(rows for _, rows in written):
+        if not book.buried and not book.forgotten and not any(rows for _, rows in written):
             return None
+        if book.forgotten:  # first: another wish may have got the key
+            await connection.execute(_FORGET, book.forgotten)
         json = (_json(WRITES[kind][0], rows) for kind, rows in written)
         return str(await connection.fetchval(_SAVE, *json, book.buried))
 

@@ -24,6 +24,7 @@ from app.storage.ledger_store import (
     WRITES,
     Commands,
     changes,
+    forget,
     insert,
     select,
 )
@@ -57,6 +58,7 @@ _OPEN = _each(CALLS, "state IN ('reserved', 'sent') AND process = wanted.value")
 _OVERDUE = f"{select(CALLS)} WHERE state IN ('reserved', 'sent') AND deadline_at <= ?"
 _PICTURES_OF = _each(PICTURES, "call = wanted.value ORDER BY call, number")
 _LIMITS = _each(LIMITS, "scope = wanted.value")
+_FORGET = forget("id = ?")
 _COUNTERS = _each(COUNTERS, "scope = wanted.value AND period IN (?, ?, ?)")
 
 
@@ -143,6 +145,8 @@ class SqliteStore:
         return book
 
     def _save(self, connection: sqlite3.Connection, book: Book) -> None:
+        if book.forgotten:  # first: another wish may have got the key
+            connection.executemany(_FORGET, [(wish,) for wish in book.forgotten])
         for kind, rows in changes(book):
             if rows:
                 connection.executemany(_WRITE[kind], rows)

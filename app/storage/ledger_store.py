@@ -69,6 +69,12 @@ def or_change(table: Table) -> str:
     return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(values)}"
 
 
+def forget(condition: str) -> str:
+    """Deletes the wishes for which the condition holds, and never the record of a call."""
+    calls = f"SELECT 1 FROM {CALLS.name} WHERE {CALLS.name}.wish = {WISHES.name}.id"  # noqa: S608 - names of ours
+    return f"DELETE FROM {WISHES.name} WHERE {condition} AND NOT EXISTS ({calls})"  # noqa: S608 - as above
+
+
 def changes(book: Book) -> list[tuple[str, list[tuple[Any, ...]]]]:
     """Returns the rows that are to be written, each kind with its name in WRITES.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import httpx
@@ -10,7 +10,8 @@ import pytest
 from jose import jwt
 
 from app.emulator.server import Emulator
-from tests.gateway import gateway
+from app.settings import Settings
+from tests.gateway import listening, serving
 
 SECRET = "a secret that only the tests know, 32 or more"
 
@@ -23,11 +24,12 @@ def token(**claims: Any) -> str:
 
 @pytest.fixture(scope="session")
 def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Start a gateway in front of the session's cloud; keyword arguments are settings."""
+    """Start a gateway in front of the session's cloud; keyword arguments are settings, and `clock`."""
 
-    def start(**settings: Any) -> AbstractContextManager[str]:
+    @contextmanager
+    def start(*, clock: Callable[[], int] | None = None, **settings: Any) -> Iterator[str]:
         folder = tmp_path_factory.mktemp("gateway")
-        return gateway(
+        all_settings = Settings(
             **{
                 "vertex_endpoint": cloud.http_url,
                 "storage_emulator_host": cloud.http_url,
@@ -43,6 +45,8 @@ def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
                 **settings,
             }
         )
+        with listening() as (listener, url), serving(listener, all_settings, clock):
+            yield url
 
     return start
 

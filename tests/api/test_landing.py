@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from app.emulator.travel import Travel
 from tests.api.bodies import as_json, path
 from tests.api.bodies import body as body_of
 from tests.api.conftest import SECRET, Client, Start, client_of
+from tests.disks import small_disk
 from tests.processes import UVICORN, bare, free_port, serving
 
 GEMINI = "gemini-2.5-flash-image"
@@ -161,22 +161,6 @@ def test_a_broken_picture_is_not_stored(start: Start, emulator: Emulator, tmp_pa
         assert client.text_to_image("a pear").status_code == 500
         assert files(spool) == []
     assert inserts(emulator) == []
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=False, capture_output=True
-        ).returncode
-    ):
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_disk_that_fills_up_while_a_picture_arrives_loses_nothing(

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 
 import pytest
-from sqlalchemy import URL
 
-from bench import crowd, kills, leavers, neighbours, soak, stops, storage_trouble
+from bench import crowd, kills, leavers, neighbours, refusals, soak, stops, storage_trouble
 from bench.chaos import Row
-from tests.chaos import money
+from tests.chaos import money, storm
 
 TIMES = stops.Times(model=2, grace=2, quick=0.2, spare=5)
 CASES = [
@@ -38,9 +37,12 @@ def test_a_kill_loses_no_picture_that_had_arrived(two: bool) -> None:
     assert not missed(kills.run(5, two=two).rows())
 
 
-def test_kills_cost_nothing(server: URL) -> None:
-    postgres = server.render_as_string(hide_password=False) if server.host else None
-    assert not missed(money.run(25, postgres=postgres))
+def test_kills_cost_nothing_on_sqlite() -> None:
+    assert not missed(money.run(25))
+
+
+def test_kills_cost_nothing_on_postgresql(postgres_server: str) -> None:
+    assert not missed(money.run(25, postgres=postgres_server))
 
 
 def test_callers_who_leave_cost_nothing() -> None:
@@ -63,3 +65,12 @@ def test_nobody_is_refused_because_of_a_neighbour() -> None:
 
 def test_nothing_grows_under_load_with_faults() -> None:
     assert not missed(soak.run(6))
+
+
+def test_clients_that_retry_are_paid_for_once(postgres_server: str) -> None:
+    assert not missed(storm.run(200, postgres=postgres_server))
+
+
+def test_refusals_cost_nothing() -> None:
+    for rows in refusals.run(seconds=1).values():
+        assert not missed(rows)

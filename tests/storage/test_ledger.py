@@ -188,6 +188,23 @@ async def test_a_budget_comes_back_with_its_period(migrated_url: str) -> None:
     assert [tuple(row) for row in days] == [("2026-11", 2), ("2026-11-19", 1), ("2026-11-20", 1)]
 
 
+async def test_a_wish_that_is_refused_leaves_nothing_behind(migrated_url: str) -> None:
+    """Whoever has spent a budget and repeats requests with ever new keys does not fill the database."""
+    async with opened(migrated_url, terms=TEN_PICTURES) as ledger, opened(migrated_url, "p2") as other:
+        wish = await begun(ledger, key="k")
+        assert isinstance(await ledger.reserve(wish, [call(samples=11)], SCOPES), OverBudget)
+        finished, again = await asyncio.gather(ledger.finish(wish), begun(ledger, key="k"))  # in one batch
+        assert finished is False
+        assert not await ledger.finish(wish, 200, "body")
+        assert await begin(other, key="k") == Running(again, "p1")
+        assert not await ledger.finish(again)
+        assert await ledger.look(again) is None
+        kept = await begun(other, call(), key="k")
+        assert not await other.finish(kept)  # its call is void, and is told on its receipt
+    assert [row[0] for row in await query(migrated_url, "SELECT id FROM wishes")] == [kept]
+    await assert_adds_up(migrated_url)
+
+
 async def test_a_limit_is_in_force_at_once(migrated_url: str) -> None:
     async with opened(migrated_url, terms=TEN_PICTURES) as ledger:
         await begun(ledger, call(samples=10))

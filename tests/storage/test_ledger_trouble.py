@@ -3,9 +3,7 @@ all is well again without a restart.
 """
 
 import asyncio
-import os
 import sqlite3
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from app.storage import ledger_postgres, ledger_sqlite
 from app.storage.ledger import Ledger
 from app.storage.ledger_postgres import PostgresStore
 from app.storage.ledger_sqlite import SqliteStore
+from tests.disks import fill, small_disk
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
 
 pytestmark = pytest.mark.anyio
@@ -224,37 +223,25 @@ async def test_another_process_keeps_the_file_locked(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk, and not in every container")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def _fill(ballast: Path) -> None:
-    with suppress(OSError), ballast.open("ab", buffering=0) as full:
-        while True:
-            full.write(bytes(1000))
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 @sqlite_only
-async def test_the_disk_is_full(migrated_url: str, small_disk: Path) -> None:
-    file = small_disk / "gateway.db"
+async def test_the_disk_is_full(migrated_url: str, disk: Path) -> None:
+    file = disk / "gateway.db"
     file.write_bytes(Path(str(make_url(migrated_url).database)).read_bytes())
     url = f"sqlite+aiosqlite:///{file}"
     async with opened(url) as ledger:
         one = call()
         await begun(ledger, one)
         await ledger.fence(one.id)
-        ballast = small_disk / "ballast"
+        ballast = disk / "ballast"
         admitted = 0
         outcome: object = Begun("")
         while isinstance(outcome, Begun):  # the write-ahead log has some room
-            _fill(ballast)
+            fill(ballast)
             twenty = (call(slot=slot) for slot in range(20))
             (outcome,) = await asyncio.gather(begin(ledger, *twenty), return_exceptions=True)
             admitted += 20 if isinstance(outcome, Begun) else 0
