@@ -16,6 +16,7 @@ from app.api.errors import ClientGone
 from app.api.errors import told as error_body
 from app.api.exchange import blobs, exchange, parts
 from app.api.rehearsal import rehearsed
+from app.contract.budgets import six_decimals
 from app.contract.errors import Busy, GatewayError, InvalidRequest, RequestTimedOut, UpstreamTimeout
 from app.pictures.blob import Blobs
 from app.ports import Call, Progress
@@ -144,10 +145,9 @@ def _with_receipt(error: GatewayError, wish: Wish) -> GatewayError:
 
 def _cost(wish: Wish) -> dict[str, str]:
     """The headers of every answer that has sent something, and of replays, which cost nothing."""
-    if wish.id is None or (wish.cost_micros is None and wish.key is None):
+    if wish.receipt is None:
         return {}
-    dollars, micros = divmod(wish.cost_micros or 0, 1_000_000)
-    return {"x-receipt-id": wish.id, "x-cost-usd": f"{dollars}.{micros:06d}"}
+    return {"x-receipt-id": wish.receipt, "x-cost-usd": six_decimals(wish.cost_micros)}
 
 
 async def _throttle(request: Request, who: Caller) -> None:

@@ -133,6 +133,7 @@ class Wish:
         self.id: str | None = None
         self.rewritten: str | None = None
         self.rewrite_lost = False
+        self.paid_before = False
         self.kept: dict[Blob, str] = {}  # names in the private store
         self._calls: list[_Paid] = []
         self._pictures: list[StoredPicture] = []
@@ -189,6 +190,7 @@ class Wish:
         texts = [call.text for call in sent if call.text]
         self.rewritten = texts[-1] if texts else None
         self.rewrite_lost = bool(sent) and not texts
+        self.paid_before = any(call.state in _CHARGED for call in record.calls)
 
     def finish(self, status: int | None = None, body: str | None = None) -> None:
         """Nothing more is done for it. With a status, its answer is kept for those who repeat it."""
@@ -197,10 +199,15 @@ class Wish:
             ledger.tell(Finish(self.id, ledger.process, status, body, tuple(self._pictures)))
 
     @property
-    def cost_micros(self) -> int | None:
-        """Returns what its calls cost, as far as is known; None if none was sent."""
-        sent = [call for call in self._calls if call.state in _CHARGED]
-        return sum(call.charged for call in sent) if sent else None
+    def receipt(self) -> str | None:
+        """Its id, if something was sent for it, now or earlier."""
+        now = any(call.state in _CHARGED for call in self._calls)
+        return self.id if now or self.paid_before else None
+
+    @property
+    def cost_micros(self) -> int:
+        """What its calls cost now, as far as is known: not those of earlier tries."""
+        return sum(call.charged for call in self._calls if call.state in _CHARGED)
 
     @property
     def is_unknown(self) -> bool:
@@ -275,7 +282,7 @@ class Paying:
                 case Begun() | TakenOver():
                     return await self._work(wish, outcome, errand)
                 case Replay():
-                    wish.id = outcome.wish
+                    wish.id, wish.paid_before = outcome.wish, True
                     body = await retold(outcome.body, self._private, errand.call.blobs)
                     return Told(outcome.status, body)
                 case Running():

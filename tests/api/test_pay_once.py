@@ -173,7 +173,7 @@ def test_a_block_is_repeated_as_it_was(client: Client, emulator: Emulator) -> No
 def test_what_was_not_served_frees_the_key(client: Client, emulator: Emulator) -> None:
     refused = client.post(TEXT_TO_IMAGE, {"prompt": "a cat"}, **{"X-Trouble": "429=60"})
     assert refused.status_code == 429
-    assert "x-receipt-id" not in refused.headers or refused.headers["x-cost-usd"] == "0.000000"
+    assert "x-receipt-id" not in refused.headers
     other = client.post(TEXT_TO_IMAGE, {"prompt": "a dog"})
     assert other.status_code == 200
     assert "idempotency-replayed" not in other.headers
