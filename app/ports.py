@@ -57,7 +57,7 @@ class Bill:
 
 
 class PaidCall(Protocol):
-    """One paid call in the ledger. Its budget is reserved until it ends in one of four ways.
+    """One paid call in the ledger. Its price is reserved until it ends in one of four ways.
 
     An end is written soon, by and by: nobody waits for it.
     """
@@ -66,8 +66,18 @@ class PaidCall(Protocol):
     def id(self) -> str:
         """Is part of the names of its pictures."""
 
+    async def reserve(self) -> None:
+        """Reserve its price, and those of the calls that were made with it: all of them or none.
+
+        Raises BudgetExhausted, InvalidRequest if the model has no price and a budget in money applies, and
+        Busy if the ledger does not answer.
+        """
+
     async def fence(self, place: "Place | None", /) -> None:
-        """Record that it is sent, and where its pictures will be. If this raises Busy, do not send it."""
+        """Record that it is sent, and where its pictures will be. If this raises, do not send it.
+
+        Reserves first what is not reserved yet, at the price of one commit for both, and raises as `reserve`.
+        """
 
     def settle(self, bill: Bill, /) -> None:
         """The vendor has served it."""
@@ -81,8 +91,8 @@ class PaidCall(Protocol):
     def abandon(self) -> None:
         """It was sent, and is given up because nobody wants it."""
 
-    async def again(self) -> "PaidCall":
-        """Reserve the same once more, after `void`. Raises as `Wish.reserve` does."""
+    def again(self) -> "PaidCall":
+        """Returns the same call once more, after `void`."""
 
 
 class Wish(Protocol):
@@ -91,12 +101,8 @@ class Wish(Protocol):
     def check(self, model: Model, operation: Operation, /) -> None:
         """Raises Forbidden if the caller's API key may not use it."""
 
-    async def reserve(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
-        """Reserve the price of each call, of all or of none.
-
-        Raises as `check` does, BudgetExhausted, InvalidRequest if the model has no price and a budget in
-        money applies, and Busy if the ledger does not answer.
-        """
+    def pay_for(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
+        """Returns calls that will be reserved together. Raises as `check` does."""
 
     def stored(self, picture: StoredPicture, /) -> None:
         """Note where a picture of one of its calls is stored, or will be."""
@@ -197,6 +203,9 @@ class Admission(Protocol):
 
     def latest(self, call: Call, /) -> float:
         """Returns until when (in the event loop's time) the call may be sent."""
+
+    def has_room(self, model: Model, call: Call, /) -> bool:
+        """Whether the call would get a place at once."""
 
     def place(self, model: Model, call: Call, /) -> AbstractAsyncContextManager[None]:
         """Hold a place while the call is under way.

@@ -24,6 +24,8 @@ class Noted:
     place: Place | None = None
     bill: Bill | None = None
 
+    async def reserve(self) -> None: ...
+
     async def fence(self, place: Place | None, /) -> None:
         if self.wish.fails:
             raise self.wish.fails
@@ -41,7 +43,7 @@ class Noted:
     def abandon(self) -> None:
         self.state = "abandoned"
 
-    async def again(self) -> "Noted":
+    def again(self) -> "Noted":
         return self.wish.add(self.order)
 
 
@@ -58,7 +60,7 @@ class NotedWish:
 
     def check(self, model: Model, operation: Operation, /) -> None: ...
 
-    async def reserve(self, model: Model, orders: Sequence[Order], /) -> tuple[Noted, ...]:
+    def pay_for(self, model: Model, orders: Sequence[Order], /) -> tuple[Noted, ...]:
         return tuple(self.add(order) for order in orders)
 
     def add(self, order: Order) -> Noted:

@@ -94,6 +94,7 @@ async def receipts(request: Request, who: CurrentCaller) -> ReceiptPage:
     """
     have = parts(request.scope)
     limit, cursor = paging(request)
+    await have.paying.ledger.written()
     page = await have.receipts.page(who.id, limit=limit, after=cursor)
     return ReceiptPage(
         receipts=tuple(_receipt(one, have.storage) for one in page.receipts),
@@ -114,6 +115,7 @@ async def receipts(request: Request, who: CurrentCaller) -> ReceiptPage:
 async def receipt(request: Request, who: CurrentCaller) -> Receipt:
     """Returns what one of your requests has cost, call by call."""
     have = parts(request.scope)
+    await have.paying.ledger.written()
     found = await have.receipts.one(who.id, request.path_params["id"])
     if not found:
         raise NotFound(_MISSING.message)
@@ -130,7 +132,9 @@ async def usage(request: Request, who: CurrentCaller) -> Usage:
 
     In a unit without a budget it returns what you have spent in this month, with `limit` null.
     """
-    used = await parts(request.scope).budgets.usage(who.scopes)
+    have = parts(request.scope)
+    await have.paying.ledger.written()
+    used = await have.budgets.usage(who.scopes)
     return Usage(usage=tuple(map(_used, used)))
 
 

@@ -60,7 +60,7 @@ async def attempt(
 ) -> T:
     """Send a paid call, and `read` its answer; every paid call of the program goes through here.
 
-    `paid` is reserved, and ends here, whatever happens. `read` gets the answer and a copy of `call` in which
+    `paid` is reserved and ends here, whatever happens. `read` gets the answer and a copy of `call` in which
     it notes what was delivered. `send` raises CallFailed. It runs with a place of
     `admission`, which neither the pauses between tries nor `read` hold. A call that was not served is sent
     again, at most twice, after `pause_seconds` and twice that, or after the vendor's pause if that is longer.
@@ -95,10 +95,7 @@ async def attempt(
             return await _read(answer, read, paid, replace(call, place=place, bill=Bill()))
         retries += 1
         await asyncio.sleep(pause)
-        try:
-            paid = await paid.again()
-        except GatewayError:
-            raise last.error from last.__cause__
+        paid = paid.again()
 
 
 async def _send(
@@ -112,6 +109,8 @@ async def _send(
     """One try. If it raises, `paid` has ended."""
     fenced = False
     try:
+        if not admission.has_room(model, call):
+            await paid.reserve()  # nobody waits for a place who cannot pay
         async with admission.place(model, call):
             if call.progress.left:
                 raise CallerLeft

@@ -97,7 +97,7 @@ class Claude:
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
         message = _message(prompt, language, characters)
-        (paid,) = await call.wish.reserve(model, [self._order(message, model)])
+        (paid,) = call.wish.pay_for(model, [self._order(message, model)])
         return await attempt(
             partial(self._send, message, model, call),
             partial(_read, characters),

@@ -89,6 +89,11 @@ class Admission:
         """Returns until when (in the event loop's time) the call may be sent."""
         return call.answer_by - self._min_seconds
 
+    def has_room(self, model: Model, call: Call) -> bool:
+        """Whether the call would get a place at once."""
+        shares = self._process, self._models.get(model.id), self._users.get(call.caller)
+        return all(share is None or share.has_room for share in shares)
+
     @asynccontextmanager
     async def place(self, model: Model, call: Call) -> AsyncIterator[None]:
         """Hold a place. Raises Busy if it is too late, if too many calls wait for the process or the model,

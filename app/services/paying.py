@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 
 import structlog
@@ -71,6 +72,7 @@ class _Paid:
     state: CallState = "reserved"
     charged: int = 0
     new: NewCall = field(init=False)
+    together: "_Together" = field(init=False)
 
     def __post_init__(self) -> None:
         micros = self.wish.paying.prices.worst_cost(self.order)
@@ -88,9 +90,14 @@ class _Paid:
     def id(self) -> str:
         return self.new.id
 
+    async def reserve(self) -> None:
+        await self.together.reserve()
+
     async def fence(self, place: Place | None, /) -> None:
         bucket, stem = (place.bucket, place.stem) if place else (None, None)
-        await self.wish.paying.ledger.fence(self.id, bucket=bucket, stem=stem)
+        fence = partial(self.wish.paying.ledger.fence, self.id, bucket=bucket, stem=stem)
+        if not await self.together.reserve(fence):
+            await fence()
         self.state, self.charged = "sent", self.new.micros
 
     def settle(self, bill: Bill, /) -> None:
@@ -109,12 +116,43 @@ class _Paid:
 
     def _end(self, state: Ending, made: int = 0, text: str | None = None) -> None:
         self.state = state
-        self.wish.paying.ledger.tell(Close(self.id, state, self.charged, made, text=text))
+        if self.together.begun:
+            self.wish.paying.ledger.tell(Close(self.id, state, self.charged, made, text=text))
 
-    async def again(self) -> PaidCall:
+    def again(self) -> PaidCall:
         other = _Paid(self.wish, self.model, self.order, self.slot, self.attempt + 1)
-        await self.wish.add([other])
+        other.together = _Together(self.wish, (other,))
         return other
+
+
+class _Together:
+    """Calls of a wish that are reserved by the first of them that needs it."""
+
+    def __init__(self, wish: "Wish", calls: Sequence[_Paid]) -> None:
+        self.begun = False
+        self._wish = wish
+        self._calls = calls
+        self._ended = asyncio.Event()
+        self._failure: GatewayError | None = None
+
+    async def reserve(self, fence: Callable[[], Awaitable[None]] | None = None) -> bool:
+        """Returns True if they were not reserved before; then `fence`, too, is carried out."""
+        if self.begun:
+            await self._ended.wait()
+            if self._failure:
+                raise self._failure
+            return False
+        self.begun = True
+        self._failure = Busy()  # if this is cancelled
+        try:
+            await self._wish.add(self._calls, fence)
+            self._failure = None
+        except GatewayError as exc:
+            self._failure = exc
+            raise
+        finally:
+            self._ended.set()
+        return True
 
 
 class Wish:
@@ -144,19 +182,21 @@ class Wish:
             self.api_key.check_operation(operation)
             self.api_key.check_model(model.id)
 
-    async def reserve(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
+    def pay_for(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
         self.check(model, orders[0].operation)
         slot = self._first_slot + len({call.slot for call in self._calls})
-        calls = [_Paid(self, model, order, slot + n) for n, order in enumerate(orders)]
-        await self.add(calls)
-        return tuple(calls)
+        calls = tuple(_Paid(self, model, order, slot + n) for n, order in enumerate(orders))
+        together = _Together(self, calls)
+        for call in calls:
+            call.together = together
+        return calls
 
-    async def add(self, calls: Sequence[_Paid]) -> None:
-        """Raises as `reserve`."""
+    async def add(self, calls: Sequence[_Paid], fence: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Reserve the calls, and `fence` one of them in the same commit. Raises as `PaidCall.fence`."""
         ledger, new = self.paying.ledger, [call.new for call in calls]
-        outcome: object
+        reserving: Awaitable[object]
         if self.id is None:
-            outcome = await ledger.begin(
+            reserving = ledger.begin(
                 caller=self.caller,
                 route=self.route,
                 key=None,
@@ -165,7 +205,11 @@ class Wish:
                 calls=new,
             )
         else:
-            outcome = await ledger.reserve(self.id, new, self.scopes)
+            reserving = ledger.reserve(self.id, new, self.scopes)
+        if fence:
+            outcome, fenced = await asyncio.gather(reserving, fence(), return_exceptions=True)
+        else:
+            outcome, fenced = await reserving, None
         match outcome:
             case Begun():
                 self.id = outcome.wish
@@ -175,10 +219,14 @@ class Wish:
                 raise BudgetExhausted(outcome.sentence)
             case Unpriced():
                 raise InvalidRequest(f"{outcome.model} has no price, so a budget in USD does not allow it")
+            case BaseException():
+                raise outcome
             case _:
                 log.error("a request has lost its place in the ledger", outcome=type(outcome).__name__)
                 raise Busy
         self._calls += calls
+        if fenced:
+            raise fenced
 
     def stored(self, picture: StoredPicture, /) -> None:
         self._pictures.append(picture)

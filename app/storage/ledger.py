@@ -40,6 +40,8 @@ from app.storage.ledger_store import Store, Unsure
 R = TypeVar("R")
 
 _BATCH = 64
+_COMPANY_SECONDS = 0.05
+"""What nobody waits for is committed with the next command that somebody waits for, or after so long."""
 _PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -82,6 +84,7 @@ class Ledger:
         self._wait_seconds = wait_seconds
         self._queue: deque[_Member] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._later_on: asyncio.TimerHandle | None = None
 
     async def begin(
         self,
@@ -182,8 +185,17 @@ class Ledger:
         """Carry out a lasting command soon, after those that came before it. Nobody waits for it."""
         self._add(_Member(command))
 
+    async def written(self) -> None:
+        """Return when everything is committed that was told so far. Raises Busy."""
+        if self._queue or self._is_writing:
+            await self.look("")
+
     async def aclose(self) -> None:
         """Write what has happened, as far as the database takes it within `wait_seconds`."""
+        if self._queue:
+            self._start()
+        if self._later_on:
+            self._later_on.cancel()
         if self._writer:
             await asyncio.wait([self._writer], timeout=self._wait_seconds)
             if self._writer.cancel():
@@ -192,9 +204,23 @@ class Ledger:
                     await self._writer
         await self._store.aclose()
 
+    @property
+    def _is_writing(self) -> bool:
+        return self._writer is not None and not self._writer.done()
+
     def _add(self, *members: _Member) -> None:
         self._queue.extend(members)
-        if not self._writer or self._writer.done():
+        if any(member.outcome for member in members):
+            self._start()
+        elif not self._later_on:
+            self._later_on = asyncio.get_running_loop().call_later(_COMPANY_SECONDS, self._start)
+
+    def _start(self) -> None:
+        """Write everything that is in the queue."""
+        if self._later_on:
+            self._later_on.cancel()
+            self._later_on = None
+        if not self._is_writing:
             self._writer = asyncio.create_task(self._write())
 
     def _undo(self, command: Command[object], outcome: object) -> None:
@@ -205,6 +231,8 @@ class Ledger:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
             if batch := [member for member in batch if member.wanted]:
                 await self._commit(batch)
+            if self._later_on and not any(member.outcome for member in self._queue):
+                return
 
     async def _commit(self, batch: list[_Member]) -> None:
         try:

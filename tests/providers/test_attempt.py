@@ -69,7 +69,7 @@ async def ask(
     pause: float = 0.001,
     read: Callable[[str, Call], Awaitable[str]] = whole,
 ) -> str:
-    (paid,) = await call.wish.reserve(MODEL, [Order(MODEL.id, "text-to-image", today())])
+    (paid,) = call.wish.pay_for(MODEL, [Order(MODEL.id, "text-to-image", today())])
     return await attempt(vendor.send, read, paid, MODEL, call, admission=admission, pause_seconds=pause)
 
 

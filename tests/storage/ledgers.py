@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.contract.book import Terms
+from app.contract.bookkeeping import Command
 from app.contract.ledger import Begun, NewCall
 from app.db import open_database
 from app.storage.ledger import Ledger, open_store
@@ -31,6 +32,32 @@ async def opened(
         yield ledger
     finally:
         await ledger.aclose()
+
+
+class Watched:
+    """A store that counts batches, those that are `done` too, and holds them up while `go` is not set."""
+
+    def __init__(self, url: str, terms: Terms | None = None) -> None:
+        self.store = open_store(url, terms or Terms())
+        self.batches: list[int] = []
+        self.done = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.late = False
+
+    async def run(self, commands: Sequence[Command[object]], /) -> list[object]:
+        self.batches.append(len(commands))
+        if not self.late:
+            await self.go.wait()
+        try:
+            return await self.store.run(commands)
+        finally:
+            if self.late:
+                await self.go.wait()
+            self.done += 1
+
+    async def aclose(self) -> None:
+        await self.store.aclose()
 
 
 def call(*, slot: int = 0, micros: int = 100, samples: int = 1) -> NewCall:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.contract.book import Terms
-from app.contract.bookkeeping import Begin, Command
+from app.contract.bookkeeping import Begin, Close, Finish
 from app.contract.errors import Busy
 from app.contract.ledger import (
     Begun,
@@ -26,38 +25,25 @@ from app.contract.ledger import (
     Unpriced,
     new_id,
 )
-from app.storage.ledger import Ledger, open_store
-from tests.storage.ledgers import SCOPES, assert_adds_up, begin, begun, call, opened, query, states, until
+from app.storage.ledger import Ledger
+from tests.storage.ledgers import (
+    SCOPES,
+    Watched,
+    assert_adds_up,
+    begin,
+    begun,
+    call,
+    opened,
+    query,
+    states,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
 TEN_PICTURES = Terms(defaults=(Limit("", "pictures", "day", 10),))
 NOON = 1_795_089_600_000  # 2026-11-19T12:00Z
 DAY = 86_400_000
-
-
-class Watched:
-    """A store that counts batches, and holds them up while `go` is not set."""
-
-    def __init__(self, url: str, terms: Terms | None = None) -> None:
-        self.store = open_store(url, terms or Terms())
-        self.batches: list[int] = []
-        self.go = asyncio.Event()
-        self.go.set()
-        self.late = False
-
-    async def run(self, commands: Sequence[Command[object]], /) -> list[object]:
-        self.batches.append(len(commands))
-        if not self.late:
-            await self.go.wait()
-        try:
-            return await self.store.run(commands)
-        finally:
-            if self.late:
-                await self.go.wait()
-
-    async def aclose(self) -> None:
-        await self.store.aclose()
 
 
 async def test_the_life_of_a_wish(migrated_url: str) -> None:
@@ -236,6 +222,34 @@ async def test_commits_are_joined(migrated_url: str) -> None:
     await asyncio.gather(*(ledger.fence(one.id) for one in calls))
     assert store.batches == [64, 36, 64, 36]
     await ledger.aclose()
+
+
+async def test_what_nobody_waits_for_is_committed_with_others(migrated_url: str) -> None:
+    store, one, other = Watched(migrated_url), call(), call()
+    ledger = Ledger(store, "p1")
+    wish = await begun(ledger, one)
+    await ledger.fence(one.id)
+    ledger.tell(Close(one.id, "settled", 50, 1))
+    ledger.tell(Finish(wish, "p1"))
+    await begun(ledger, other)
+    assert store.batches == [1, 1, 3]
+    ledger.tell(Close(other.id, "void"))
+    await ledger.written()
+    assert await states(migrated_url) == {one.id: "settled", other.id: "void"}
+    await ledger.aclose()
+
+
+async def test_what_nobody_waits_for_is_committed_without_others(migrated_url: str) -> None:
+    store, one = Watched(migrated_url), call()
+    ledger = Ledger(store, "p1")
+    await begun(ledger, one)
+    await ledger.fence(one.id)
+    ledger.tell(Close(one.id, "unknown"))
+    await until(lambda: store.done == 3)
+    assert await states(migrated_url) == {one.id: "unknown"}
+    ledger.tell(Close(one.id, "settled", 50, 1))
+    await ledger.aclose()
+    assert await states(migrated_url) == {one.id: "settled"}
 
 
 async def test_one_bad_member_does_not_fail_the_others(migrated_url: str) -> None:

@@ -52,7 +52,7 @@ class Bedrock:
             raise problem
         async with preparing(call, self._admission):
             body, digest = await _written(request, model)
-        (paid,) = await call.wish.reserve(model, [_order(request, model)])
+        (paid,) = call.wish.pay_for(model, [_order(request, model)])
         pictures = await attempt(
             partial(self._send, body, digest, model, call),
             partial(_decode, model),

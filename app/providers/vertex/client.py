@@ -64,7 +64,7 @@ class Vertex:
             return await self._generate(request, model, call)
         async with preparing(call, self._admission):
             body = imagen.encode(await lightened(request), model)
-        (paid,) = await call.wish.reserve(model, [imagen.order(request, model)])
+        (paid,) = call.wish.pay_for(model, [imagen.order(request, model)])
         return await self._call("predict", body, imagen.decode, paid, model, call)
 
     async def ready(self) -> None:
@@ -85,7 +85,7 @@ class Vertex:
             light = await lightened(request)
         # Nobody may get a picture that is not yet under the caller's mask: it lands when it is.
         sampled = replace(call, unfinished=mask_applied(request) == "exact")
-        paid = await call.wish.reserve(model, [gemini.order(request, model)] * request.sample_count)
+        paid = call.wish.pay_for(model, [gemini.order(request, model)] * request.sample_count)
         samples = (self._sample(light, index, one, model, sampled) for index, one in enumerate(paid))
         outcomes = await all_of(samples, call)
         made = gathered(await finished(outcomes, request, call))
