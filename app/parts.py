@@ -38,7 +38,6 @@ from app.services.finding import Finder
 from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.image import Images
-from app.services.jwks import Jwks
 from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
@@ -336,7 +335,11 @@ async def _ledger(
 
 
 def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> Auth:
-    jwks = Jwks(settings.jwks_url) if settings.jwks_url else None
+    jwks = None
+    if settings.jwks_url:
+        from app.services.jwks import Jwks  # httpx: memory that others need not spend
+
+        jwks = Jwks(settings.jwks_url)
     tokens = Tokens(
         secret=settings.signing_secret,
         algorithm=settings.jwt_algorithm,

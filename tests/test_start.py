@@ -197,3 +197,11 @@ def add_user(folder: Path, database_url: str, username: str, password: str) -> N
     command = [sys.executable, "-m", "app.cli", "users", "add", username, "--password-stdin"]
     environment = bare(folder) | {"DATABASE_URL": database_url}
     subprocess.run(command, env=environment, input=password.encode(), cwd=ROOT, check=True)
+
+
+def test_a_start_loads_what_every_gateway_needs() -> None:
+    """The rest is loaded by the first who needs it: PostgreSQL's driver, vendors' packages, the emulator."""
+    others = {"anthropic", "asyncpg", "boto3", "grpc", "httpx", "google.cloud.storage", "app.emulator.server"}
+    program = f"import sys, app.main; print(sorted({others} & sys.modules.keys()))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

@@ -50,6 +50,8 @@ class Jwks:
 
     async def find(self, key_id: str | None, algorithm: str) -> PublicKey | None:
         """The key of this id and algorithm; without an id, the algorithm's only one. None: no such key."""
+        if algorithm not in ALGORITHMS:
+            return None
         found = self._known(key_id, algorithm)
         age = time.monotonic() - self._asked
         if self._fetch is None and age > (self.max_age_seconds if found else self.cooldown_seconds):

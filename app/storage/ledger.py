@@ -33,7 +33,6 @@ from app.contract.ledger import (
     new_id,
 )
 from app.logs import causes
-from app.storage.ledger_postgres import PostgresStore
 from app.storage.ledger_sqlite import SqliteStore
 from app.storage.ledger_store import Store, Unsure
 
@@ -52,6 +51,8 @@ def open_store(url: str, terms: Terms, *, clock: Callable[[], int] | None = None
     address = make_url(url)
     if address.get_backend_name() == "sqlite":
         return SqliteStore(str(address.database), terms, clock=clock)
+    from app.storage.ledger_postgres import PostgresStore  # asyncpg: memory that SQLite need not spend
+
     return PostgresStore(url, terms, clock=clock)
 
 
