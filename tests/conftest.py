@@ -230,6 +230,13 @@ def postgres_server() -> str:
     return url
 
 
+@pytest.fixture
+def postgres_url(postgres_server: str, lend: Lend, tmp_path: Path) -> Iterator[str]:
+    """A database with all tables on PostgreSQL."""
+    with lend(make_url(postgres_server), tmp_path) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def migrated_url(request: pytest.FixtureRequest, lend: Lend, tmp_path: Path) -> Iterator[str]:
     """A database with all tables, of both kinds; without a PostgreSQL server its tests are skipped."""
