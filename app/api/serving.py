@@ -22,7 +22,8 @@ from app.pictures.blob import Blobs
 from app.ports import Call, Progress
 from app.services.auth import Caller
 from app.services.made import Found, Made
-from app.services.paying import Errand, Told, Wish
+from app.services.paying import Errand, Told
+from app.services.wish import Wish
 
 _ANSWER_SHARE, _STORE_SHARE = 0.9, 0.98
 """Of the deadline: when providers have returned, and when the caller has to be told about its pictures."""

@@ -13,7 +13,8 @@ from app.contract.prices import Order, load_prices, today
 from app.pictures.blob import Blobs
 from app.ports import Bill
 from app.services.auth import Caller
-from app.services.paying import Paying, Wish
+from app.services.paying import Paying
+from app.services.wish import Wish
 from app.storage.ledger import Ledger
 from tests.storage.ledgers import Watched, assert_adds_up, states, until
 from tests.wishes import NothingKept, no_finder
