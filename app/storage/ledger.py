@@ -193,16 +193,16 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Write what has happened, as far as the database takes it within `wait_seconds`."""
-        if self._queue:
-            self._start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_seconds):
+                while self._queue or self._is_writing:
+                    await asyncio.wait([self._start()])
         if self._later_on:
             self._later_on.cancel()
-        if self._writer:
-            await asyncio.wait([self._writer], timeout=self._wait_seconds)
-            if self._writer.cancel():
-                log.error("the ledger ends with commands that are not written", number=len(self._queue))
-                with suppress(asyncio.CancelledError):
-                    await self._writer
+        if self._writer and self._writer.cancel():
+            log.error("the ledger ends with commands that are not written", number=len(self._queue))
+            with suppress(asyncio.CancelledError):
+                await self._writer
         await self._store.aclose()
 
     @property
@@ -216,13 +216,14 @@ class Ledger:
         elif not self._later_on:
             self._later_on = asyncio.get_running_loop().call_later(_COMPANY_SECONDS, self._start)
 
-    def _start(self) -> None:
-        """Write everything that is in the queue."""
+    def _start(self) -> asyncio.Task[None]:
+        """Write everything that is in the queue. Returns the writer."""
         if self._later_on:
             self._later_on.cancel()
             self._later_on = None
-        if not self._is_writing:
+        if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+        return self._writer
 
     def _undo(self, command: Command[object], outcome: object) -> None:
         self._add(*(_Member(undone) for undone in command.undo(outcome)))

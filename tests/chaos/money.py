@@ -203,19 +203,20 @@ def delivered(one: Wish, objects: dict[str, str]) -> list[str]:
         return [objects.get(unquote(urlsplit(value["image_url"]).path.lstrip("/")), "nowhere")]
     texts = [value["image_base64"]] if "image_base64" in value else []
     texts += [sample["bytesBase64Encoded"] for sample in value.get("predictions", ())]
-    return [_label(base64.b64decode(one)) for one in texts]
+    return [picture_label(base64.b64decode(one)) for one in texts]
 
 
-def _label(data: bytes) -> str:
+def picture_label(data: bytes) -> str:
+    """Returns whom the picture was made for, or `broken`."""
     label = label_of(data[:1000])
     return label if label and data == drawn(label) else "broken"
 
 
 def kept(cloud: Cloud) -> dict[str, set[str]]:
     """Returns the labels of the pictures in the bucket, on the spool and in the private store, by prompt."""
-    labels = [_label(data) for _, data in cloud.objects()]
-    labels += [_label(path.read_bytes()) for path in cloud.kept()]
-    labels += [_label(path.read_bytes()) for path in (cloud.folder / "private").rglob("*.png")]
+    labels = [picture_label(data) for _, data in cloud.objects()]
+    labels += [picture_label(path.read_bytes()) for path in cloud.kept()]
+    labels += [picture_label(path.read_bytes()) for path in (cloud.folder / "private").rglob("*.png")]
     found: dict[str, set[str]] = defaultdict(set)
     for label in labels:
         found[prompt_of(label)].add(label)
@@ -223,7 +224,7 @@ def kept(cloud: Cloud) -> dict[str, set[str]]:
 
 
 def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) -> list[Row]:
-    objects = {path: _label(data) for path, data in killing.cloud.objects()}
+    objects = {path: picture_label(data) for path, data in killing.cloud.objects()}
     shown = killing.cloud.shown()
     paid: dict[str, set[str]] = defaultdict(set)
     asked: Counter[str] = Counter()

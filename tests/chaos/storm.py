@@ -31,8 +31,8 @@ from bench.chaos import (
     show,
 )
 from bench.postgres import new_database
-from bench.vendor import drawn, label_of, prompt_of, raise_descriptors
-from tests.chaos.money import Kind, LedgerCall, Wish, delivered, ledger
+from bench.vendor import prompt_of, raise_descriptors
+from tests.chaos.money import Kind, LedgerCall, Wish, delivered, ledger, picture_label
 
 MODEL_SECONDS = 3.0
 PATIENCE_SECONDS = 1.0
@@ -77,7 +77,7 @@ class Storm:
 def account(
     storm: Storm, cloud: Cloud, clients: int, calls: list[LedgerCall], counted: Counter[str]
 ) -> list[Row]:
-    objects = {path: _label(data) for path, data in cloud.objects()}
+    objects = {path: picture_label(data) for path, data in cloud.objects()}
     made = cloud.shown().pictures
     own = 0
     for one in storm.wishes:
@@ -102,11 +102,6 @@ def account(
         Row("micro-USD: calls less counters", charged - counted["spent_micros"], 0, 0),
         Row("reserved in the end", counted["reserved_micros"] + counted["reserved_pictures"], 0),
     ]
-
-
-def _label(data: bytes) -> str:
-    label = label_of(data[:1000])
-    return label if label and data == drawn(label) else "broken"
 
 
 def run(clients: int, *, postgres: str, seconds: float = MODEL_SECONDS, seed: int = 1) -> list[Row]:

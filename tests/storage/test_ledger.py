@@ -252,6 +252,20 @@ async def test_what_nobody_waits_for_is_committed_without_others(migrated_url: s
     assert await states(migrated_url) == {one.id: "settled"}
 
 
+async def test_what_is_undone_while_the_ledger_closes_is_written(migrated_url: str) -> None:
+    store, one = Watched(migrated_url), call()
+    ledger = Ledger(store, "p1")
+    store.go.clear()
+    beginning = asyncio.create_task(begun(ledger, one))
+    await until(lambda: store.batches == [1])
+    beginning.cancel()
+    closing = asyncio.create_task(ledger.aclose())
+    await asyncio.wait((beginning,))
+    store.go.set()
+    await closing
+    assert await states(migrated_url) == {one.id: "void"}
+
+
 async def test_one_bad_member_does_not_fail_the_others(migrated_url: str) -> None:
     """The same call twice in one wish, a number and a text that no database takes: each fails alone."""
     async with opened(migrated_url) as ledger:
