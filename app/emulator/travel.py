@@ -95,6 +95,8 @@ class Travelling(Response):
         travel, transport = self._travel, scope[TRANSPORT]
         if travel.delay and await _leaves(receive, travel.delay):
             return None
+        if (travel.cut is not None or travel.length) and not transport.is_closing():
+            transport.pause_reading()  # no further request on it, not even one that waits for the last byte
         if travel.cut == "before":
             return await _end(transport, receive, reset=travel.reset)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -161,7 +163,6 @@ async def _end(transport: asyncio.Transport, receive: Receive, *, reset: bool) -
     """Let arrive what was sent, end the connection, and wait until it has ended."""
     if transport.is_closing():
         return
-    transport.pause_reading()  # no further request on it
     if reset:
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
             while not transport.is_closing() and (  # noqa: ASYNC110 - no event tells that the kernel is done

@@ -208,10 +208,12 @@ def test_chunked_answer_is_cut_without_its_last_chunk(connection: socket.socket,
 
 
 @pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("drip", [None, 1000])
 def test_connection_that_was_ended_takes_no_further_call(
-    reset: bool, connection: socket.socket, emulator: Emulator
+    drip: int | None, reset: bool, connection: socket.socket, emulator: Emulator
 ) -> None:
-    order(emulator, status=200, cut="after", reset=reset)
+    """With a `drip` the connection is not ended at once when the last byte has arrived."""
+    order(emulator, status=200, cut="after", reset=reset, drip=drip)
     connection.sendall(request())
     received = b""
     while not received.endswith(TEXT):
