@@ -11,8 +11,8 @@ from app.pictures.json_limits import Limits
 
 _DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _LONGEST_DATA_URI = 256
-_LINE_BREAKS = re.compile(rb"\\[rn](?:\\[rn])*+")
-_WHOLE = re.compile(rb"(?:[^\\]++|\\u[dD][89abAB]..\\u.{4}|\\u(?![dD][89abAB]).{4}|\\[^u])*+", re.DOTALL)
+_WHOLE = re.compile(rb"(?:[^\\]+|\\u[dD][89abAB]..\\u.{4}|\\u(?![dD][89abAB]).{4}|\\[^u]){1,100}", re.DOTALL)
+"""Some whole characters."""
 _PADDING = ord("=")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -161,9 +161,10 @@ class OpenString:
 
 def _beginning(text: bytearray) -> bytearray:
     """Returns the text up to its last whole character, and an ellipsis."""
-    whole = _WHOLE.match(text)
-    kept = text[: whole.end()] if whole else bytearray()
-    return bytearray(kept.decode("utf-8", "ignore").encode()) + "…".encode()
+    end = 0
+    while whole := _WHOLE.match(text, end):
+        end = whole.end()
+    return bytearray(text[:end].decode("utf-8", "ignore").encode()) + "…".encode()
 
 
 def _decode(text: bytes) -> bytes:
@@ -196,7 +197,7 @@ def _unescape(source: bytes) -> tuple[bytes, bytes]:
     if b"\\u" in text:
         for escape, character in _SPELLED:
             text = text.replace(escape, character)
-    text = _LINE_BREAKS.sub(b"", text)
+    text = text.replace(b"\\r", b"").replace(b"\\n", b"")
     if b"\\" in text:
         raise NotBase64
     return text, cut_escape

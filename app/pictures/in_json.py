@@ -36,7 +36,8 @@ class JsonReader:
         self._limits = limits or Limits()
         self._make_blob = new_blob
         self._mark = ""  # begins each placeholder; nobody can guess it into the text
-        self._short_strings = re.compile(rb'(?:[^"]*+"[^"]{0,%d}+")*+' % self._limits.blob_from)
+        # The group is not possessive: Python before 3.11.5 matches such groups wrongly (gh-106052).
+        self._short_strings = re.compile(rb'(?:[^"]*+"[^"]{0,%d}+")*' % self._limits.blob_from)
         self._skeleton = bytearray()
         self._commas = 0
         self._string: OpenString | None = None  # goes on in the next piece, or is longer than `blob_from`
