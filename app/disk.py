@@ -23,11 +23,12 @@ class Disk:
     """Runs a step of a stream: `piece = await disk(next, pieces, None)`.
 
     A step runs on the event loop: a file on a fast disk is written in microseconds, and taking each piece to
-    a thread would cost more than the piece. When a step has waited for more than 5 ms, all steps of the next
-    second run in threads.
+    a thread would cost more than the piece. When two steps of one second have waited for more than 5 ms, all
+    steps of the next second run in threads. A single one may have waited for the interpreter.
     """
 
     def __init__(self) -> None:
+        self._waited_at = -_REST_SECONDS
         self._slow_until = 0.0
 
     async def __call__(self, step: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -41,7 +42,9 @@ class Disk:
                 ended = perf_counter()
                 # A step that was merely interrupted, on a busy machine, has not waited.
                 if ended - begun > _SLOW_SECONDS and _waits() > waits:
-                    self._slow_until = ended + _REST_SECONDS
+                    if ended - self._waited_at < _REST_SECONDS:
+                        self._slow_until = ended + _REST_SECONDS
+                    self._waited_at = ended
         return await to_thread(step, *args)
 
 

@@ -41,14 +41,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 async def slow(clock: Clock) -> Disk:
     """A disk that has just been slow."""
     disk = Disk()
-    await disk(clock.wait, 1)
+    for _ in range(2):
+        await disk(clock.wait, 0.5)
     return disk
 
 
-async def test_steps_of_the_second_after_a_slow_one_run_in_threads(clock: Clock) -> None:
+async def test_steps_of_the_second_after_two_slow_ones_run_in_threads(clock: Clock) -> None:
     disk, here = Disk(), threading.get_ident()
-    on_loop = [await disk(clock.wait, seconds) == here for seconds in (0.001, 0.004, 0.006, 0.6, 0.5, 0.001)]
+    on_loop = [await disk(clock.wait, seconds) == here for seconds in (0.004, 0.006, 0.006, 0.6, 0.5, 0.001)]
     assert on_loop == [True, True, True, False, False, True]
+
+
+async def test_a_slow_step_alone_changes_nothing(clock: Clock) -> None:
+    disk, here = Disk(), threading.get_ident()
+    assert [await disk(clock.wait, seconds) == here for seconds in (0.006, 1.1, 1.1, 0.001)] == [True] * 4
 
 
 async def test_a_step_that_was_interrupted_was_not_slow(clock: Clock) -> None:

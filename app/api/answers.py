@@ -29,9 +29,9 @@ def json_response(
     return Response(b"".join(text), status, dict(headers or {}), media_type=_JSON)
 
 
-_MANY = 32
-_SMALL_PIECE_BYTES = 48 * 1024
-"""While so many answers are sent, each is sent in smaller pieces: one piece of each may wait in memory."""
+_ALL_PIECES_BYTES = 4 * 1024 * 1024
+"""What the waiting pieces of all answers may hold together: one piece of each waits in memory."""
+_LEAST_PIECE_BYTES = 12 * 1024
 
 
 class _Pieces(Response):
@@ -49,8 +49,7 @@ class _Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
-        most = PIECE_BYTES if _Pieces.being_sent < _MANY else _SMALL_PIECE_BYTES
-        pieces, loop = self._text.pieces(most), asyncio.get_running_loop()
+        pieces, loop = self._text.pieces(self._piece_bytes), asyncio.get_running_loop()
         _Pieces.being_sent += 1
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -68,3 +67,9 @@ class _Pieces(Response):
             await send({"type": "http.response.body", "body": b""})
         finally:
             _Pieces.being_sent -= 1
+
+    @classmethod
+    def _piece_bytes(cls) -> int:
+        """How many bytes of a picture the next piece holds."""
+        share = _ALL_PIECES_BYTES // cls.being_sent
+        return max(_LEAST_PIECE_BYTES, min(PIECE_BYTES, share - share % 3))

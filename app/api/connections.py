@@ -1,7 +1,8 @@
 """Limits on connections that uvicorn does not have: for a request's head, upgrades and unread answers.
 
 A head (request line and headers) over 64 KiB gets 431. If it takes longer than 10 seconds, the connection is
-closed. If a caller takes nothing of an answer, the connection is ended. Upgrades are declined.
+closed. The next piece of an answer waits until the last one is with the kernel; if a caller takes nothing of
+it, the connection is ended. Upgrades are declined.
 
 uvicorn chooses its protocol class before it imports the application, so this module changes the class itself.
 """
@@ -88,6 +89,7 @@ def install() -> None:
         made(self, transport)
         self.gateway_head = _Head(self)
         self.gateway_head.begin()
+        transport.set_write_buffer_limits(high=0)  # of an answer one piece waits in memory, not more
         _end_when_unread(transport, 2 * self.app_state.get("answer_idle_seconds", _UNREAD_SECONDS))
 
     def connection_lost(self: Any, exc: Exception | None) -> None:

@@ -9,7 +9,7 @@ time.
 import hashlib
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, BytesIO, RawIOBase
 from itertools import accumulate
@@ -69,13 +69,22 @@ class Blobs:
     """A scope of blobs: a request's, for example. When it is closed, all its blobs are deleted.
 
     Made by `WorkFolder.blobs()`. A context manager. `crc32c`: every blob computes it while it is written. A
-    blob that finds no more room moves to the room of `spare`, if there is one.
+    blob that finds no more room moves to the room of `spare`, if there is one. `ended` is called when the
+    scope is closed.
     """
 
-    def __init__(self, room: Room, *, crc32c: bool = False, spare: "Blobs | None" = None) -> None:
+    def __init__(
+        self,
+        room: Room,
+        *,
+        crc32c: bool = False,
+        spare: "Blobs | None" = None,
+        ended: Callable[[], None] | None = None,
+    ) -> None:
         self._room = room
         self._crc32c = crc32c
         self._spare = spare
+        self._ended = ended
         self._open: set[Blob] = set()
         self._closed = False
 
@@ -139,10 +148,14 @@ class Blobs:
         self._closed = True
         for blob in list(self._open):
             blob.close()
+        if self._ended:
+            ended, self._ended = self._ended, None
+            ended()
 
     def __del__(self) -> None:
-        if self._open:
-            self.close()
+        forgotten = bool(self._open)
+        self.close()
+        if forgotten:
             warnings.warn("a scope of blobs was not closed", ResourceWarning, stacklevel=1)
 
 
@@ -359,27 +372,30 @@ class Blob:
         with self.open() as file:
             return file.read(size)
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yields all bytes in pieces of at most 252 KiB: in memory, mostly as they were written."""
+    def pieces(self, most: Callable[[], int] = lambda: PIECE_BYTES) -> Iterator[bytes]:
+        """Yields all bytes. Pieces from memory have at most 252 KiB, mostly as they were written. Each piece
+        from a file has at most `most()` bytes."""
         if self._pieces and self._sealed:
             yield from _evened(self._pieces)
             return
         with self.open() as file:
-            while piece := file.read(PIECE_BYTES):
+            while piece := file.read(most()):
                 yield piece
 
     @property
     def base64_length(self) -> int:
         return 4 * -(-self.length // 3)
 
-    def base64_pieces(self, most: int = PIECE_BYTES) -> Iterator[bytes]:
-        """Yields the standard base64 text, a piece of it for at most so many bytes (a multiple of three)."""
+    def base64_pieces(self, most: Callable[[], int] = lambda: PIECE_BYTES) -> Iterator[bytes]:
+        """Yields the standard base64 text, a piece of it for at most `most()` bytes (a multiple of three)."""
         rest = b""
-        for piece in self.pieces():
+        for piece in self.pieces(most):
             data = memoryview(rest + piece if rest else piece)
-            whole = len(data) - len(data) % 3
-            for at in range(0, whole, most):
-                yield pybase64.b64encode(data[at : min(at + most, whole)])
+            at, whole = 0, len(data) - len(data) % 3
+            while at < whole:
+                end = min(at + most(), whole)
+                yield pybase64.b64encode(data[at:end])
+                at = end
             rest = bytes(data[whole:])
         if rest:
             yield pybase64.b64encode(rest)

@@ -199,10 +199,10 @@ class JsonWriter:
         self.length = sum(map(len, parts)) + sum(blob.base64_length for blob in self.blobs)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self.pieces(PIECE_BYTES)
+        return self.pieces(lambda: PIECE_BYTES)
 
-    def pieces(self, most: int) -> Iterator[bytes]:
-        """Yields the text, a piece of it for at most `most` bytes of a picture (a multiple of three)."""
+    def pieces(self, most: Callable[[], int]) -> Iterator[bytes]:
+        """Yields the text, a piece of it for at most `most()` bytes of a picture (a multiple of three)."""
         yield self.parts[0]
         for blob, part in zip(self.blobs, self.parts[1:], strict=True):
             yield from blob.base64_pieces(most)

@@ -15,6 +15,9 @@ from app.pictures.picture import MAX_PICTURE_BYTES
 from app.pictures.process_folder import ProcessFolder, dead_folders
 
 _PREFIX = "work-"
+_SCOPE_BYTES = 80_000
+"""What a request holds in memory besides its blobs, mostly while it waits for a model: 66,000 bytes were
+measured (`python -m bench.crowd`)."""
 _CHECK_SECONDS = 1.0
 """How long a check of the disk stays valid."""
 
@@ -22,9 +25,10 @@ _CHECK_SECONDS = 1.0
 class WorkFolder:
     """Makes blobs, and bounds what all of them hold.
 
-    All blobs together hold at most `memory_bytes` in memory, one blob at most `blob_memory_bytes`: a blob
-    that must leave memory is written to disk at one stroke. `max_bytes` bounds the files (WORK_BYTES), half
-    of it those of one owner. Folders of processes that have ended are removed.
+    All blobs together hold at most `memory_bytes` in memory. While many scopes are open they hold less, at
+    least a quarter: each scope is a request, which needs memory of its own. One blob holds at most
+    `blob_memory_bytes`: a blob that must leave memory is written to disk at one stroke. `max_bytes` bounds
+    the files (WORK_BYTES), half of it those of one owner. Folders of processes that have ended are removed.
     """
 
     def __init__(
@@ -32,7 +36,7 @@ class WorkFolder:
         parent: Path,
         *,
         max_bytes: int = 4 * 1024**3,
-        memory_bytes: int = 64_000_000,
+        memory_bytes: int = 48_000_000,
         blob_memory_bytes: int = 16_000_000,
     ) -> None:
         self.memory_used = 0
@@ -40,6 +44,8 @@ class WorkFolder:
         self._max_bytes = max_bytes
         self._memory_bytes = memory_bytes
         self._blob_memory_bytes = blob_memory_bytes
+        self._scopes = 0
+        self._most_scopes = 0.0  # lately
         self._disk_used_by: Counter[str] = Counter()
         self._counting = Lock()
         self._checked = -_CHECK_SECONDS
@@ -59,7 +65,16 @@ class WorkFolder:
 
     def blobs(self, owner: str | None = None) -> Blobs:
         """Returns a new scope of blobs, to be closed by the caller. `owner`: whose blobs they are."""
-        return Blobs(_Share(self, owner) if owner else self)
+        with self._counting:
+            self._scopes += 1
+            self._most_scopes = max(self._scopes, self._most_scopes)
+        return Blobs(_Share(self, owner) if owner else self, ended=self._scope_ended)
+
+    def _scope_ended(self) -> None:
+        with self._counting:
+            self._scopes -= 1
+            # It falls slowly, because Python keeps the memory of ended requests for a while.
+            self._most_scopes = max(self._scopes, self._most_scopes - 0.25)
 
     def clean(self) -> int:
         """Remove the folders of processes that have ended. Returns how many. May take as long as the disk."""
@@ -79,7 +94,8 @@ class WorkFolder:
 
     def take_memory(self, size: int, held: int) -> bool:
         with self._counting:
-            room = held + size <= self._blob_memory_bytes and self.memory_used + size <= self._memory_bytes
+            most = max(self._memory_bytes - self._most_scopes * _SCOPE_BYTES, self._memory_bytes // 4)
+            room = held + size <= self._blob_memory_bytes and self.memory_used + size <= most
             if room:
                 self.memory_used += size
             return room

@@ -10,7 +10,7 @@ import aiohttp
 import certifi
 from aiohttp.client_proto import ResponseHandler
 
-WAITING_BYTES = 8 * 1024
+WAITING_BYTES = 2 * 1024
 """How much of an answer may be unread before its turn. aiohttp stops at twice as much."""
 _READ_BYTES = 256 * 1024
 _FEW = 64

@@ -24,6 +24,8 @@ from app.providers.connections import WAITING_BYTES, Connection, Reading, connec
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
+_MAX_TEXT_BYTES = 32 * 1024
+"""Of one string that is not a picture. So much is kept of each picture, too, while it arrives."""
 _READ_AHEAD_BYTES = 64 * 1024
 """How much of an answer may be unread in its turn. aiohttp stops at twice as much."""
 _PIECE_BYTES = 64 * 1024
@@ -246,7 +248,8 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
     """Raises MalformedJson and JsonTooLarge for status 200 only."""
     whole = response.status == 200
     connection = response.connection.protocol if response.connection else None
-    with JsonReader(new_blob, Limits(total=MAX_ANSWER_BYTES if whole else _MAX_ERROR_BYTES)) as reader:
+    limits = Limits(total=MAX_ANSWER_BYTES if whole else _MAX_ERROR_BYTES, text=_MAX_TEXT_BYTES)
+    with JsonReader(new_blob, limits) as reader:
         try:
             await turn.take()
             response.content.set_read_chunk_size(_READ_AHEAD_BYTES)

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import tracemalloc
+from itertools import cycle
 from pathlib import Path
 
 import google_crc32c
@@ -112,13 +113,40 @@ def test_a_blob_does_not_show_its_bytes(blobs: Blobs) -> None:
 
 
 def test_memory_is_shared_by_all_blobs(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path, memory_bytes=1000) as folder:
+    with WorkFolder(tmp_path, memory_bytes=1_000_000) as folder:
         with folder.blobs() as blobs, folder.blobs() as others:
-            made = [written(scope, some(400)) for scope in (blobs, others, blobs)]
+            made = [written(scope, some(400_000)) for scope in (blobs, others, blobs)]
             assert [blob.in_memory for blob in made] == [True, True, False]
             made[0].close()
-            assert written(others, some(400)).in_memory
+            assert written(others, some(400_000)).in_memory
         assert_empty(folder)
+
+
+def test_many_requests_leave_less_memory_for_blobs(tmp_path: Path) -> None:
+    def fits() -> bool:
+        with folder.blobs() as blobs:
+            return written(blobs, some(200_000)).in_memory
+
+    with WorkFolder(tmp_path, memory_bytes=400_000) as folder:
+        assert fits()
+        scopes = [folder.blobs() for _ in range(9)]
+        assert not fits()
+        for scope in scopes:
+            scope.close()
+            scope.close()  # counts once
+        assert not fits(), "Python gives back slowly what requests held"
+        for _ in range(40):
+            folder.blobs().close()
+        assert fits()
+
+
+def test_a_file_is_read_in_pieces_of_the_size_that_is_wanted(blobs: Blobs) -> None:
+    sizes = cycle([300, 30])
+    with written(blobs, some(1000)) as blob:
+        assert not blob.in_memory
+        pieces = list(blob.base64_pieces(lambda: next(sizes)))
+    assert max(map(len, pieces)) <= 400
+    assert b"".join(pieces) == base64.b64encode(some(1000))
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:
