@@ -2,50 +2,25 @@
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from app.contract.errors import Busy, CallerLeft, GatewayError, SafetyBlocked
 from app.contract.models import Model
 from app.ports import Admission, Bill, Call, PaidCall, Place
+from app.providers.failures import CallFailed
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-Served = Literal["no", "refused", "unknown"]
-"""Whether a failed call was served.
-
-no: the vendor never saw it, or was too busy for it (429, 503): it costs nothing, and another try may succeed.
-refused: the vendor looked at it and said no: it costs nothing, and another try would not help.
-unknown: it was sent and may be paid. It is never repeated.
-"""
-
 _RETRIES = 2
-_SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s?", re.ASCII)
 _LONGEST_PAUSE_SECONDS = 5.0
 
 log = structlog.get_logger()
-
-
-class CallFailed(Exception):
-    """A vendor's call failed. `error` is what the caller is told; `pause`: seconds the vendor asks for."""
-
-    def __init__(self, error: GatewayError, served: Served, *, pause: float | None = None) -> None:
-        super().__init__(error.vendor_code)
-        self.error = error
-        self.served = served
-        self.pause = pause
-
-
-def seconds_of(duration: object) -> float | None:
-    """Seconds of a Retry-After header ("7") or of a vendor's duration ("7.5s"); None for anything else."""
-    found = _SECONDS.fullmatch(duration) if isinstance(duration, str) else None
-    return float(found[1]) if found else None
 
 
 async def attempt(

@@ -1,34 +1,35 @@
 """Claude, who rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
 
 import asyncio
-import math
 import re
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from app.contract.errors import (
-    GatewayError,
-    ModelGone,
-    RateLimited,
-    UpstreamFailed,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from app.contract.errors import UpstreamFailed
 from app.contract.gen import fit_words
 from app.contract.models import Model
 from app.contract.prices import Order, Usage, today
 from app.ports import Admission, Call
-from app.providers.attempt import CallFailed, Served, attempt, seconds_of
+from app.providers.attempt import attempt
 from app.providers.cached import Cached
+from app.providers.failures import (
+    BEFORE_SENDING,
+    Said,
+    Table,
+    failed,
+    model_gone,
+    rate_limited,
+    retry_after,
+    timed_out,
+    translated,
+    unavailable,
+)
 from app.providers.reach import reach
+from app.providers.transport import NotSent, NotSentInTime, TooLate
 
 if TYPE_CHECKING:
-    from anthropic import (
-        AsyncAnthropic,
-        AsyncAnthropicBedrock,
-        AsyncAnthropicVertex,
-    )
+    from anthropic import APIStatusError, AsyncAnthropic, AsyncAnthropicBedrock, AsyncAnthropicVertex
     from anthropic.types import Message
 
     Client = AsyncAnthropic | AsyncAnthropicBedrock | AsyncAnthropicVertex
@@ -51,10 +52,6 @@ Reply with the rewritten prompt only: no introduction, no quotation marks, no ta
 _NAME = re.compile(r"[A-Za-z_]{1,64}")
 _MAX_TOKENS = 512
 _CONNECT_SECONDS = 5
-_RETRY_AFTER_SECONDS = 10
-"""What callers are told when the vendor did not say."""
-_BUSY = (429, 503, 529)
-_REFUSED = (400, 401, 403, 404)
 
 
 class Claude:
@@ -129,12 +126,10 @@ class Claude:
 
     async def _send(self, message: str, model: Model, call: Call) -> "Message":
         """One paid call. Raises CallFailed for whatever happens: any exception may come from the SDK."""
-        try:
+        with translated(BEFORE_SENDING, model):
             async with asyncio.timeout_at(call.answer_by):
                 client = await self._client()
-        except Exception as exc:
-            raise _not_connected(exc) from exc
-        try:
+        with translated(FAILURES, model, said):
             async with asyncio.timeout_at(call.answer_by):
                 return await client.messages.create(
                     model=self._id(model),
@@ -144,8 +139,6 @@ class Claude:
                     extra_body=self._extra_body,
                     extra_headers={"X-Trouble": call.trouble} if call.trouble else None,
                 )
-        except Exception as exc:
-            raise failed(exc, model) from exc
 
 
 def _address(via: Via, aws_region: str, google_location: str) -> str:
@@ -217,70 +210,61 @@ def _text(answer: "Message", characters: int) -> str:
     return fit_words(text, characters)
 
 
-def _not_connected(exc: Exception) -> CallFailed:
-    """The client could not be made: nothing was sent, and another try would not help."""
-    error = UpstreamTimeout() if isinstance(exc, TimeoutError) else UpstreamFailed()
-    error.vendor_code = type(exc).__name__
-    return CallFailed(error, "refused")
+# ── failures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def failed(exc: Exception, model: Model) -> CallFailed:
-    """Returns what any exception means: for the caller, and for whether the call was served."""
-    error = _meaning(exc, model)
-    error.vendor_code = _name(exc) or type(exc).__name__
-    return CallFailed(error, _served(exc), pause=_retry_after(exc))
+def said(exc: Exception) -> Said:
+    """Reads any exception of the anthropic package."""
+    import httpx2
+    from anthropic import APIConnectionError, APIStatusError, APITimeoutError
+
+    code = type(exc).__name__
+    if isinstance(exc, APIStatusError):
+        headers = exc.response.headers
+        final = headers.get("x-should-retry") == "false"
+        return Said(exc, exc.status_code, _name(exc), code, retry_after(headers), final=final)
+    if not isinstance(exc, APIConnectionError):
+        return Said(exc)
+    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+    late = isinstance(exc, APITimeoutError)
+    if isinstance(exc.__cause__, unsent):
+        return Said(NotSentInTime() if late else NotSent(), code=code)
+    return Said(TooLate() if late else exc, code=code)
 
 
-def _name(exc: Exception) -> str | None:
-    """Returns the vendor's name of the error, or None if the answer is not in the vendor's format.
+def _name(exc: "APIStatusError") -> str | None:
+    """Returns the vendor's name of the error, None if the answer is not in the vendor's format.
 
     It is Anthropic's type ("rate_limit_error"), Google's status ("NOT_FOUND") or AWS's exception.
     """
-    from anthropic import APIStatusError
-
-    if not isinstance(exc, APIStatusError):
-        return None
     error = exc.body.get("error") if isinstance(exc.body, dict) else None
     named = (error.get("type") or error.get("status")) if isinstance(error, dict) else None
     name = named or exc.response.headers.get("x-amzn-errortype", "").partition(":")[0]
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
-def _served(exc: Exception) -> Served:
-    import httpx2
-    from anthropic import APIConnectionError, APIStatusError
+FAILURES: Table = {
+    NotSentInTime: (timed_out, "no"),
+    NotSent: (failed, "no"),
+    TooLate: (timed_out, "unknown"),
+    TimeoutError: (timed_out, "unknown"),
+    400: (failed, "refused"),
+    401: (failed, "refused"),
+    403: (failed, "refused"),
+    404: (model_gone, "refused"),
+    408: (timed_out, "unknown"),
+    (408, None): (timed_out, "unknown"),
+    429: (rate_limited, "no"),
+    (429, None): (rate_limited, "unknown"),
+    503: (unavailable, "no"),
+    (503, None): (unavailable, "unknown"),
+    504: (timed_out, "unknown"),
+    (504, None): (timed_out, "unknown"),
+    529: (unavailable, "no"),
+    (529, None): (unavailable, "unknown"),
+    Exception: (failed, "unknown"),
+}
+"""https://platform.claude.com/docs/en/api/errors lists Anthropic's errors.
 
-    if isinstance(exc, APIConnectionError):
-        unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-        return "no" if isinstance(exc.__cause__, unsent) else "unknown"
-    if not isinstance(exc, APIStatusError) or not _name(exc):
-        return "unknown"
-    if exc.status_code in _BUSY:
-        return "refused" if exc.response.headers.get("x-should-retry") == "false" else "no"
-    return "refused" if exc.status_code in _REFUSED else "unknown"
-
-
-def _meaning(exc: Exception, model: Model) -> GatewayError:
-    from anthropic import APIStatusError, APITimeoutError, NotFoundError
-
-    if isinstance(exc, APITimeoutError | TimeoutError):
-        return UpstreamTimeout()
-    if isinstance(exc, NotFoundError) and _name(exc):
-        return ModelGone(model.id)
-    if not isinstance(exc, APIStatusError):
-        return UpstreamFailed()
-    pause = math.ceil(_retry_after(exc) or _RETRY_AFTER_SECONDS)
-    if exc.status_code in (408, 504):
-        return UpstreamTimeout()
-    if exc.status_code == 429:
-        return RateLimited(pause, by_vendor=True)
-    if exc.status_code in (503, 529):
-        return UpstreamUnavailable(retry_after=pause)
-    return UpstreamFailed()
-
-
-def _retry_after(exc: Exception) -> float | None:
-    """Seconds, if the vendor said how many."""
-    from anthropic import APIStatusError
-
-    return seconds_of(exc.response.headers.get("retry-after")) if isinstance(exc, APIStatusError) else None
+Any exception can come from the SDK, so the last row takes all.
+"""

@@ -43,6 +43,10 @@ class NotSent(TransportError):
     """No byte of the request's body has left: no address, refused, TLS, proxy, or no time to connect."""
 
 
+class NotSentInTime(NotSent):
+    """The deadline passed before a byte of the request's body left."""
+
+
 class Broken(TransportError):
     """The request was sent and its outcome is unknown: the connection broke, or the answer is not whole, not
     JSON, too large, or cannot be kept."""
@@ -117,7 +121,7 @@ class Transport:
         except aiohttp.ClientError as exc:
             reason = _reason(exc)
         except TimeoutError:
-            raise (TooLate if sending.begun else NotSent)("the deadline has passed") from None
+            raise (TooLate if sending.begun else NotSentInTime)("the deadline has passed") from None
         except OSError as exc:
             reason = _reason(exc)
         except (MalformedJson, JsonTooLarge, NoRoom) as exc:

@@ -25,7 +25,8 @@ from app.contract.models import Model, load_catalogue
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.pictures.blob import Blobs
-from app.providers.claude import INSTRUCTION, Claude, Via, failed
+from app.providers.claude import FAILURES, INSTRUCTION, Claude, Via, said
+from app.providers.failures import CallFailed, translated
 from app.services.admission import Admission
 from tests.gen_calls import call, scope
 
@@ -218,7 +219,7 @@ async def test_a_recorded_answer_becomes_what_is_settled(emulator: Emulator, blo
     assert len(emulator.calls.list()) == (3 if name == "anthropic-529" else 1)
 
 
-# bedrock.md §7
+# platform.claude.com/docs/en/api/errors
 ERRORS = [
     (400, "invalid_request_error", UpstreamFailed),
     (401, "authentication_error", UpstreamFailed),
@@ -258,6 +259,13 @@ EXCEPTIONS: set[type[anthropic.AnthropicError]] = {
     for _, kind in inspect.getmembers(anthropic, inspect.isclass)
     if issubclass(kind, anthropic.AnthropicError)
 }
+
+
+def failed(exc: BaseException | None, model: Model) -> CallFailed:
+    assert exc
+    with pytest.raises(CallFailed) as raised, translated(FAILURES, model, said):
+        raise exc
+    return raised.value
 
 
 def example(kind: type[anthropic.AnthropicError]) -> anthropic.AnthropicError:

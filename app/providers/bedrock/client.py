@@ -15,10 +15,11 @@ from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation
 from app.providers.attempt import attempt, preparing
 from app.providers.bedrock import sdxl, stability2, titan
-from app.providers.bedrock.failure import failed_answer, failed_transport, not_signed
+from app.providers.bedrock.failures import FAILURES, said
 from app.providers.bedrock.sign import Signer
+from app.providers.failures import BEFORE_SENDING, ErrorAnswer, translated
 from app.providers.reach import reach
-from app.providers.transport import Answer, Transport, TransportError
+from app.providers.transport import Answer, Transport
 from app.threads import off_loop
 
 
@@ -74,20 +75,15 @@ class Bedrock:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if call.trouble:
             headers["X-Trouble"] = call.trouble
-        try:
+        with translated(BEFORE_SENDING, model):
             async with asyncio.timeout_at(call.answer_by):
                 url, signed = await self._signer.sign(model, headers, digest)
-        except Exception as exc:
-            raise not_signed(exc) from exc
-        try:
+        with translated(FAILURES, model, said):
             answer = await self._transport.post(
                 url, body, signed, deadline=call.deadline, new_blob=call.answers.new
             )
-        except TransportError as exc:
-            late = asyncio.get_running_loop().time() >= call.deadline
-            raise failed_transport(exc, late=late) from exc
-        if answer.status != 200:
-            raise failed_answer(answer, model)
+            if answer.status != 200:
+                raise ErrorAnswer(answer)
         return answer
 
 

@@ -5,17 +5,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.contract.image import ImageEdit, ImageRequest
 from app.contract.models import Model
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation, PaidCall
-from app.providers.attempt import CallFailed, attempt, preparing
+from app.providers.attempt import attempt, preparing
+from app.providers.failures import ErrorAnswer, translated
 from app.providers.reach import reach
-from app.providers.transport import Transport, TransportError
+from app.providers.transport import Transport
 from app.providers.vertex import abilities, edit, gemini, imagen
-from app.providers.vertex.failure import RETRY_AFTER_SECONDS, refused, unanswered
+from app.providers.vertex.failures import FAILURES, NO_TOKEN, said
 from app.providers.vertex.finishing import finished, mask_applied
 from app.providers.vertex.lightening import lightened
 from app.providers.vertex.samples import all_of, gathered
@@ -113,15 +113,14 @@ class Vertex:
         text = JsonWriter(body)
 
         async def send() -> object:
-            headers = await self._headers(call)
-            try:
+            with translated(NO_TOKEN, model):
+                headers = await self._headers(call)
+            with translated(FAILURES, model, said):
                 answer = await self._transport.post(
                     url, text, headers, deadline=call.deadline, new_blob=call.answers.new
                 )
-            except TransportError as exc:
-                raise unanswered(exc, model) from exc
-            if answer.status != 200:
-                raise refused(answer, model)
+                if answer.status != 200:
+                    raise ErrorAnswer(answer)
             return answer.value
 
         return await attempt(
@@ -135,20 +134,13 @@ class Vertex:
         )
 
     async def _headers(self, call: Call) -> dict[str, str]:
-        """Raises CallFailed: without a token nothing is sent."""
+        """Raises what the credentials raise, and TimeoutError if there is no token in time."""
         headers = {"content-type": "application/json", "user-agent": "image-gateway"}
         if call.trouble:
             headers["x-trouble"] = call.trouble
         if self._credentials:
-            try:
-                async with asyncio.timeout_at(call.answer_by):
-                    headers.update(await self._credentials())
-            except UpstreamFailed as exc:
-                raise CallFailed(exc, "refused") from exc.__cause__
-            except UpstreamUnavailable as exc:
-                raise CallFailed(exc, "no") from exc.__cause__
-            except TimeoutError as exc:
-                raise CallFailed(UpstreamUnavailable(retry_after=RETRY_AFTER_SECONDS), "no") from exc
+            async with asyncio.timeout_at(call.answer_by):
+                headers.update(await self._credentials())
         return headers
 
     def _base(self, location: str) -> str:

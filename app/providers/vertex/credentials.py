@@ -11,11 +11,11 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.logs import causes
+from app.providers.failures import RETRY_AFTER_SECONDS
 
 __all__ = ["Bearer", "Credentials", "NoCredentials", "find"]
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_RETRY_AFTER_SECONDS = 10
 
 log = structlog.get_logger()
 
@@ -103,6 +103,6 @@ def _meaning(failure: Exception) -> UpstreamFailed | UpstreamUnavailable:
     unreachable = TransportError in (type(failure), type(failure.__cause__))
     error: UpstreamFailed | UpstreamUnavailable = UpstreamFailed("Google gave no token")
     if unreachable or getattr(failure, "retryable", False):
-        error = UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS)
+        error = UpstreamUnavailable(retry_after=RETRY_AFTER_SECONDS)
     error.vendor_code = type(failure).__name__
     return error
