@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,17 +16,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import process
 from app.contract.book import Terms
 from app.contract.errors import GatewayError
+from app.contract.gen import GenRequest
+from app.contract.image import ImageRequest
 from app.contract.ledger import new_id
-from app.contract.models import Catalogue, Vendor, load_catalogue
+from app.contract.models import (
+    Catalogue,
+    Families,
+    GenOperation,
+    ImageOperation,
+    load_catalogue,
+)
 from app.contract.prices import Prices, load_prices
 from app.db import migrate, open_database
 from app.logs import causes
 from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
-from app.ports import Storage
+from app.ports import Provider, Storage
 from app.providers.bedrock.client import Bedrock
 from app.providers.claude import Claude
 from app.providers.transport import Transport
+from app.providers.vertex.client import Credentials as Token
 from app.providers.vertex.client import Vertex
 from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
 from app.services.admission import Admission
@@ -75,6 +84,8 @@ _LATE_SECONDS = 60
 
 log = structlog.get_logger()
 
+R = TypeVar("R", contravariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -84,6 +95,26 @@ class Plan:
     catalogue: Catalogue
     prices: Prices
     google: Credentials | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a vendor's provider is made of. `token` returns the headers that Google wants."""
+
+    settings: Settings
+    catalogue: Catalogue
+    transport: Transport
+    admission: Admission
+    token: Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor(Generic[R]):
+    """A vendor that is plugged in. `name` stands in the readiness check."""
+
+    name: str
+    families: Families
+    make: Callable[[Outside], Provider[R]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +166,7 @@ def plan(settings: Settings) -> Plan:
     variable = "MODELS_FILE"
     try:
         catalogue = load_catalogue(settings.models_file)
+        _check_served(catalogue)
         variable = "PRICES_FILE"
         prices = load_prices(catalogue, settings.prices_file)
     except (OSError, ValueError) as exc:
@@ -217,17 +249,9 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         admission = Admission(
             settings.max_calls, settings.max_calls_per_user, min_seconds=settings.min_seconds
         )
-        vertex = Vertex(
-            transport=transport,
-            admission=admission,
-            project=settings.google_cloud_project,
-            location=settings.vertex_location,
-            gemini_location=settings.vertex_gemini_location,
-            endpoint=settings.vertex_endpoint,
-            credentials=token,
-            pause_seconds=settings.retry_pause_seconds,
-        )
-        bedrock = _bedrock(settings, catalogue, transport, admission)
+        outside = Outside(settings, catalogue, transport, admission, token)
+        image_providers = {id: vendor.make(outside) for id, vendor in IMAGE_VENDORS.items()}
+        gen_providers = {id: vendor.make(outside) for id, vendor in GEN_VENDORS.items()}
         claude = _claude(settings, admission)
         stack.push_async_callback(claude.aclose)
         gallery = Gallery(
@@ -247,14 +271,14 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         paying = Paying(ledger, plan.prices, finder, private)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
         images = Images(
-            providers={"google": vertex},
+            providers=image_providers,
             gallery=gallery,
             chain=chain,
             catalogue=catalogue,
             allowed_prefixes=settings.allowed_prefixes,
         )
         gen = Gen(
-            providers={"aws": bedrock},
+            providers=gen_providers,
             rewriter=claude,
             gallery=gallery,
             chain=chain,
@@ -266,7 +290,8 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
         readiness = Readiness(
             required={"database": auth.users, "storage": storage, "spool": spool},
-            vendors={"vertex": vertex, "bedrock": bedrock},
+            vendors={IMAGE_VENDORS[id].name: provider for id, provider in image_providers.items()}
+            | {GEN_VENDORS[id].name: provider for id, provider in gen_providers.items()},
             optional={"limits": rate_limit, "claude": claude, **identity_provider},
         )
         stack.push_async_callback(readiness.aclose)
@@ -363,13 +388,27 @@ def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> A
     return auth
 
 
-def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport, admission: Admission) -> Bedrock:
+def _vertex(outside: Outside) -> Vertex:
+    settings = outside.settings
+    return Vertex(
+        transport=outside.transport,
+        admission=outside.admission,
+        project=settings.google_cloud_project,
+        location=settings.vertex_location,
+        gemini_location=settings.vertex_gemini_location,
+        endpoint=settings.vertex_endpoint,
+        credentials=outside.token,
+        pause_seconds=settings.retry_pause_seconds,
+    )
+
+
+def _bedrock(outside: Outside) -> Bedrock:
+    settings = outside.settings
     emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
-    vendor: Vendor = "aws"
     return Bedrock(
-        transport=transport,
-        admission=admission,
-        regions={model.location for model in catalogue.model if model.vendor == vendor},
+        transport=outside.transport,
+        admission=outside.admission,
+        regions={model.location for model in outside.catalogue.model if model.vendor == "aws"},
         endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
         access_key_id=emulated,
         secret_access_key=emulated,
@@ -394,6 +433,20 @@ def _claude(settings: Settings, admission: Admission) -> Claude:
         bedrock_version=settings.claude_bedrock_version,
         pause_seconds=settings.retry_pause_seconds,
     )
+
+
+# A new vendor is a line in one of these tables. The key is its name in the catalogue.
+IMAGE_VENDORS: dict[str, Vendor[ImageRequest]] = {"google": Vendor("vertex", Vertex.families, _vertex)}
+GEN_VENDORS: dict[str, Vendor[GenRequest]] = {"aws": Vendor("bedrock", Bedrock.families, _bedrock)}
+
+
+def _check_served(catalogue: Catalogue) -> None:
+    """Raises ValueError if a model of the catalogue can be asked for what no provider can do."""
+    images = {id: vendor.families for id, vendor in IMAGE_VENDORS.items()}
+    catalogue.check_served(get_args(ImageOperation), images)
+    gen = {id: vendor.families for id, vendor in GEN_VENDORS.items()}
+    catalogue.check_served(get_args(GenOperation), gen)
+    catalogue.check_served({"rewrite"}, {"anthropic": Claude.families})
 
 
 async def _clean(work: WorkFolder) -> None:

@@ -190,12 +190,16 @@ class Call:
 
 
 class Provider(Protocol[Request]):
-    """A vendor's image models.
+    """A vendor's image models."""
 
-    Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
-    """
+    async def run(self, request: Request, model: Model, call: Call, /) -> Generation:
+        """Make the pictures that the request asks for, in paid calls of `call.wish`.
 
-    async def run(self, request: Request, model: Model, call: Call, /) -> Generation: ...
+        Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
+        """
+
+    async def ready(self) -> str | None:
+        """As `Part.ready`. Nothing is paid."""
 
 
 class Admission(Protocol):

@@ -89,7 +89,7 @@ def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) 
 def _read(model: Model, body: Json) -> _Core | _Ultra | _Sd35:
     if "ultra" in model.id:
         return read(_Ultra, body)
-    return read(_Sd35, body) if "sd3" in model.id else read(_Core, body)
+    return read(_Sd35, body) if model.family == "sd3" else read(_Core, body)
 
 
 def _draw(request: _Core | _Ultra | _Sd35, seed: int) -> Image.Image:

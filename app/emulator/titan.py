@@ -179,7 +179,7 @@ _TASKS: dict[str, type[_Task]] = {
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
     """The answer, and how many pictures are charged. Raises Refusal."""
     del unseeded  # these models have a default seed
-    nova = model.id.startswith("amazon.nova")
+    nova = model.family == "nova"
     rules = _NOVA if nova else _TITAN
     kind = _TASKS.get(str(body.get("taskType")))
     if kind is None:

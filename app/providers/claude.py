@@ -4,11 +4,11 @@ import asyncio
 import re
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from app.contract.errors import UpstreamFailed
 from app.contract.gen import fit_words
-from app.contract.models import Model
+from app.contract.models import Families, Model
 from app.contract.prices import Order, Usage, today
 from app.ports import Admission, Call
 from app.providers.attempt import attempt
@@ -62,6 +62,8 @@ class Claude:
     `anthropic_version` that the SDK sends to Bedrock. `pause_seconds` is the shortest pause before a second
     try. The anthropic package is imported when the first prompt is rewritten, in a thread.
     """
+
+    families: ClassVar[Families] = {"claude": {"rewrite"}}
 
     def __init__(
         self,

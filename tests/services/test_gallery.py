@@ -304,6 +304,8 @@ class Seller:
         self.sold += 1
         return Generation((drawn(call),))
 
+    async def ready(self) -> None: ...
+
 
 class Claude:
     """Rewrites a prompt; meanwhile the spool becomes full."""

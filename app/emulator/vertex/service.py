@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.contract.models import Catalogue, Family
+from app.contract.models import Catalogue
 from app.emulator.calls import Call, Calls, Json
 from app.emulator.objects import Objects
 from app.emulator.trouble import Trouble, Troubles
@@ -15,7 +15,7 @@ from app.emulator.vertex.wire import Refusal, detail, invalid
 
 _RESOURCE = re.compile(r"projects/[^/]+/locations/([^/]+)/publishers/google/models/([^/]+)")
 _METHODS = {"predict": imagen.predict, "generateContent": gemini.generate}
-_FAMILIES: dict[str, Family] = {"predict": "imagen", "generateContent": "gemini"}
+_FAMILIES = {"predict": "imagen", "generateContent": "gemini"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from app.contract.image import ImageEdit, ImageRequest
-from app.contract.models import Model
+from app.contract.models import Families, ImageOperation, Model
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation, PaidCall
@@ -35,6 +35,8 @@ class Vertex:
     `endpoint` (http://host:port or https://host:port; a bare host:port means http) is called instead of
     Google, and without `credentials`.
     """
+
+    families: ClassVar[Families] = {"imagen": get_args(ImageOperation), "gemini": gemini.OPERATIONS}
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from app.contract.image import (
     TextToImage,
     VirtualTryOn,
 )
-from app.contract.models import Model
+from app.contract.models import ImageOperation, Model
 from app.contract.prices import Order, Usage, today
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
@@ -28,6 +28,13 @@ from app.providers.vertex.mask_classes import MASK_CLASSES
 from app.providers.vertex.shapes import Json, an_object, constant, given, member, objects, text
 
 _log = structlog.get_logger(__name__)
+
+OPERATIONS: tuple[ImageOperation, ...] = (
+    "text-to-image",
+    "image-edit",
+    "image-customize",
+    "product-recontext",
+)
 
 _HARMS = ("HATE_SPEECH", "HARASSMENT", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
 _PERSONS = {"dont_allow": "ALLOW_NONE", "allow_adult": "ALLOW_ADULT", "allow_all": "ALLOW_ALL"}
