@@ -87,6 +87,8 @@ class BudgetExhausted(GatewayError):
 class KeyInFlight(GatewayError):
     """A request with the same Idempotency-Key is still under way."""
 
+    retry_after: int
+
     def __init__(self, retry_after: int = 5) -> None:
         super().__init__("A request with this Idempotency-Key is still under way")
         self.retry_after = retry_after
@@ -126,6 +128,8 @@ class UnsupportedMedia(GatewayError):
 class RateLimited(GatewayError):
     """Too many requests: the caller's, or the gateway's at the vendor (`by_vendor`)."""
 
+    retry_after: int
+
     def __init__(self, retry_after: int, *, by_vendor: bool = False) -> None:
         super().__init__("Too Many Requests")
         self.retry_after = retry_after
@@ -150,6 +154,8 @@ class BrokenPicture(UpstreamFailed):
 
 class UpstreamUnavailable(GatewayError):
     """The vendor or the store is down for now. `retry_after` in seconds: every 503 says it."""
+
+    retry_after: int
 
     def __init__(self, message: str = "", *, retry_after: int = 10) -> None:
         super().__init__(message)
