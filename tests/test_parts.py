@@ -37,9 +37,9 @@ from app.ports import Call, PaidCall
 from app.providers.attempt import attempt
 from app.settings import Settings
 from app.threads import off_loop
-from tests.gen_calls import call
 from tests.pictures.reading import assert_empty
-from tests.processes import ROOT
+from tests.support.provider_call import call
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ import pytest
 
 from app.api import connections
 from tests.api.conftest import token
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.support.server_process import UVICORN, bare, free_port, serving
 
 LINE = b"GET /health HTTP/1.1\r\nHost: gateway\r\n"
 REFUSAL = (

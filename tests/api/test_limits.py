@@ -17,7 +17,7 @@ from app.emulator.server import Emulator
 from app.parts import build, plan
 from app.settings import Settings
 from tests.api.conftest import Start, token
-from tests.gen_calls import call
+from tests.support.provider_call import call
 
 pytestmark = pytest.mark.anyio
 

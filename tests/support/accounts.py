@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic_settings import BaseSettings
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -27,22 +26,9 @@ from app.services.passwords import Passwords
 from app.services.tokens import Tokens
 from app.services.users import Users
 from app.settings import Settings
-from tests.auth.signing import SECRET
+from tests.support.signing import SECRET
 
 PASSWORD = "correct horse battery staple"
-
-
-class Machine(BaseSettings):
-    ci: bool = False
-
-
-@pytest.fixture
-def redis(redis_url: str | None) -> str:
-    """The URL of a Redis, for tests that are about Redis. CI must have one."""
-    if redis_url is None:
-        assert not Machine().ci, "REDIS_URL is not set"
-        pytest.skip("REDIS_URL is not set")
-    return redis_url
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +108,7 @@ async def auth(
 
 
 @pytest.fixture
-async def client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
+async def auth_client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
     """The auth routes, and beside them any POST, which tells who calls."""
     app = FastAPI()
     app.state.parts = SimpleNamespace(settings=Settings(), catalogue=load_catalogue(), auth=auth, work=work)
