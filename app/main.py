@@ -27,8 +27,9 @@ from app.api import (
     signals,
 )
 from app.api.middleware import RequestLog
+from app.environment import read_settings
 from app.services.demo import greeting
-from app.settings import Settings, read_settings
+from app.settings import Settings
 
 log = structlog.get_logger()
 

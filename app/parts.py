@@ -20,6 +20,7 @@ from app.contract.ledger import new_id
 from app.contract.models import Catalogue, Vendor, load_catalogue
 from app.contract.prices import Prices, load_prices
 from app.db import migrate, open_database
+from app.environment import replaced
 from app.logs import causes
 from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
@@ -48,7 +49,7 @@ from app.services.room import Room
 from app.services.tokens import Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
-from app.settings import MEBIBYTE, Settings, replaced
+from app.settings import MEBIBYTE, Settings
 from app.storage.gcs import Gcs
 from app.storage.ledger import Ledger, open_store
 from app.storage.private import PrivateStore
@@ -58,8 +59,6 @@ from app.storage.spool import Spool
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
-_REWRITE_SHARE = 1 / 6
-"""Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
 _BODIES, _BODIES_OF_ONE_USER = 1536 * MEBIBYTE, 768 * MEBIBYTE
@@ -261,7 +260,7 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
             rewrite_chain=Chain(catalogue),
             catalogue=catalogue,
             finder=finder,
-            rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
+            rewrite_seconds=settings.rewrite_seconds,
         )
         identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
         readiness = Readiness(
