@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import logs, process
+from app import __version__, logs, process
 from app.api import auth as auth_routes
 from app.api import (
     connections,
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
     logs.configure(settings.log_level, settings.log_format)
     app = FastAPI(
         title="Image Gateway",
-        version="0.1.0",
+        version=__version__,
         lifespan=partial(_lifespan, planned, clock),
         docs_url=None,
         redoc_url=None,
