@@ -35,8 +35,8 @@ from app.providers.vertex.client import Vertex
 from app.services.admission import Admission
 from tests.conformance.acme import Acme
 from tests.conformance.acme_cloud import MODEL, acme_cloud
-from tests.gen_calls import call
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
+from tests.support.provider_call import call
 
 pytestmark = pytest.mark.anyio
 

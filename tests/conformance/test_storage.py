@@ -10,8 +10,8 @@ from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
 from app.providers.transport import Transport
 from app.storage.gcs import Gcs
-from tests.cloud_storage import CloudStorage
 from tests.storage.conftest import BUCKET, Draw, client
+from tests.support.cloud_storage import CloudStorage
 
 pytestmark = pytest.mark.anyio
 

@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 
-from app import parts
 from app.contract.gen import read_gen
 from app.emulator.server import Emulator
+from app.parts import build
 from app.pictures.checks import check
+from app.plan import plan
+from app.providers import vendors
 from app.settings import Settings
 from tests.conformance.acme import Acme
 from tests.conformance.acme_cloud import MODEL, acme_cloud
-from tests.gen_calls import call
+from tests.support.provider_call import call
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 
-SHIPPED = (Path(parts.__file__).parent / "models.toml").read_text("utf-8")
+SHIPPED = (ROOT / "app/models.toml").read_text("utf-8")
 DRAWER = 'text2img = "stability.stable-diffusion-xl-v1"'
 
 
@@ -30,7 +33,7 @@ def settings(tmp_path: Path, database_url: str, emulator: Emulator) -> Callable[
         "aws_endpoint_url_bedrock_runtime",
         "anthropic_base_url",
     )
-    vendors: dict[str, Any] = dict.fromkeys(names, emulator.http_url)
+    endpoints: dict[str, Any] = dict.fromkeys(names, emulator.http_url)
 
     def made(models: str) -> Settings:
         file = tmp_path / "models.toml"
@@ -41,7 +44,7 @@ def settings(tmp_path: Path, database_url: str, emulator: Emulator) -> Callable[
             spool_dir=tmp_path / "spool",
             database_url=database_url,
             redis_url=None,
-            **vendors,
+            **endpoints,
         )
 
     return made
@@ -52,11 +55,13 @@ async def test_a_third_vendor_draws(
 ) -> None:
     async with acme_cloud() as cloud:
         url = cloud.url("").rstrip("/")
-        wired = parts.Vendor("acme", Acme.families, lambda given: Acme(given.transport, given.admission, url))
-        monkeypatch.setitem(parts.GEN_VENDORS, "acme", wired)
+        wired = vendors.Vendor(
+            "acme", Acme.families, lambda given: Acme(given.transport, given.admission, url)
+        )
+        monkeypatch.setitem(vendors.GEN_VENDORS, "acme", wired)
         chosen = settings(SHIPPED.replace(DRAWER, 'text2img = "acme-1"') + MODEL)
 
-        async with parts.build(parts.plan(chosen)) as built:
+        async with build(plan(chosen)) as built:
             with built.work.blobs() as blobs:
                 request = read_gen({"mode": "text2img", "prompt": "a cat"}, blobs, text=False)
                 made = await built.gen.make(request, call(blobs))
@@ -71,9 +76,9 @@ async def test_a_third_vendor_draws(
 
 def test_a_vendor_that_is_not_wired_is_found_at_start(settings: Callable[[str], Settings]) -> None:
     with pytest.raises(SystemExit, match="MODELS_FILE: acme-1: acme has no family acme that can do text2img"):
-        parts.plan(settings(SHIPPED + MODEL))
+        plan(settings(SHIPPED + MODEL))
 
 
 def test_a_default_that_is_missing_is_found_at_start(settings: Callable[[str], Settings]) -> None:
     with pytest.raises(SystemExit, match="MODELS_FILE: defaults are missing: text2img"):
-        parts.plan(settings(SHIPPED.replace(DRAWER, "")))
+        plan(settings(SHIPPED.replace(DRAWER, "")))

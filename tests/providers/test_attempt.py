@@ -23,7 +23,7 @@ from app.ports import Call
 from app.providers.attempt import attempt, preparing
 from app.providers.failures import CallFailed, Served
 from app.services.admission import Admission
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
 
 pytestmark = pytest.mark.anyio
 

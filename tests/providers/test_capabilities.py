@@ -9,7 +9,7 @@ from app.contract.errors import InvalidRequest
 from app.contract.image import ImageCustomize, ImageEdit, ImageRequest, TextToImage, VirtualTryOn
 from app.contract.models import Capability, Model
 from app.providers.vertex import abilities, imagen
-from tests.vertex_calls import IMAGEN, Caller, Json, calling
+from tests.support.vertex_provider import IMAGEN, Caller, Json, calling
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from app.contract import errors
 from app.providers.failures import CallFailed, ErrorAnswer, translated
 from app.providers.transport import Answer, Broken, NotSent, TooLate, TransportError
 from app.providers.vertex.failures import FAILURES, said
-from tests.vertex_calls import IMAGEN, Json
+from tests.support.vertex_provider import IMAGEN, Json
 
 
 def failed_by(exc: Exception) -> CallFailed:
