@@ -42,10 +42,13 @@ class Disk:
                 ended = perf_counter()
                 # A step that was merely interrupted, on a busy machine, has not waited.
                 if ended - begun > _SLOW_SECONDS and _waits() > waits:
-                    if ended - self._waited_at < _REST_SECONDS:
-                        self._slow_until = ended + _REST_SECONDS
-                    self._waited_at = ended
+                    self._note_wait(ended)
         return await to_thread(step, *args)
+
+    def _note_wait(self, ended: float) -> None:
+        if ended - self._waited_at < _REST_SECONDS:
+            self._slow_until = ended + _REST_SECONDS
+        self._waited_at = ended
 
 
 async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:

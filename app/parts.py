@@ -50,7 +50,7 @@ from app.storage.gcs import Gcs
 from app.storage.ledger import Ledger, open_store
 from app.storage.private import PrivateStore
 from app.storage.recovery import PREFIX, Recovery
-from app.storage.spool import Spool
+from app.storage.spool import DiskSpool
 
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
@@ -234,7 +234,7 @@ class _Stores:
     """Where pictures are kept, and how they are found again."""
 
     storage: Gcs
-    spool: Spool
+    spool: DiskSpool
     gallery: Gallery
     private: PrivateStore
     finder: Finder
@@ -242,7 +242,7 @@ class _Stores:
 
 async def _stores(settings: Settings, storage: Gcs, work: WorkFolder, stack: AsyncExitStack) -> _Stores:
     spool = await asyncio.to_thread(
-        Spool,
+        DiskSpool,
         settings.spool_dir,
         min_free_bytes=settings.spool_min_free_bytes,
         fsync=settings.spool_fsync,

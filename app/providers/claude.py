@@ -1,7 +1,8 @@
-"""Claude, who rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
+"""Claude rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
 
 import asyncio
 import re
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -25,6 +26,7 @@ from app.providers.failures import (
     translated,
     unavailable,
 )
+from app.providers.google import host
 from app.providers.reach import reach
 from app.providers.transport import NotSent, NotSentInTime, TooLate
 
@@ -54,44 +56,55 @@ _MAX_TOKENS = 512
 _CONNECT_SECONDS = 5
 
 
-class Claude:
-    """Rewrites prompts. `via` says who serves the model.
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Who serves the models.
 
     `api_key` is Anthropic's key, a Bedrock API key or a Google access token; without it the SDK looks in its
     usual places. `base_url` (no path) replaces the platform's address. `bedrock_version` replaces the
-    `anthropic_version` that the SDK sends to Bedrock. `pause_seconds` is the shortest pause before a second
-    try. The anthropic package is imported when the first prompt is rewritten, in a thread.
+    `anthropic_version` that the SDK sends to Bedrock.
+    """
+
+    via: Via
+    api_key: str | None = None
+    base_url: str | None = None
+    aws_region: str = "us-east-1"
+    google_project: str = ""
+    google_location: str = "global"
+    bedrock_version: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The same that the anthropic package calls."""
+        if self.base_url:
+            return self.base_url
+        if self.via == "anthropic":
+            return "https://api.anthropic.com"
+        if self.via == "bedrock":
+            return f"https://bedrock-runtime.{self.aws_region}.amazonaws.com"
+        return f"https://{host(self.google_location)}"
+
+
+class Claude:
+    """Rewrites prompts. `pause_seconds` is the shortest pause before a second try.
+
+    The anthropic package is imported when the first prompt is rewritten, in a thread.
     """
 
     families: ClassVar[Families] = {"claude": {"rewrite"}}
 
-    def __init__(
-        self,
-        *,
-        admission: Admission,
-        via: Via,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        aws_region: str = "us-east-1",
-        google_project: str = "",
-        google_location: str = "global",
-        bedrock_version: str | None = None,
-        pause_seconds: float = 0.5,
-    ) -> None:
+    def __init__(self, platform: Platform, *, admission: Admission, pause_seconds: float = 0.5) -> None:
+        self._platform = platform
         self._admission = admission
-        self._via = via
-        self._address = base_url or _address(via, aws_region, google_location)
-        version = bedrock_version if via == "bedrock" else None
+        version = platform.bedrock_version if platform.via == "bedrock" else None
         self._extra_body = {"anthropic_version": version} if version else None
-        self._client = Cached(
-            partial(_connect, via, api_key, base_url, aws_region, google_project, google_location)
-        )
+        self._client = Cached(partial(_connect, platform))
         self._pause_seconds = pause_seconds
 
     async def rewrite(
         self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
     ) -> str:
-        """The prompt in better English, at most so many characters. `language` is the caller's word on it.
+        """Returns the prompt in better English, at most so many characters. `language`: what the caller said.
 
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
@@ -110,7 +123,7 @@ class Claude:
     def _id(self, model: Model) -> str:
         """Returns the platform's own name of the model."""
         ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
-        return ids[self._via] or model.id
+        return ids[self._platform.via] or model.id
 
     def _order(self, message: str, model: Model) -> Order:
         text_bytes = len(INSTRUCTION.encode()) + len(message.encode())
@@ -119,15 +132,15 @@ class Claude:
         )
 
     async def ready(self) -> None:
-        """Return if the platform can be reached. Raises OSError or TimeoutError if it cannot."""
-        await reach(self._address)
+        """Raises OSError or TimeoutError if the platform cannot be reached."""
+        await reach(self._platform.address)
 
     async def aclose(self) -> None:
         if client := self._client.made:
             await client.close()
 
     async def _send(self, message: str, model: Model, call: Call) -> "Message":
-        """One paid call. Raises CallFailed for whatever happens: any exception may come from the SDK."""
+        """One paid call. Raises CallFailed, whatever the SDK raises."""
         with translated(BEFORE_SENDING, model):
             async with asyncio.timeout_at(call.answer_by):
                 client = await self._client()
@@ -143,40 +156,27 @@ class Claude:
                 )
 
 
-def _address(via: Via, aws_region: str, google_location: str) -> str:
-    """Where the platform is, as the anthropic package has it."""
-    if via == "anthropic":
-        return "https://api.anthropic.com"
-    if via == "bedrock":
-        return f"https://bedrock-runtime.{aws_region}.amazonaws.com"
-    if google_location == "global":
-        return "https://aiplatform.googleapis.com"
-    if google_location in ("us", "eu"):
-        return f"https://aiplatform.{google_location}.rep.googleapis.com"
-    return f"https://{google_location}-aiplatform.googleapis.com"
-
-
-def _connect(
-    via: Via,
-    api_key: str | None,
-    base_url: str | None,
-    aws_region: str,
-    google_project: str,
-    google_location: str,
-) -> "Client":
+def _connect(platform: Platform) -> "Client":
     import anthropic
 
     timeout = anthropic.Timeout(None, connect=_CONNECT_SECONDS)
-    if via == "anthropic":
-        return anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
-    if via == "bedrock":
+    base_url = platform.base_url
+    if platform.via == "anthropic":
+        return anthropic.AsyncAnthropic(
+            api_key=platform.api_key, base_url=base_url, timeout=timeout, max_retries=0
+        )
+    if platform.via == "bedrock":
         return anthropic.AsyncAnthropicBedrock(
-            api_key=api_key, aws_region=aws_region, base_url=base_url, timeout=timeout, max_retries=0
+            api_key=platform.api_key,
+            aws_region=platform.aws_region,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
         )
     return anthropic.AsyncAnthropicVertex(
-        access_token=api_key,
-        project_id=google_project,
-        region=google_location,
+        access_token=platform.api_key,
+        project_id=platform.google_project,
+        region=platform.google_location,
         base_url=f"{base_url}/v1" if base_url else None,
         timeout=timeout,
         max_retries=0,
@@ -184,13 +184,13 @@ def _connect(
 
 
 def _message(prompt: str, language: str | None, characters: int) -> str:
-    """The caller's words as data: escaped, so that they cannot close their tag."""
+    """Returns the message: the prompt is escaped, so that it cannot close its tag."""
     said = f"<language>{language}</language>\n" if language else ""
     return f"{said}<characters>{characters}</characters>\n<prompt>{escape(prompt, quote=False)}</prompt>"
 
 
 async def _read(characters: int, answer: "Message", call: Call) -> str:
-    """Returns the prompt. Notes it, and the tokens if they are told."""
+    """Returns the rewritten prompt. Notes it on the bill, and the tokens if the answer has them."""
     try:
         tokens = (answer.usage.input_tokens, answer.usage.output_tokens)
         if all(isinstance(count, int) for count in tokens):

@@ -12,8 +12,9 @@ from app.contract.image import ImageRequest
 from app.contract.models import Catalogue, Families, GenOperation, ImageOperation
 from app.ports import Admission, Provider
 from app.providers.bedrock.client import Bedrock
-from app.providers.claude import Claude
+from app.providers.claude import Claude, Platform
 from app.providers.transport import Transport
+from app.providers.vertex.address import Addresses
 from app.providers.vertex.client import Vertex
 from app.providers.vertex.credentials import Bearer
 from app.settings import Settings
@@ -49,10 +50,12 @@ def _vertex(outside: Outside) -> Vertex:
     return Vertex(
         transport=outside.transport,
         admission=outside.admission,
-        project=settings.google_cloud_project,
-        location=settings.vertex_location,
-        gemini_location=settings.vertex_gemini_location,
-        endpoint=settings.vertex_endpoint,
+        addresses=Addresses(
+            settings.google_cloud_project,
+            settings.vertex_location,
+            settings.vertex_gemini_location,
+            settings.vertex_endpoint,
+        ),
         credentials=outside.token.headers if outside.token else None,
         pause_seconds=settings.retry_pause_seconds,
     )
@@ -60,14 +63,12 @@ def _vertex(outside: Outside) -> Vertex:
 
 def _bedrock(outside: Outside) -> Bedrock:
     settings = outside.settings
-    emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
     return Bedrock(
         transport=outside.transport,
         admission=outside.admission,
         regions={model.location for model in outside.catalogue.model if model.vendor == "aws"},
         endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
-        access_key_id=emulated,
-        secret_access_key=emulated,
+        keys=(_EMULATED_KEY, _EMULATED_KEY) if settings.cloud == "emulator" else None,
         pause_seconds=settings.retry_pause_seconds,
     )
 
@@ -84,14 +85,16 @@ def make_rewriter(outside: Outside) -> Claude:
     elif settings.claude_via == "anthropic" and settings.anthropic_api_key:
         api_key = settings.anthropic_api_key.get_secret_value()
     return Claude(
+        Platform(
+            settings.claude_via,
+            api_key=api_key,
+            base_url=settings.anthropic_base_url,
+            aws_region=settings.aws_region,
+            google_project=settings.google_cloud_project,
+            google_location=settings.cloud_ml_region,
+            bedrock_version=settings.claude_bedrock_version,
+        ),
         admission=outside.admission,
-        via=settings.claude_via,
-        api_key=api_key,
-        base_url=settings.anthropic_base_url,
-        aws_region=settings.aws_region,
-        google_project=settings.google_cloud_project,
-        google_location=settings.cloud_ml_region,
-        bedrock_version=settings.claude_bedrock_version,
         pause_seconds=settings.retry_pause_seconds,
     )
 

@@ -5,6 +5,7 @@ import random
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -86,29 +87,36 @@ class Gcs:
         `cache_control`: what caches may do with it. Tries again while Cloud Storage is unavailable and time
         remains: an upload costs nothing, the picture does. Raises UpstreamUnavailable and UpstreamFailed.
         """
-        bucket = bucket or self._bucket
+        upload = partial(self._upload, bucket or self._bucket, name, picture, trouble, cache_control)
         failure: UpstreamUnavailable | None = None
         pause = _FIRST_PAUSE_SECONDS
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                while True:
-                    try:
-                        async with self._slots:
-                            await self._upload(bucket, name, picture, trouble, cache_control, again=again)
-                        return self.url(name, bucket=bucket)
-                    except UpstreamUnavailable as exc:
-                        failure, again = exc, again or _may_have_landed(exc)
-                        log.warning(
-                            "retrying an upload",
-                            object=name,
-                            cause=causes(exc),
-                            vendor_code=exc.vendor_code,
-                        )
+                while failure := await self._failed(upload, again=again):
+                    again = again or _may_have_landed(failure)
+                    log.warning(
+                        "retrying an upload",
+                        object=name,
+                        cause=causes(failure),
+                        vendor_code=failure.vendor_code,
+                    )
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, no secret
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except TimeoutError as exc:
             code = failure.vendor_code if failure else type(exc).__name__
             raise _coded(UpstreamUnavailable(), code) from failure or exc
+        return self.url(name, bucket=bucket or self._bucket)
+
+    async def _failed(
+        self, upload: Callable[..., Awaitable[None]], *, again: bool
+    ) -> UpstreamUnavailable | None:
+        """Upload in turn. Returns the failure if it can be tried again."""
+        try:
+            async with self._slots:
+                await upload(again=again)
+        except UpstreamUnavailable as exc:
+            return exc
+        return None
 
     def url(self, name: str, /, *, bucket: str) -> str:
         return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"

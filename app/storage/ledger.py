@@ -242,20 +242,24 @@ class Ledger:
         except Busy as busy:
             await self._later(batch, busy)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the others are carried out
-            if len(batch) > 1:
-                for member in batch:
-                    if member.wanted:
-                        await self._commit([member])
-                return
-            command = type(batch[0].command).__name__
-            log.error("the ledger cannot carry out a command", command=command, cause=causes(exc))
-            _fail(batch[0], exc)
+            await self._one_by_one(batch, exc)
         else:
             for member, outcome in zip(batch, outcomes, strict=True):
                 if member.outcome and not member.outcome.done():
                     member.outcome.set_result(outcome)
                 else:
                     self._undo(member.command, outcome)
+
+    async def _one_by_one(self, batch: list[_Member], exc: Exception) -> None:
+        """Find the command that cannot be carried out, and carry out the others."""
+        if len(batch) > 1:
+            for member in batch:
+                if member.wanted:
+                    await self._commit([member])
+            return
+        command = type(batch[0].command).__name__
+        log.error("the ledger cannot carry out a command", command=command, cause=causes(exc))
+        _fail(batch[0], exc)
 
     async def _later(self, batch: list[_Member], busy: Busy) -> None:
         """Refuse what can be refused, and put the rest back, before what came meanwhile."""

@@ -38,6 +38,7 @@ from app.storage.ledger_store import (
 _CONNECT_SECONDS = 3.0
 _SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
+_IN_PROGRESS = "in progress"
 _AT_FAULT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 _TROUBLE = (
     asyncpg.PostgresError,
@@ -144,17 +145,21 @@ class PostgresStore:
         """Ask the server what became of a transaction whose COMMIT was not answered. Raises Unsure."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
-                while True:
-                    with suppress(*_TROUBLE):
-                        self._connection = self._connection or await self._connect()
-                        status = await self._connection.fetchval(
-                            "SELECT pg_xact_status($1::text::xid8)", transaction
-                        )
-                        if status != "in progress":
-                            return bool(status == "committed")
+                while (status := await self._status(transaction)) == _IN_PROGRESS:  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.1)
+                return status == "committed"
         self._drop()
         raise Unsure(outcomes)
+
+    async def _status(self, transaction: str) -> str | None:
+        """Returns the state of a transaction; "in progress" also if the server does not say."""
+        with suppress(*_TROUBLE):
+            self._connection = self._connection or await self._connect()
+            status: str | None = await self._connection.fetchval(
+                "SELECT pg_xact_status($1::text::xid8)", transaction
+            )
+            return status
+        return _IN_PROGRESS
 
     async def _connect(self) -> "asyncpg.Connection":
         connection = await asyncpg.connect(

@@ -3,6 +3,7 @@
 They are kept in a folder that replicas may share, or in a bucket, never in the public one.
 """
 
+import io
 import os
 import re
 import tempfile
@@ -142,9 +143,7 @@ class _Folder:
         try:
             with open(part, "xb", buffering=0, opener=_for_the_owner) as file:
                 for piece in blob.pieces():
-                    left = memoryview(piece)
-                    while left:
-                        left = left[file.write(left) :]
+                    _write(file, piece)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -218,6 +217,12 @@ def _is_older(path: Path, before: float) -> bool:
         return path.stat().st_mtime < before
     except FileNotFoundError:
         return False  # another process was faster
+
+
+def _write(file: io.FileIO, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _for_the_owner(path: str, flags: int) -> int:

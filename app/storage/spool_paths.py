@@ -85,11 +85,11 @@ def beginning_with(spool: Path, bucket: str, stem: str) -> Iterator[Path]:
 
     Lists one folder of each process: objects in folders below the stem's own are not found.
     """
-    start = relative(bucket, stem, b"")  # its last part is "-" and the begin of the file's name
+    start = relative(bucket, stem, b"")  # its last part is "-" and the beginning of the files' names
     with os.scandir(spool) as entries:
         folders = [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX)]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / start.parent) as entries:
-            for entry in entries:
-                if entry.name.lstrip("0123456789abcdef").startswith(start.name):
-                    yield Path(entry.path)
+            names = [entry.name for entry in entries]
+            matching = (name for name in names if name.lstrip("0123456789abcdef").startswith(start.name))
+            yield from (folder / start.parent / name for name in matching)

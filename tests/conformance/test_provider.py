@@ -31,6 +31,7 @@ from app.pictures.checks import check
 from app.ports import Call, Generation, Provider
 from app.providers.bedrock.client import Bedrock
 from app.providers.transport import Transport
+from app.providers.vertex.address import Addresses
 from app.providers.vertex.client import Vertex
 from app.services.admission import Admission
 from tests.conformance.acme import Acme
@@ -65,7 +66,10 @@ async def rig(request: pytest.FixtureRequest, emulator: Emulator) -> AsyncIterat
 
     def vertex(url: str) -> Vertex:
         return Vertex(
-            transport=transport, admission=admission, project="demo", endpoint=url, pause_seconds=0.01
+            transport=transport,
+            admission=admission,
+            addresses=Addresses("demo", endpoint=url),
+            pause_seconds=0.01,
         )
 
     def bedrock(url: str) -> Bedrock:
@@ -74,8 +78,7 @@ async def rig(request: pytest.FixtureRequest, emulator: Emulator) -> AsyncIterat
             admission=admission,
             regions={"us-west-2"},
             endpoint_url=url,
-            access_key_id="emulated",
-            secret_access_key="emulated",
+            keys=("emulated", "emulated"),
             pause_seconds=0.01,
         )
 

@@ -80,7 +80,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(url: str, **settings: Any) -> AsyncIterator[Caller]:
-    keys = {"access_key_id": "emulated", "secret_access_key": "emulated"}
+    keys = {"keys": ("emulated", "emulated")}
     transport = settings.pop("transport", None) or Transport()
     ours = {"admission": Admission(1000, 1000), "pause_seconds": 0.01}
     settings = {"endpoint_url": url, "regions": REGIONS, **ours, **keys, **settings}

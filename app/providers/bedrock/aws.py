@@ -28,10 +28,12 @@ class Keys(NamedTuple):
 
 
 class Aws:
-    """Without explicit keys they are looked up on first use of `keys`, and renewed when they expire soon."""
+    """`explicit`: an access key's id and its secret. Without them, keys are looked up on first use of `keys`,
+    and renewed when they expire soon.
+    """
 
-    def __init__(self, access_key_id: str | None, secret_access_key: str | None) -> None:
-        self._explicit = (access_key_id, secret_access_key)
+    def __init__(self, explicit: tuple[str, str] | None) -> None:
+        self._explicit = explicit
         self._session = get_session()
         loader = self._session.get_component("data_loader")
         self._endpoints = EndpointProvider(
@@ -59,7 +61,7 @@ class Aws:
 
     def _find_keys(self) -> Keys:
         """Slow: it may ask the network."""
-        if all(self._explicit):
+        if self._explicit:
             return Keys(ReadOnlyCredentials(*self._explicit, None))
         if token := ScopedEnvTokenProvider(self._session).load_token(signing_name="bedrock"):
             return Keys(token)

@@ -44,8 +44,9 @@ _WIRES = {
 class Bedrock:
     """Amazon Bedrock's image models, a `Provider[GenRequest]`.
 
-    `regions` are those of the catalogue's models. `endpoint_url` replaces the address of each. Without keys,
-    botocore looks for them in its usual places. `pause_seconds` is the shortest pause before a second try.
+    `regions` are those of the catalogue's models. `endpoint_url` replaces the address of each. `keys` are an
+    access key's id and its secret; without them, botocore looks in its usual places. `pause_seconds` is the
+    shortest pause before a second try.
     """
 
     families: ClassVar[Families] = {family: wire.operations for family, wire in _WIRES.items()}
@@ -57,14 +58,13 @@ class Bedrock:
         admission: Admission,
         regions: Collection[str],
         endpoint_url: str | None = None,
-        access_key_id: str | None = None,
-        secret_access_key: str | None = None,
+        keys: tuple[str, str] | None = None,
         pause_seconds: float = 0.3,
     ) -> None:
         self._transport = transport
         self._admission = admission
         self._regions = regions
-        self._signer = Signer(endpoint_url, access_key_id, secret_access_key)
+        self._signer = Signer(endpoint_url, keys)
         self._pause_seconds = pause_seconds
 
     async def run(self, request: GenRequest, model: Model, call: Call, /) -> Generation:
