@@ -92,7 +92,7 @@ class Catalogue(BaseModel):
             raise ValueError(f"models listed twice: {', '.join(sorted(twice))}")
         named = {*self.defaults.values(), *(m.successor for m in self.model if m.successor)}
         if unknown := named - set(ids):
-            raise ValueError(f"defaults or successors that are no models: {', '.join(sorted(unknown))}")
+            raise ValueError(f"defaults or successors that are not models: {', '.join(sorted(unknown))}")
         for model in self.model:
             self._check_successors(model)
         for operation, id in self.defaults.items():

@@ -59,12 +59,12 @@ _WISHES = f"""{select(WISHES)} WHERE id IN (
     SELECT unnest($1::text[]) UNION
     SELECT id FROM wishes JOIN unnest($2::text[], $3::text[], $4::text[]) AS k(caller, route, key)
         USING (caller, route, key)
-) ORDER BY id FOR UPDATE"""  # noqa: S608 - names of ours
+) ORDER BY id FOR UPDATE"""  # noqa: S608 - no values in it
 _RUNNING = "SELECT id FROM wishes WHERE state = 'running' AND process = ANY($1::text[])"
 _EXPIRED = "SELECT id FROM wishes WHERE key IS NOT NULL AND expires_at <= $1 LIMIT 1000"
 _CALLS = f"""{select(CALLS)} WHERE id IN (
     SELECT unnest($1::text[]) UNION SELECT id FROM calls WHERE wish = ANY($2::text[])
-) ORDER BY id FOR UPDATE"""  # noqa: S608 - names of ours
+) ORDER BY id FOR UPDATE"""  # noqa: S608 - no values in it
 _OPEN = "SELECT id FROM calls WHERE state IN ('reserved', 'sent') AND process = ANY($1::text[])"
 _OVERDUE = "SELECT id FROM calls WHERE state IN ('reserved', 'sent') AND deadline_at <= $1"
 _PICTURES_OF = f"{select(PICTURES)} WHERE call = ANY($1::text[]) ORDER BY call, number"
@@ -142,7 +142,7 @@ class PostgresStore:
         raise Busy from cause
 
     async def _committed(self, transaction: str, outcomes: list[object]) -> bool:
-        """Ask the server what became of a transaction whose COMMIT was not answered. Raises Unsure."""
+        """Ask for the outcome of a transaction when the connection broke in COMMIT. Raises Unsure."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
                 while (status := await self._status(transaction)) == _IN_PROGRESS:  # noqa: ASYNC110 - nothing tells

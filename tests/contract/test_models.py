@@ -57,7 +57,7 @@ def test_every_operation_has_a_model_and_every_chain_can_do_it() -> None:
     ("rows", "says"),
     [
         pytest.param([row("a"), row("a")], "listed twice: a", id="twice"),
-        pytest.param([row("a", successor="b")], "no models: b", id="unknown successor"),
+        pytest.param([row("a", successor="b")], "not models: b", id="unknown successor"),
         pytest.param([row("a", successor="b"), row("b", successor="a")], "circle: a → b → a", id="circle"),
         pytest.param(
             [row("a", successor="b"), row("b", "image-customize")],

@@ -51,7 +51,7 @@ class Aws:
         return found.url
 
     def sign(self, url: str, headers: Mapping[str, str], keys: Keys, region: str) -> dict[str, str]:
-        """Returns the headers of a POST with its signature. X-Amz-Content-SHA256 has to be among them."""
+        """Returns the headers of a POST with its signature. `headers` must include X-Amz-Content-SHA256."""
         request = AWSRequest("POST", url, headers)
         if isinstance(keys.frozen, FrozenAuthToken):
             BearerAuth(keys.frozen).add_auth(request)  # type: ignore[arg-type]  # the stubs are wrong
@@ -60,7 +60,7 @@ class Aws:
         return dict(request.headers.items())
 
     def _find_keys(self) -> Keys:
-        """Slow: it may ask the network."""
+        """Slow: it can make network requests. Raises NoCredentialsError, and whatever botocore raises."""
         if self._explicit:
             return Keys(ReadOnlyCredentials(*self._explicit, None))
         if token := ScopedEnvTokenProvider(self._session).load_token(signing_name="bedrock"):

@@ -1,4 +1,4 @@
-"""Where InvokeModel is called, and the headers that prove who calls."""
+"""The URL of InvokeModel, and the headers that authorize a call."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,7 +29,7 @@ class Signer:
         return self._endpoint_url or (await self._aws()).endpoint(region)
 
     async def sign(self, model: Model, headers: Mapping[str, str], digest: str) -> tuple[str, dict[str, str]]:
-        """Returns the URL of InvokeModel, and the headers with those that prove who calls.
+        """Returns the URL of InvokeModel, and the headers with those that authorize the call.
 
         `digest` is the hexadecimal SHA-256 of the body. All headers are signed. Raises BotoCoreError if there
         are no keys, and any other exception if they cannot be looked up or renewed.

@@ -68,7 +68,7 @@ class Bearer:
     async def headers(self) -> dict[str, str]:
         """Returns the headers that authorize a call.
 
-        Waits for a token only if there is none. Raises UpstreamUnavailable if there may be one later, else
+        Waits only if there is no usable token. Raises UpstreamUnavailable if trying later can help, else
         UpstreamFailed.
         """
         state = self._credentials.token_state
@@ -87,7 +87,7 @@ class Bearer:
 
 
 def _refreshed(credentials: Credentials) -> Exception | None:
-    """Fetch a token; blocks. Returns why there is none."""
+    """Fetch a token; blocks. Returns the exception if there is none."""
     from google.auth.transport.requests import Request  # takes its time
 
     try:
@@ -99,7 +99,7 @@ def _refreshed(credentials: Credentials) -> Exception | None:
 
 
 def _meaning(failure: Exception) -> UpstreamFailed | UpstreamUnavailable:
-    """google-auth does not call failures to connect retryable."""
+    """Returns the error for callers. google-auth does not mark failures to connect as retryable."""
     unreachable = TransportError in (type(failure), type(failure.__cause__))
     error: UpstreamFailed | UpstreamUnavailable = UpstreamFailed("Google gave no token")
     if unreachable or getattr(failure, "retryable", False):
