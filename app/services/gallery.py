@@ -234,7 +234,7 @@ class Gallery:
             self._start(one, blobs, call)
 
     async def _upload(self, one: _Named, blobs: Blobs, call: Call) -> bool:
-        """Returns True when the bucket has the picture, and False when the spool has it, which will upload it.
+        """Returns True when the bucket has the picture, and False when the spool will upload it.
 
         Tries both again until one of them has taken it, or the process ends. Closes `blobs`.
         """
