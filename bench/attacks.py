@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 from PIL import Image
 
-from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
+from bench.health import HealthWatch
 from tools.rig.bodies import encoded
+from tools.rig.processes import Started, forget_peak, gateway_and_emulator, resident_mb
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 WISH = {"prompt": "a lighthouse"}
