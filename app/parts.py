@@ -30,7 +30,7 @@ from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
 from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
 from app.services.admission import Admission
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.budgets import Budgets
 from app.services.chain import Chain
 from app.services.demo import DEMO_ID, Demo, demo_user
@@ -355,9 +355,11 @@ def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> A
         keys=Keys(database),
         passwords=Passwords(),
         tokens=tokens,
-        login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
-        account_limit=RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
-        address_limit=RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
+        limits=LoginLimits(
+            RateLimit(settings.login_rate_limit, name="login", redis_url=url),
+            RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
+            RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
+        ),
     )
     stack.push_async_callback(auth.aclose)
     return auth

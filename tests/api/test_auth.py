@@ -12,7 +12,7 @@ from jose import jwt
 from app.contract.auth import LoginRequest
 from app.contract.errors import RateLimited, Unauthorized, UpstreamUnavailable
 from app.db import User, open_database
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
@@ -234,9 +234,7 @@ def auth_with(users: Users, passwords: Passwords, *, recheck_seconds: float = 0)
         keys=Keys(open_database("sqlite+aiosqlite://")),  # never asked
         passwords=passwords,
         tokens=tokens,
-        login_limit=limit,
-        account_limit=limit,
-        address_limit=limit,
+        limits=LoginLimits(limit, limit, limit),
         recheck_seconds=recheck_seconds,
     )
 
@@ -376,7 +374,7 @@ class TestAttempts:
 
     @pytest.fixture
     def login_limits(self) -> dict[str, str]:
-        return {"login_limit": "3/hour", "account_limit": "5/hour", "address_limit": "7/hour"}
+        return {"account_and_address": "3/hour", "account": "5/hour", "address": "7/hour"}
 
     async def test_are_limited_per_account_and_address(self, auth: Auth, ann: User) -> None:
         """Whether or not the account exists. Its owner can log in from elsewhere, and other users from

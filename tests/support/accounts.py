@@ -18,7 +18,7 @@ from app.contract.auth import Profile
 from app.contract.models import load_catalogue
 from app.db import User, open_database
 from app.pictures.work_folder import WorkFolder
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.jwks import Jwks
 from app.services.keys import Keys
 from app.services.limits import RateLimit
@@ -69,7 +69,7 @@ async def ann(users: Users, password_hash: str) -> User:
 
 @pytest.fixture
 def login_limits() -> dict[str, str]:
-    """Override to test the limits of logins: `login_limit`, `account_limit`, `address_limit`."""
+    """Override to test the limits of logins: `account_and_address`, `account`, `address`."""
     return {}
 
 
@@ -91,10 +91,17 @@ async def auth(
     """Everything real; our users and keys are looked up at every request."""
     limits = {
         name: RateLimit(login_limits.get(name, ""), name=name, redis_url=redis_url)
-        for name in ("login_limit", "account_limit", "address_limit")
+        for name in ("account_and_address", "account", "address")
     }
     tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
-    yield Auth(users=users, keys=keys, passwords=passwords, tokens=tokens, recheck_seconds=0, **limits)
+    yield Auth(
+        users=users,
+        keys=keys,
+        passwords=passwords,
+        tokens=tokens,
+        limits=LoginLimits(**limits),
+        recheck_seconds=0,
+    )
     await tokens.aclose()
     for limit in limits.values():
         await limit.aclose()
