@@ -87,6 +87,16 @@ def half_a_head(gateway: Started) -> str:
         return f"closed after {time.perf_counter() - started:.1f} s"
 
 
+def deep_json(gateway: Started) -> str:
+    """Lists in lists, 4 million deep."""
+    started = time.perf_counter()
+    headers = {"Authorization": f"Bearer {gateway.token}", "Content-Type": "application/json"}
+    answer = httpx.post(
+        f"{gateway.url}{TEXT_TO_IMAGE}", content=b"[" * 4_000_000, headers=headers, timeout=120
+    )
+    return f"{answer.status_code} after {time.perf_counter() - started:.2f} s"
+
+
 def endless_prompt(gateway: Started) -> str:
     """A prompt of 30 MB."""
     body = json.dumps({"prompt": "a" * 30_000_000}).encode()
@@ -128,6 +138,7 @@ ATTACKS: tuple[Callable[[Started], str], ...] = (
     drips,
     endless_header,
     half_a_head,
+    deep_json,
     endless_prompt,
     unread_answers,
     storage_down,

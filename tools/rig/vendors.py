@@ -1,7 +1,7 @@
 """The vendors of the load and chaos programs. Usage: python -m tools.rig.vendors PORT FOLDER [SECONDS]
 
-Cloud Storage, the troubles and the control routes are the emulator's. The models are made for counting: each
-picture is different: it names the prompt it was drawn for, and can be drawn again for comparison (`labelled.drawn`).
+Cloud Storage, the troubles and the control routes are the emulator's. Each picture is different: it names the
+prompt it was drawn for, and can be drawn again for comparison (`labelled.drawn`).
 `GET /__bench/pictures` tells how far each picture has come:
 
 - `asked`: the request was read.
