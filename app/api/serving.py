@@ -26,9 +26,6 @@ from app.services.paying import Reply, Work
 from app.services.room import Body
 from app.services.wish import Wish
 
-_ANSWER_SHARE, _STORE_SHARE = 0.9, 0.98
-"""Of the deadline: when providers have returned, and when the caller has to be told about its pictures."""
-
 _KEY = re.compile(r"[!-~]{1,255}")
 
 B = TypeVar("B", bound=BaseModel)
@@ -64,13 +61,12 @@ async def serve(
     key = _key(request, required=have.settings.require_idempotency_key)
     wish = have.paying.wish(who, request.scope["path"], key)
     progress, pictures = Progress(), blobs(request, who.id)
-    seconds = have.settings.request_timeout_seconds
     started = asyncio.get_running_loop().time()
     try:
         async with (
             have.bodies.enter(who.id) as held,
             _failures(held, wish, progress),
-            asyncio.timeout(seconds),
+            asyncio.timeout(have.settings.request_timeout_seconds),
         ):
             body = await read(request, partial(have.bodies.take, held), pictures)
             held.arriving = False
@@ -79,8 +75,8 @@ async def serve(
             call = Call(
                 caller=who.id,
                 request_id=here.request_id,
-                answer_by=started + _ANSWER_SHARE * seconds,
-                store_by=started + _STORE_SHARE * seconds,
+                answer_by=started + have.settings.answer_seconds,
+                store_by=started + have.settings.store_seconds,
                 ends=started + have.settings.longest_call_seconds,
                 blobs=pictures,
                 wish=wish,

@@ -11,7 +11,7 @@ from app.cli import budgets, keys, prices, receipts, users
 from app.cli.command import CommandFailed
 from app.contract.errors import UpstreamUnavailable
 from app.db import migrate
-from app.settings import read_database_url
+from app.environment import read_database_url
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.contract.models import Catalogue, load_catalogue
 from app.db import open_database
-from app.settings import PriceSettings, read_database_url
+from app.environment import read_database_url
+from app.settings import PriceSettings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `argparse.ArgumentParser.add_subparsers` returns."""

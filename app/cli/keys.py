@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.cli.command import CommandFailed, Commands, on_database, read_catalogue
 from app.contract.models import Operation
+from app.environment import read_price_settings
 from app.services.keys import NAME, KeyNameTaken, Keys, NoSuchUser, now, over
 from app.services.users import fold
-from app.settings import read_price_settings
 
 _GEN = ("text2img", "img2img")
 _OPERATIONS = [operation for operation in get_args(Operation) if operation != "rewrite"]

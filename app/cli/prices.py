@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from app.cli.command import CommandFailed, Commands, read_catalogue
 from app.contract.budgets import six_decimals
 from app.contract.prices import Price, load_prices, platform_ids
-from app.settings import read_price_settings
+from app.environment import read_price_settings
 
 
 def add_to(commands: Commands) -> None:
