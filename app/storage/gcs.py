@@ -122,7 +122,7 @@ class Gcs:
         return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
 
     async def ready(self) -> None:
-        """Raises UpstreamFailed if the account is not allowed to create objects, and what Google's client raises.
+        """Raises UpstreamFailed if the account is not allowed to create objects, and Google's exceptions.
 
         Asking needs no permission.
         """

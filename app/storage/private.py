@@ -95,7 +95,7 @@ class PrivateStore:
         return await self._place.sweep(older_than_seconds)
 
     async def ready(self) -> None:
-        """Raises OSError, UpstreamUnavailable or UpstreamFailed if pictures cannot be kept, found and removed."""
+        """Raises OSError and `contract.errors` if pictures cannot be kept, found and removed."""
         await self._place.ready()
 
 
