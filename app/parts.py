@@ -42,7 +42,7 @@ from app.services.paying import Paying
 from app.services.readiness import Readiness
 from app.services.receipts import Receipts
 from app.services.room import Room
-from app.services.tokens import Tokens
+from app.services.tokens import IdentityProvider, Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
 from app.settings import MEBIBYTE, Settings
@@ -296,18 +296,16 @@ async def _ledger(
 
 
 def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> Auth:
-    jwks = None
+    provider = None
     if settings.jwks_url:
         from app.services.jwks import Jwks  # httpx: memory that others need not spend
 
-        jwks = Jwks(settings.jwks_url)
+        provider = IdentityProvider(Jwks(settings.jwks_url), settings.jwt_issuer, settings.jwt_audience)
     tokens = Tokens(
         secret=settings.signing_secret,
         algorithm=settings.jwt_algorithm,
         lifetime_seconds=settings.jwt_expires_seconds,
-        jwks=jwks,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
+        provider=provider,
         emulated=settings.cloud == "emulator",
     )
     url = settings.redis_url
