@@ -28,7 +28,7 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import Model
-from app.contract.rules import read
+from app.contract.reading import read
 from app.emulator.server import Emulator
 from app.parts import build, plan
 from app.pictures.checks import check

@@ -11,7 +11,7 @@ from app.api import errors as bodies
 from app.api.error_codes import ERROR_CODES
 from app.contract import errors
 from app.contract.answer import Answer, Filtered, StoredImage
-from app.contract.rules import Contract
+from app.contract.reading import Contract
 from app.contract.safety import block
 from app.contract.words import Described, words
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from app.contract.fields import NonEmptyText
-from app.contract.rules import Contract
+from app.contract.reading import Contract
 from app.contract.words import Described
 
 

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from app.contract.answer import Base64Picture
 from app.contract.errors import InvalidRequest
+from app.contract.form_texts import flag_from_text, number_from_text
 from app.contract.models import Model
 from app.contract.words import Described
 from app.pictures.blob import Blob, Blobs
@@ -210,24 +211,30 @@ def read_gen(values: Any, blobs: Blobs, *, text: bool) -> GenRequest:
         with suppress(NotAPicture):
             values = {**values, "init_image": blob_of_base64(image, blobs)}
     try:
-        return GEN_REQUEST.validate_python({**values, **_typed(values)} if text else values)
+        return GEN_REQUEST.validate_python(_from_texts(values) if text else values)
     except ValidationError as exc:
         raise _sentence(exc.errors(include_url=False, include_input=False)[0]) from exc
 
 
-_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+def _from_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a form's fields with the numbers and flags that their texts stand for."""
+    return {
+        name: _from_text(name, value) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A form's numbers and booleans. What is neither stays text and is refused later."""
-    typed: dict[str, Any] = {}
-    for name in ("regen_prompt", "auto_resize"):
-        if isinstance(value := values.get(name), str):
-            typed[name] = {"true": True, "false": False}.get(value.lower(), value)
-    strength = values.get("similarity_strength")
-    if isinstance(strength, str) and _DECIMAL.fullmatch(strength):
-        typed["similarity_strength"] = float(strength)
-    return typed
+def _from_text(name: str, text: str) -> str | float | bool:
+    """Returns the text itself if it is neither: the field then refuses it.
+
+    Flags are read in any case, because clients in Python write "True". The image endpoints refuse that, and
+    read a blank text as 0, because Nest did (tests/nest); here it would turn a forgotten strength into 0.
+    """
+    field = Img2Img.model_fields.get(name)
+    if field and field.annotation is bool:
+        return flag_from_text(text.lower())
+    if field and field.annotation is float:
+        return number_from_text(text)
+    return text
 
 
 _RESPONSE_FORMATS = 'must be "b64_json" or "url"'

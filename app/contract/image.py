@@ -22,24 +22,24 @@ from app.contract.answer import MaskApplied
 from app.contract.fields import (
     AtMost,
     Flag,
-    FormFlag,
-    FormSeed,
-    FormWhole,
+    FlagOrText,
     NonEmptyText,
     Number,
     OnlyWhen,
     PictureField,
     Raw,
     Seed,
+    SeedOrText,
     ServedFor,
     StorageUri,
     Text,
     Unless,
     Whole,
+    WholeOrText,
     broken,
 )
 from app.contract.models import Operation
-from app.contract.rules import Contract, Uploads
+from app.contract.reading import Contract, Uploads
 from app.pictures.blob import Blob
 from app.pictures.picture import Picture
 
@@ -75,7 +75,7 @@ _DOCUMENTED_MODELS = (
 
 class OutputOptions(Contract):
     mime_type: Literal["image/png", "image/jpeg"] = "image/png"
-    compression_quality: Annotated[FormWhole, Ge(0), Le(100)] = 75
+    compression_quality: Annotated[WholeOrText, Ge(0), Le(100)] = 75
 
 
 class Seeded(Contract):
@@ -138,7 +138,7 @@ class ImageUpscale(Contract):
     image: PictureField
     upscale_factor: Literal["x2", "x3", "x4"] = "x2"
     prompt: Text = "Upscale the image"
-    add_watermark: FormFlag = True
+    add_watermark: FlagOrText = True
     output_options: OutputOptions = OutputOptions()
     storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
@@ -360,11 +360,11 @@ class VirtualTryOn(Contract):
 
     person_image: PictureField
     product_images: Annotated[tuple[PictureField, ...], MinLen(1), AtMost(3)]
-    sample_count: Annotated[FormWhole, Ge(1), Le(4)] = 1
+    sample_count: Annotated[WholeOrText, Ge(1), Le(4)] = 1
     base_steps: Annotated[
-        FormWhole, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})
+        WholeOrText, AfterValidator(_at_least_one), WithJsonSchema({"type": "integer", "minimum": 1})
     ] = 32
-    add_watermark: FormFlag = True
+    add_watermark: FlagOrText = True
     output_options: OutputOptions = OutputOptions()
     storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
@@ -385,12 +385,12 @@ class ProductRecontext(Seeded):
 
     prompt: Text | None = None
     product_images: Annotated[tuple[PictureField, ...], MinLen(1), MaxLen(3)]
-    sample_count: Annotated[FormWhole, Ge(1), Le(4)] = 1
-    add_watermark: FormFlag | None = None
-    enhance_prompt: FormFlag = True
+    sample_count: Annotated[WholeOrText, Ge(1), Le(4)] = 1
+    add_watermark: FlagOrText | None = None
+    enhance_prompt: FlagOrText = True
     safety_setting: SafetySetting = "block_medium_and_above"
     person_generation: PersonGeneration = "allow_adult"
-    seed: FormSeed | None = None
+    seed: SeedOrText | None = None
     storage_uri: StorageUri | None = None
     response_format: ResponseFormat = "b64_json"
 

@@ -22,7 +22,7 @@ from app.contract.image import (
     VirtualTryOn,
 )
 from app.contract.models import load_catalogue
-from app.contract.rules import Contract, read
+from app.contract.reading import Contract, read
 from app.pictures.blob import Blobs
 from app.pictures.work_folder import WorkFolder
 

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict, Parse, ParseError
 from app.contract import image
 from app.contract.errors import InvalidRequest
 from app.contract.models import Model
-from app.contract.rules import read
+from app.contract.reading import read
 from app.pictures.in_json import JsonWriter
 from app.providers.vertex import abilities, gemini, imagen
 from tests import wire
