@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.contract.budgets import MAX_SCOPE, read_limit, six_decimals, user_scope
 from app.contract.errors import UpstreamUnavailable
-from app.contract.ledger import iso
 from app.contract.models import Catalogue, Operation, load_catalogue
+from app.contract.periods import iso
 from app.contract.prices import Price, load_prices, platform_ids
 from app.db import migrate, open_database
 from app.services.budgets import Budgets

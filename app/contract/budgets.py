@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import get_args
 
-from app.contract.ledger import PERIODS, Limit, Unit
+from app.contract.ledger import Limit, Unit
+from app.contract.periods import PERIODS
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 MAX_SCOPE = 255

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen, MinLen
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BeforeValidator,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Strict,
@@ -175,4 +177,9 @@ PictureField = Annotated[
             "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI.",
         }
     ),
+]
+
+ResponseFormat = Annotated[
+    Literal["url", "b64_json"],
+    Field(validation_alias=AliasChoices("responseFormat", "response_format")),  # the spelling of /gen
 ]

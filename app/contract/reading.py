@@ -26,7 +26,7 @@ from app.contract.form_texts import flag_from_text
 from app.contract.models import Catalogue
 from app.contract.sentences import MAX_SENTENCES, sentences
 from app.contract.words import Described
-from app.pictures.blob import Blobs
+from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import NotAPicture, blob_of_base64
 
 Uploads = Mapping[str, int | None]
@@ -67,6 +67,11 @@ class Contract(Described):
         given = {name: value for name, value in raw.items() if value is not None}
         ignored = {field.name for field in declared_fields(cls) if not field.applies(given)}
         return {name: value for name, value in given.items() if name not in ignored}
+
+
+def is_uploaded(value: Raw) -> bool:
+    """Whether a form's field has a file, or a list that begins with one."""
+    return isinstance(value[0] if isinstance(value, list) and value else value, Blob)
 
 
 T = TypeVar("T", bound=Contract)

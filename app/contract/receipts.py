@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.contract.answer import Answer
-from app.contract.ledger import CallState, Period
+from app.contract.ledger import CallState
+from app.contract.periods import Period
 
 Usd = Annotated[str, Field(pattern=r"^\d+\.\d{6}$")]
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageEdit, ImageRequest, TextToImage
+from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model, Vendor
+from app.contract.references import ImageEdit
 from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
 from app.services.chain import Chain

@@ -11,18 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import (
-    EditReference,
-    ImageCustomize,
-    ImageEdit,
-    ImageUpscale,
-    MaskImageConfig,
-    ProductRecontext,
-    TextToImage,
-    VirtualTryOn,
-)
+from app.contract.image import ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
 from app.contract.models import load_catalogue
 from app.contract.reading import Contract, read
+from app.contract.references import EditReference, ImageCustomize, ImageEdit, MaskImageConfig
 from app.pictures.blob import Blobs
 from app.pictures.work_folder import WorkFolder
 

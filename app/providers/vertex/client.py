@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Literal, TypeVar
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
-from app.contract.image import ImageEdit, ImageRequest
+from app.contract.image import ImageRequest
 from app.contract.models import Model
+from app.contract.references import ImageEdit
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation, PaidCall

@@ -1,8 +1,8 @@
 """Masked edits by a Gemini model, which knows no masks: its answer is put under the caller's mask."""
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import EditReference, ImageEdit
 from app.contract.models import Model
+from app.contract.references import EditReference, ImageEdit
 from app.pictures import masks
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode
