@@ -16,7 +16,7 @@ from app.contract.answer import Filtered
 from app.contract.gen import InvalidGen
 from app.contract.safety import Block
 from app.logs import causes, places
-from app.pictures.blob import NoRoom
+from app.pictures.room import NoRoom
 
 Body = dict[str, Any]
 

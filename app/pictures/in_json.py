@@ -17,9 +17,10 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from app.pictures.base64_in import OpenString
-from app.pictures.blob import PIECE_BYTES, Blob
+from app.pictures.blob import Blob
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
 from app.pictures.picture import Picture
+from app.pictures.pieces import PIECE_BYTES
 
 _ESCAPED = re.compile(rb'\\["\\]')
 

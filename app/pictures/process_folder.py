@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from app.pictures.blob import NoRoom
+from app.pictures.room import NoRoom
 
 LOCK = ".lock"
 _MAX_USED = 32

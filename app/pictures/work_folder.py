@@ -10,9 +10,10 @@ from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from app.pictures.blob import Blobs, NoRoom
+from app.pictures.blob import Blobs
 from app.pictures.picture import MAX_PICTURE_BYTES
 from app.pictures.process_folder import ProcessFolder, dead_folders
+from app.pictures.room import NoRoom
 
 _PREFIX = "work-"
 _SCOPE_BYTES = 80_000
@@ -90,7 +91,7 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         self._folder.close()
 
-    # ── what blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────────
+    # ── what blobs need (`app.pictures.room.Room`) ───────────────────────────────────────────────────────
 
     def take_memory(self, size: int, held: int) -> bool:
         with self._counting:

@@ -21,10 +21,12 @@ import structlog
 from app.contract.errors import GatewayError, UpstreamUnavailable
 from app.disk import in_thread
 from app.logs import causes
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
 from app.pictures.checks import check
 from app.pictures.picture import Picture, recognise
+from app.pictures.pieces import PIECE_BYTES
 from app.pictures.process_folder import ProcessFolder, dead_folders, remove_empty
+from app.pictures.room import NoRoom
 from app.ports import Storage
 from app.storage.spool_paths import (
     MAX_LABEL_BYTES,
@@ -185,7 +187,7 @@ class Spool:
         finally:
             path.unlink(missing_ok=True)
 
-    # ── what its blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────
+    # ── what its blobs need (`app.pictures.room.Room`) ───────────────────────────────────────────────────
 
     def take_memory(self, size: int, held: int) -> bool:
         return False
