@@ -26,13 +26,7 @@ from app.contract.form_texts import flag_from_text, number_from_text
 from app.contract.models import Model
 from app.contract.words import Described
 from app.pictures.blob import Blob, Blobs
-from app.pictures.picture import (
-    NotAPicture,
-    Picture,
-    PictureTooLarge,
-    blob_of_base64,
-    picture,
-)
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, picture
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 UPLOADS = {"init_image": 1}
