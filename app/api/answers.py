@@ -1,4 +1,4 @@
-"""JSON answers. Pictures in them go out as base64, piece by piece: never as one text of tens of megabytes."""
+"""JSON responses. Their pictures are sent as base64 in pieces, never as one text of tens of megabytes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ def json_response(
 
 
 _ALL_PIECES_BYTES = 4 * 1024 * 1024
-"""What the waiting pieces of all answers may hold together: one piece of each waits in memory."""
+"""The memory of waiting pieces of all responses together. Of each response one piece waits."""
 _LEAST_PIECE_BYTES = 12 * 1024
 
 
 class _Pieces(Response):
-    """An answer with pictures in it, sent piece by piece.
+    """A response with pictures, sent in pieces.
 
-    It is given up after ANSWER_IDLE_SECONDS without progress. That time is long because the kernel asks for
-    more only after a third of its buffer (a megabyte) was read.
+    It is given up after ANSWER_IDLE_SECONDS without progress. That time is long, because the kernel asks for
+    more only when a third of its buffer (a megabyte) was read.
     """
 
     being_sent = 0
@@ -49,17 +49,14 @@ class _Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
-        pieces, loop = self._text.pieces(self._piece_bytes), asyncio.get_running_loop()
+        pieces = self._text.pieces(self._piece_bytes)
         _Pieces.being_sent += 1
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             async with asyncio.timeout(None) as idle:
-                checked = -1.0
                 while piece := await on_disk(next, pieces, b""):
-                    if loop.time() > checked:  # a timer for each piece would cost more than encoding it
-                        checked = loop.time() + 0.1
-                        idle.reschedule(checked + idle_seconds)
+                    _postpone(idle, idle_seconds)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             log.info("answer given up: not read in time")  # it has no end, so uvicorn closes the connection
@@ -70,6 +67,16 @@ class _Pieces(Response):
 
     @classmethod
     def _piece_bytes(cls) -> int:
-        """How many bytes of a picture the next piece holds."""
+        """Returns how many bytes of a picture the next piece has."""
         share = _ALL_PIECES_BYTES // cls.being_sent
         return max(_LEAST_PIECE_BYTES, min(PIECE_BYTES, share - share % 3))
+
+
+def _postpone(timeout: asyncio.Timeout, seconds: float) -> None:
+    """Let the timeout end so many seconds from now, up to 0.1 s more.
+
+    Not for each piece: a new timer would cost more than encoding the piece.
+    """
+    now, ends = asyncio.get_running_loop().time(), timeout.when()
+    if ends is None or now + seconds > ends:
+        timeout.reschedule(now + seconds + 0.1)

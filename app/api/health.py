@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.answers import json_response
 from app.api.exchange import parts
-from app.api.openapi import schema
+from app.api.openapi.schemas import schema
 from app.contract.health import Health
 
 router = APIRouter(tags=["health"])
@@ -69,5 +69,5 @@ async def ready(request: Request) -> Response:
     answer within 3 seconds. A vendor is `required` while no other one works. The result is valid for 2
     seconds.
     """
-    told = await parts(request.scope).readiness.ask()
-    return json_response(told, 503 if told.status == "failed" else 200)
+    health = await parts(request.scope).readiness.ask()
+    return json_response(health, 503 if health.status == "failed" else 200)

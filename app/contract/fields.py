@@ -44,9 +44,9 @@ def _whole(value: Raw) -> Raw:
 
 
 def javascript_number(value: Raw) -> Raw:
-    """Returns what JavaScript's Number() makes of a text or a flag: Nest read numbers so (tests/nest).
+    """Returns what JavaScript's Number() makes of a text or a flag, as Nest did (tests/recordings/nest).
 
-    Blank text is 0, spaces around a number are ignored, true is 1. But only decimal notation is read.
+    Blank text is 0, spaces around a number are ignored, true is 1. Only decimal notation is read, though.
     """
     if isinstance(value, bool):
         return int(value)

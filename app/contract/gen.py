@@ -220,7 +220,8 @@ def _from_text(name: str, text: str) -> str | float | bool:
     """Returns the text itself if it is neither: the field then refuses it.
 
     Flags are read in any case, because clients in Python write "True". The image endpoints refuse that, and
-    read a blank text as 0, because Nest did (tests/nest); here it would turn a forgotten strength into 0.
+    read a blank text as 0, because Nest did (tests/recordings/nest); here it would turn a forgotten strength
+    into 0.
     """
     field = Img2Img.model_fields.get(name)
     if field and field.annotation is bool:

@@ -1,4 +1,4 @@
-"""Who may call: a login for a token, a token for a caller."""
+"""Logins and callers: returns a token for a password, and a caller for a token or an API key."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NEVER = 253_402_300_799.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request this is. `id` is the token's subject, or the key's user; `expires` in Unix seconds."""
+    """The user of a request. `id` is the token's subject or the key's user. `expires` is in Unix seconds."""
 
     id: str
     username: str | None
@@ -35,27 +35,38 @@ class Caller:
 
     @property
     def counted_as(self) -> str:
-        """Whose requests a rate limit counts: the key's or the user's. The words before the colon keep a
-        subject `key:ci` of another issuer apart from the key ci."""
+        """The scope whose requests a rate limit counts: the key's, or the user's.
+
+        A scope's prefix distinguishes the key ci from a subject `key:ci` of another issuer.
+        """
         return self.scopes[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the database said about one of our users, and when. `username` None: gone or disabled."""
+    """A user as read from the database at a time. `username` is None if the user is deleted or disabled."""
 
     username: str | None
     password_version: int
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class LoginLimits:
+    """How often logins are tried: for an account from one address, for an account, and from one address."""
+
+    account_and_address: RateLimit
+    account: RateLimit
+    address: RateLimit
+
+
 class Auth:
     """Logins, and the callers behind tokens and API keys.
 
-    A token under our secret with the id of one of our users is valid as long as that user exists, is not
-    disabled and has not changed the password. A lookup in the database counts for `recheck_seconds`, so a
-    token may stay valid for that long after a change. If the database does not answer, such callers get Busy.
-    For every other subject (another service's, an identity provider's) only the signature counts.
+    A token with the gateway's signature and the id of one of its users is valid as long as that user exists,
+    is not disabled and has not changed the password. The user is looked up again after `recheck_seconds`, so
+    a token can stay valid for that long after a change. If the database does not answer, such callers get
+    Busy. For every other subject (another service's, an identity provider's) only the signature counts.
     A key is valid as long as its user exists and is not disabled. A changed password does not end it.
     """
 
@@ -66,35 +77,31 @@ class Auth:
         keys: Keys,
         passwords: Passwords,
         tokens: Tokens,
-        login_limit: RateLimit,
-        account_limit: RateLimit,
-        address_limit: RateLimit,
+        limits: LoginLimits,
         recheck_seconds: float = 30,
     ) -> None:
         self.users = users
         self.keys = keys
         self.passwords = passwords
         self.tokens = tokens
-        self.login_limit = login_limit
-        self.account_limit = account_limit
-        self.address_limit = address_limit
+        self._limits = limits
         self._recheck_seconds = recheck_seconds
         self._seen: dict[str, _Seen] = {}
 
     async def admit(self, address: str) -> None:
         """Count a login attempt from this address, before its body is read. Raises RateLimited."""
-        await self.address_limit.hit(_network(address))
+        await self._limits.address.hit(_network(address))
 
     async def login(self, request: LoginRequest, address: str) -> TokenAnswer:
         """Returns a token. Raises RateLimited, Unauthorized, and Busy from the database or the queue of
         passwords.
 
-        The limit per account and address is much lower than that of the account: one stranger cannot lock out
-        the owner, who has another address.
+        The limit per account and address is much lower than that of the account, so a stranger cannot lock
+        out the owner, who has another address.
         """
         name = fold(request.username)
-        await self.login_limit.hit(f"{name} {_network(address)}")
-        await self.account_limit.hit(f"{name}")
+        await self._limits.account_and_address.hit(f"{name} {_network(address)}")
+        await self._limits.account.hit(f"{name}")
         user = await self.users.by_name(name)
         right = await self.passwords.verify(user.password_hash if user else None, request.password)
         if user is None or user.disabled or not right:
@@ -106,7 +113,7 @@ class Auth:
 
     async def authenticate(self, token: str) -> Caller:
         """Returns the caller of a token or of a key. Raises Unauthorized, and UpstreamUnavailable when a key
-        or one of our users cannot be looked up."""
+        or a user cannot be looked up."""
         if token.startswith(PREFIX):
             return await self._key_holder(token)
         read = await self.tokens.read(token)
@@ -122,7 +129,8 @@ class Auth:
         self.passwords.close()
         await self.tokens.aclose()
         await self.keys.aclose()
-        for limit in (self.login_limit, self.account_limit, self.address_limit):
+        limits = self._limits
+        for limit in (limits.account_and_address, limits.account, limits.address):
             await limit.aclose()
         await self.users.aclose()
 
@@ -149,7 +157,7 @@ class Auth:
                 seen = _Seen(None, 0, asked)
             else:
                 seen = _Seen(user.username, user.password_version, asked)
-            self._seen.pop(id, None)  # the newest stand last
+            self._seen.pop(id, None)  # the newest come last
             self._seen[id] = seen
             if len(self._seen) > MAX_SEEN:
                 del self._seen[next(iter(self._seen))]
@@ -157,7 +165,7 @@ class Auth:
 
 
 def _network(address: str) -> str:
-    """What one subscriber holds: an IPv4 address, or the /64 of an IPv6 one."""
+    """Returns the addresses that one subscriber has: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,11 +1,11 @@
-"""The six image operations: check, make with whichever model serves, store."""
+"""The six image operations: checks the request, makes the pictures, and stores them if asked."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
+from app.contract import gcs
 from app.contract.errors import InvalidRequest
 from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model, Vendor
@@ -15,12 +15,6 @@ from app.ports import Call, Generation, Provider
 from app.services.chain import Chain
 from app.services.gallery import Gallery
 from app.services.made import Found, Made, Stored
-
-_GCS_URI = re.compile(
-    r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/(?!\.well-known/acme-challenge)[^\x00-\x1f\x7f]*)?"
-)
-_MAX_URI_BYTES = 900
-"""With a file's name behind it, an object's name may have 1024 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ class Images:
         )
 
     async def recovered(self, request: ImageRequest, found: Sequence[Found], call: Call) -> Made:
-        """Returns what an interrupted request has made. Raises StorageDown as `make` does."""
+        """Returns the result from found pictures of an interrupted request. Raises StorageDown."""
         model = self.catalogue[found[0].call.model]
         masked = request if isinstance(request, ImageEdit) and model.family == "gemini" else None
         return Made(
@@ -83,13 +77,13 @@ class Images:
     def _check_uris(self, request: ImageRequest) -> None:
         folder = [("storageUri", f"{request.storage_uri}/")] if request.storage_uri is not None else []
         for name, uri in [*folder, *_gcs_uris(request)]:
-            legal = _GCS_URI.fullmatch(uri) and len(uri.encode()) <= _MAX_URI_BYTES
+            legal = gcs.URI.fullmatch(uri) and len(uri.encode()) <= gcs.MAX_URI_BYTES
             if not legal or not uri.startswith(self.allowed_prefixes):
                 raise InvalidRequest([f"{name} must be a gs:// URI under one of the allowed prefixes"])
 
 
 def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted path and URI of every picture that is given as `gs://`."""
+    """Yields the dotted path and the URI of every picture that is a `gs://` URI."""
     if isinstance(value, GcsUri):
         yield path, value.uri
     elif isinstance(value, tuple):

@@ -35,23 +35,22 @@ from app.ports import Call, PrivateStore
 from app.services.auth import Caller
 from app.services.finding import Finder
 from app.services.made import Found, Made, rows
-from app.services.replays import Keeping, fingerprint, kept, retold
+from app.services.replays import Keeping, fingerprint, kept, replayed
 from app.services.wish import CHARGED, REWRITE, Wish
 from app.storage.ledger import Ledger
 from app.threads import off_loop
 
 _PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """Between looks at a request that another process is working on."""
-_RETRY_AFTER_SECONDS = 5
 _MISSING = "it is unknown whether this picture was made"
-"""What callers are told of each picture of an interrupted request that is not found."""
+"""The sentence for each picture of an interrupted request that is not found."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a caller is told. `made` is None for a replay, whose answer another request has got."""
+class Reply:
+    """The answer to a caller. `made` is None for a replay, the answer to an earlier request."""
 
     status: int
     body: JsonWriter
@@ -59,11 +58,11 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """What has to be done for a wish.
+class Work:
+    """What to do for a wish.
 
-    `request` is the validated body, `make` does the work, `recover` builds its result from pictures that were
-    found, `present` its answer, and `refuse` status and body of an error.
+    `request` is the validated body. `make` makes the pictures, `recover` builds the same result from pictures
+    that were found. `present` returns the answer, and `refuse` the status and the body of an error.
     """
 
     request: BaseModel
@@ -75,10 +74,10 @@ class Errand:
 
 
 class Paying:
-    """Does what a caller wishes, and pays for it once.
+    """Fulfils the wishes of callers, and pays for each once.
 
-    A request with a key that was answered before is answered so again; one that is under way is waited for;
-    one that was interrupted goes on, or is answered with the pictures that it has paid for.
+    A request with a key gets the same answer as an earlier request with that key. If that one is under way,
+    this one waits. If it was interrupted, it goes on, or is answered with the pictures that it has paid for.
     """
 
     def __init__(self, ledger: Ledger, prices: Prices, finder: Finder, private: PrivateStore) -> None:
@@ -92,18 +91,18 @@ class Paying:
         return Wish(self.ledger, self._prices, who, route, key)
 
     def keeping(self, wish: Wish, blobs: Blobs) -> Keeping:
-        """Returns where the pictures of an answer in base64 are kept for replays."""
+        """Returns the landing of pictures that are returned in base64: they are kept for replays."""
         return Keeping(self._private, wish.kept, blobs)
 
-    async def fulfil(self, wish: Wish, errand: Errand) -> Told:
-        """Raises `contract.errors`: those of `errand.make`, KeyReused and KeyInFlight."""
+    async def fulfil(self, wish: Wish, work: Work) -> Reply:
+        """Raises `contract.errors`: those of `work.make`, KeyReused and KeyInFlight."""
         if wish.key is None:
             try:
-                made = await errand.make()
-                return Told(200, JsonWriter(errand.present(made)), made)
+                made = await work.make()
+                return Reply(200, JsonWriter(work.present(made)), made)
             finally:
                 wish.finish()
-        same = await off_loop(fingerprint, errand.request)
+        same = await off_loop(fingerprint, work.request)
         for looks in count():
             outcome = await self.ledger.begin(
                 caller=wish.caller,
@@ -114,33 +113,33 @@ class Paying:
             )
             match outcome:
                 case Begun() | TakenOver():
-                    return await self._work(wish, outcome, errand)
+                    return await self._work(wish, outcome, work)
                 case Replay():
                     wish.id, wish.paid_before = outcome.wish, True
-                    body = await retold(outcome.body, self._private, errand.call.blobs)
-                    return Told(outcome.status, body)
+                    body = await replayed(outcome.body, self._private, work.call.blobs)
+                    return Reply(outcome.status, body)
                 case Running():
-                    await self._wait(outcome, looks, errand.call)
+                    await self._wait(outcome, looks, work.call)
                 case OtherRequest():
                     raise KeyReused
                 case OverBudget() | Unpriced():
                     raise AssertionError("a wish without calls costs nothing")
         raise AssertionError("never counted to the end")
 
-    async def _work(self, wish: Wish, outcome: Begun | TakenOver, errand: Errand) -> Told:
+    async def _work(self, wish: Wish, outcome: Begun | TakenOver, work: Work) -> Reply:
         wish.id = outcome.wish
         ended = self._running[wish.id] = asyncio.Event()
         status, text = None, None
         try:
-            resumed = await self._resume(wish, errand) if isinstance(outcome, TakenOver) else None
-            made = resumed or await errand.make()
-            body = JsonWriter(errand.present(made))
+            resumed = await self._resume(wish, work) if isinstance(outcome, TakenOver) else None
+            made = resumed or await work.make()
+            body = JsonWriter(work.present(made))
             to_come = any(one.pending for one in made.stored) or (resumed and resumed.failed)
             if not to_come:  # otherwise it is not final
                 status, text = 200, kept(body, wish.kept)
-            return Told(200, body, made)
+            return Reply(200, body, made)
         except SafetyBlocked as exc:
-            status, refusal = errand.refuse(exc)
+            status, refusal = work.refuse(exc)
             text = kept(JsonWriter(refusal), {})
             raise
         finally:
@@ -148,8 +147,8 @@ class Paying:
             ended.set()
             del self._running[wish.id]
 
-    async def _resume(self, wish: Wish, errand: Errand) -> Made | None:
-        """Returns what an interrupted request has made, or None if it has paid for no picture."""
+    async def _resume(self, wish: Wish, work: Work) -> Made | None:
+        """Returns the pictures of an interrupted request, or None if it has not sent a call for any."""
         record = await self.ledger.look(wish.id or "")
         if not record:
             raise Busy
@@ -160,15 +159,15 @@ class Paying:
         found: list[Found] = []
         missing = 0
         for call in drawn:
-            theirs = await self._finder.find(call, errand.call.blobs)
-            self.ledger.tell(recovered(call, Recovered(len(theirs), rows(theirs))))
-            missing += max((call.made if call.state == "settled" else call.samples) - len(theirs), 0)
-            found += theirs
+            pictures = await self._finder.find(call, work.call.blobs)
+            self.ledger.tell(recovered(call, Recovered(len(pictures), rows(pictures))))
+            missing += max((call.made if call.state == "settled" else call.samples) - len(pictures), 0)
+            found += pictures
         for row in rows(found):
             wish.stored(row)
         if found:
             wish.kept.update((one.picture.blob, one.name) for one in found if one.picture)
-            return replace(await errand.recover(found), failed=(_MISSING,) * missing)
+            return replace(await work.recover(found), failed=(_MISSING,) * missing)
         if all(call.state == "settled" and not call.made for call in drawn):
             raise SafetyBlocked(block())
         error = UpstreamTimeout()
@@ -180,11 +179,11 @@ class Paying:
         loop = asyncio.get_running_loop()
         pause = _PAUSES_SECONDS[min(looks, len(_PAUSES_SECONDS) - 1)]
         if loop.time() + pause > call.answer_by:
-            raise KeyInFlight(_RETRY_AFTER_SECONDS)
+            raise KeyInFlight
         ended = self._running.get(running.wish)
         try:
             async with asyncio.timeout_at(call.answer_by if ended else loop.time() + pause):
                 await (ended or asyncio.Event()).wait()
         except TimeoutError:
             if ended:
-                raise KeyInFlight(_RETRY_AFTER_SECONDS) from None
+                raise KeyInFlight from None

@@ -1,4 +1,4 @@
-"""Requests that go on without their caller: what was sent is paid, and its pictures are stored."""
+"""Requests that go on after their caller has left: their calls are paid, and their pictures are stored."""
 
 import asyncio
 from contextlib import ExitStack, suppress
@@ -6,24 +6,24 @@ from contextlib import ExitStack, suppress
 import structlog
 
 from app.logs import causes
-from app.services.paying import Told
+from app.services.paying import Reply
 
 log = structlog.get_logger()
 
 
 class Unattended:
-    """Runs them to their end. A stopping process waits `stop_seconds` for them, and gives up the rest."""
+    """Runs them to their end. A stopping process waits `stop_seconds` for them, then cancels them."""
 
     def __init__(self, stop_seconds: float) -> None:
         self._stop_seconds = stop_seconds
-        self._requests: set[asyncio.Task[Told]] = set()
+        self._requests: set[asyncio.Task[Reply]] = set()
 
-    def adopt(self, request: asyncio.Task[Told], held: ExitStack) -> None:
+    def adopt(self, request: asyncio.Task[Reply], held: ExitStack) -> None:
         """Let the request run. `held` is closed when it has ended."""
         log.info("the caller is not waiting any more: the request goes on")
         self._requests.add(request)
 
-        def ended(_: asyncio.Task[Told]) -> None:
+        def ended(_: asyncio.Task[Reply]) -> None:
             self._requests.discard(request)
             held.close()
             if request.cancelled():
@@ -36,7 +36,7 @@ class Unattended:
         request.add_done_callback(ended)
 
     def hurry(self) -> None:
-        """Cancel all of them. What has arrived stays on the spool."""
+        """Cancel all of them. Pictures that have arrived stay on the spool."""
         for request in self._requests:
             request.cancel()
 

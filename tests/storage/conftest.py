@@ -17,7 +17,7 @@ from app.pictures.pieces import PIECE_BYTES
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage.gcs import Gcs
-from tests.cloud_storage import CloudStorage, cloud_storage
+from tests.support.cloud_storage import CloudStorage, cloud_storage
 
 BUCKET = "our-bucket"
 
