@@ -8,6 +8,8 @@ from contextvars import copy_context
 from time import perf_counter
 from typing import TypeVar, TypeVarTuple
 
+from app.threads import in_executor
+
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
@@ -53,7 +55,7 @@ class Disk:
 
 async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
     """Run a step in a thread. Returns or raises when the step has ended, even if this is cancelled."""
-    running = asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, lambda: step(*args))
+    running = in_executor(_threads, step, *args)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -1,8 +1,8 @@
-"""Threads for pixel work and other computing that would block the event loop."""
+"""Threads: for pixel work and other computing that would block the event loop, and for any other executor."""
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar, TypeVarTuple
 
@@ -16,7 +16,11 @@ async def off_loop(work: Callable[[*Ts], T], *args: *Ts) -> T:
     """Run `work` in a thread, at most two at a time in one process, in the order of the calls.
 
     That is fair between requests: each waits for one piece of work (or one for each sample) before it asks
-    for the next. Work that is cancelled before its turn is not begun. Call it within a deadline. The work
-    runs in a copy of the caller's context, so that log lines keep the request's id.
+    for the next. Work that is cancelled before its turn is not begun. Call it within a deadline.
     """
-    return await asyncio.get_running_loop().run_in_executor(_pixels, copy_context().run, work, *args)
+    return await in_executor(_pixels, work, *args)
+
+
+def in_executor(executor: Executor, work: Callable[[*Ts], T], *args: *Ts) -> "asyncio.Future[T]":
+    """Run `work` in a thread, in a copy of the caller's context, so that log lines keep the request id."""
+    return asyncio.get_running_loop().run_in_executor(executor, copy_context().run, work, *args)

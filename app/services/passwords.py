@@ -1,6 +1,5 @@
 """Passwords: argon2id, in a few threads of their own."""
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from app.contract.errors import Busy
+from app.threads import in_executor
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Passwords:
             raise Busy(retry_after=1)
         self._free -= 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await in_executor(self._threads, work)
         finally:
             self._free += 1
 

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.pictures.blob import Blob, Blobs
+from app.threads import in_executor
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -142,8 +142,7 @@ class GcsObjects:
     async def _run(self, work: Callable[[Any], T]) -> T:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(_threads, copy_context().run, self._translated, work)
+                return await in_executor(_threads, self._translated, work)
         except TimeoutError as exc:
             raise UpstreamUnavailable from exc
 

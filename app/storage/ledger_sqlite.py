@@ -1,6 +1,5 @@
 """The ledger in a SQLite file, written by one thread."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from app.storage.ledger_store import (
     insert,
     select,
 )
+from app.threads import in_executor
 
 _BUSY_SECONDS = 5.0
 _AT_FAULT = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -74,10 +74,10 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
 
     async def run(self, commands: Commands, /) -> list[object]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, commands)
+        return await in_executor(self._thread, self._run, commands)
 
     async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
     def _run(self, commands: Commands) -> list[object]:

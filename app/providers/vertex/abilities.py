@@ -1,7 +1,7 @@
 """Refuses requests for what a model cannot do, by its capabilities in the catalogue."""
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageRequest, TextToImage, VirtualTryOn
+from app.contract.image import ImageRequest, Seeded, TextToImage, VirtualTryOn
 from app.contract.models import Model
 from app.contract.references import ImageCustomize, ImageEdit
 
@@ -12,9 +12,10 @@ def check(request: ImageRequest, model: Model) -> None:
     Gemini models compute no masks or control pictures: these are described in words (gemini.py).
     """
     can = model.capabilities
-    if getattr(request, "seed", None) is not None and "seed" not in can:
+    if isinstance(request, Seeded | ImageCustomize) and request.seed is not None and "seed" not in can:
         raise InvalidRequest(f"seed is not available with {model.id}")
-    if getattr(request, "add_watermark", None) is False and "watermark-off" not in can:
+    asks_for_none = not isinstance(request, ImageCustomize) and request.add_watermark is False
+    if asks_for_none and "watermark-off" not in can:
         raise InvalidRequest(f"addWatermark false is not available with {model.id}")
     match request:
         case TextToImage(sample_image_size="2K") if "2K" not in can:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.contract.answer import MaskApplied
 from app.contract.errors import BrokenPicture, GatewayError, UpstreamFailed
-from app.contract.image import ImageRequest, OutputOptions
+from app.contract.image import ImageRequest, ImageUpscale, OutputOptions, TextToImage, VirtualTryOn
 from app.contract.references import ImageEdit
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import transcode
@@ -29,7 +29,9 @@ async def finished(outcomes: Sequence[Outcome], request: ImageRequest, call: Cal
     if pictures and isinstance(request, ImageEdit) and mask_applied(request) == "exact":
         made = await _composed(request, pictures)
     else:
-        options = getattr(request, "output_options", OutputOptions())
+        options = OutputOptions()
+        if isinstance(request, TextToImage | ImageUpscale | VirtualTryOn):
+            options = request.output_options
         made = [await _transcoded(one, options) for one in pictures]
     if call.landing:
         for picture, raw in zip(made, pictures, strict=True):

@@ -6,7 +6,14 @@ from typing import assert_never
 import structlog
 
 from app.contract.errors import InvalidRequest, SafetyBlocked
-from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
+from app.contract.image import (
+    ImageRequest,
+    ImageUpscale,
+    ProductRecontext,
+    Seeded,
+    TextToImage,
+    VirtualTryOn,
+)
 from app.contract.models import ImageOperation, Model
 from app.contract.prices import Order, Usage, today
 from app.contract.references import CustomizeReference, ImageCustomize, ImageEdit, MaskImageConfig
@@ -91,7 +98,7 @@ def _part(part: str | Source) -> Json:
 
 
 def _seed(request: ImageRequest, sample: int) -> int | None:
-    seed: int | None = getattr(request, "seed", None)
+    seed = request.seed if isinstance(request, Seeded | ImageCustomize) else None
     return None if seed is None else (seed + sample) % 2**31
 
 
