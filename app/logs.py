@@ -47,6 +47,7 @@ def configure(level: str, format: str = "auto") -> None:
 
     The gateway's own lines do not go through `logging`, which would cost more than all the rest.
     """
+    _output.stream = sys.stdout
     on_a_terminal = sys.stdout.isatty()
     text = format == "text" or (format == "auto" and on_a_terminal)
     shared: list[Processor] = [
@@ -116,7 +117,7 @@ class _Lines:
         return cls(_named(*args).name)
 
     def msg(self, line: str) -> None:
-        _write(line)
+        _output.write(line)
 
     debug = info = warning = error = critical = exception = msg
 
@@ -133,20 +134,25 @@ class _Handler(logging.Handler):
         except Exception:  # noqa: BLE001 - as in all handlers of `logging`
             self.handleError(record)
         else:
-            _write(line)
+            _output.write(line)
 
 
-_writing = threading.Lock()
+class _Output:
+    """Writes lines to the stdout of the time when logs are configured. A failing log fails no request."""
+
+    stream = sys.stdout
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def write(self, line: str) -> None:
+        """Write a line, without API keys: callers can put them into a path or into the name of a field."""
+        with self._lock, suppress(OSError, ValueError):
+            self.stream.write(_API_KEY.sub("igw_…", line) + "\n")
+            self.stream.flush()
 
 
-def _write(line: str) -> None:
-    """Write a line to stdout, without the API keys that a caller has put into a path or a name.
-
-    A log that cannot be written fails no request.
-    """
-    with _writing, suppress(OSError, ValueError):
-        sys.stdout.write(_API_KEY.sub("igw_…", line) + "\n")
-        sys.stdout.flush()
+_output = _Output()
 
 
 def _json(_logger: object, _method: str, event: EventDict) -> str:
