@@ -120,7 +120,7 @@ async def auth_client(parts: "Parts") -> AsyncIterator[httpx.AsyncClient]:
     from app.main import create_app  # as above
 
     app = create_app(parts.settings)
-    app.state.parts = parts
+    app.parts = parts
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with capture_logs():  # drawing tracebacks takes seconds
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
