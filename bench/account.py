@@ -88,7 +88,12 @@ def _on_spool(cloud: Cloud) -> set[str]:
 
 
 def drain(cloud: Cloud, seconds: float = 120) -> float:
-    """Start a gateway and wait until it has uploaded everything. Returns the seconds, or as long as given."""
+    """Start a gateway and wait until it has uploaded what is on the spool, but not longer than `seconds`.
+
+    Returns the seconds that it took; 0, without a gateway, if the spool is empty.
+    """
+    if not cloud.kept():
+        return 0
     started = time.monotonic()
     with Gateway(cloud) as gateway:
         while cloud.kept() and time.monotonic() - started < seconds:

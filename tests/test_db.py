@@ -1,4 +1,4 @@
-"""The schema and the table of users, on whichever database the suite runs, and always on SQLite."""
+"""The schema, on whichever database the suite runs, and always on SQLite."""
 
 import asyncio
 import sqlite3
@@ -14,8 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Row, text
 
-from app.db import ROOT, User, migrate, open_database
-from app.services.users import UsernameTaken, Users
+from app.db import ROOT, migrate, open_database
 
 anyio = pytest.mark.anyio
 
@@ -93,27 +92,3 @@ async def test_sqlite_opens_while_another_keeps_its_journal(tmp_path: Path) -> N
         async with engine.connect() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM t"))).scalar() == 0
         await engine.dispose()
-
-
-@anyio
-async def test_two_who_take_the_same_name_at_once(users: Users) -> None:
-    outcomes = await asyncio.gather(
-        *(users.add("ann", f"hash {n}") for n in range(5)), return_exceptions=True
-    )
-    kinds = [type(outcome) for outcome in outcomes]
-    assert (kinds.count(User), kinds.count(UsernameTaken)) == (1, 4)
-
-
-@anyio
-async def test_users_come_in_the_order_of_their_names(users: Users) -> None:
-    for name in ("zoe", "ann", "bob"):
-        await users.add(name, "hash")
-    assert [user.username for user in await users.all()] == ["ann", "bob", "zoe"]
-
-
-@anyio
-async def test_by_name_and_by_id(users: Users, ann: User) -> None:
-    found = [await users.by_name("ann"), await users.by_id(ann.id)]
-    assert [user and user.id for user in found] == [ann.id, ann.id]
-    nobody = [await users.by_name(None), await users.by_name("bob"), await users.by_id("ann")]
-    assert nobody == [None, None, None]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from PIL import Image
 
 from app.emulator.server import Emulator
@@ -174,28 +174,22 @@ def test_samples_that_are_ready_are_answered_after_a_slow_body(start: Start, emu
     assert (answer.status_code, inserted(emulator)) == (200, 3)
 
 
-class _Waiting(logging.Handler):
-    """Sets `seen` when a line of the log holds the words."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self._words = words
-        self.seen = threading.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._words in str(record.msg):
-            self.seen.set()
-
-
 @contextmanager
 def logged(words: str) -> Iterator[threading.Event]:
-    waiting = _Waiting(words)
-    logger = logging.getLogger("app.api.answers")
-    logger.addHandler(waiting)
+    """Sets the event at the first log line that has the words. Enter it after the gateway has started."""
+    seen = threading.Event()
+
+    def watch(logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if words in line["event"]:
+            seen.set()
+        return line
+
+    processors = structlog.get_config()["processors"]
+    processors.insert(0, watch)
     try:
-        yield waiting.seen
+        yield seen
     finally:
-        logger.removeHandler(waiting)
+        processors.remove(watch)
 
 
 @contextmanager
@@ -215,8 +209,8 @@ def slow_reader(url: str) -> Iterator[socket.socket]:
 
 def test_an_answer_that_nobody_reads_is_given_up(start: Start) -> None:
     with (
-        logged("answer given up: not read in time") as given_up,
         start(answer_idle_seconds=0.5) as url,
+        logged("answer given up: not read in time") as given_up,
         slow_reader(url) as connection,
     ):
         assert given_up.wait(20)

@@ -91,6 +91,15 @@ def auth(parts: "Parts") -> Auth:
 
 
 @pytest.fixture
+async def no_database(auth: Auth) -> AsyncIterator[None]:
+    """The database is gone after the gateway has started."""
+    running, auth.users = auth.users, Users(open_database("postgresql+asyncpg://nobody@127.0.0.1:1/no"))
+    yield
+    await auth.users.aclose()
+    auth.users = running
+
+
+@pytest.fixture
 def users(auth: Auth) -> Users:
     return auth.users
 

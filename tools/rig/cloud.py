@@ -22,7 +22,7 @@ class Shown(BaseModel):
 
 
 class Cloud:
-    """`bench.vendor` in a process of its own. Its objects, the gateway's database and its files are in
+    """`tools.rig.vendors` in a process of its own. Its objects, the gateway's database and its files are in
     `folder`."""
 
     def __init__(self, emulated: Emulated) -> None:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 from jose import jwt
 
+from app import db
+
 ROOT = Path(__file__).parents[2]
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4194304",
@@ -176,8 +178,7 @@ def gateway_and_emulator(*flags: str) -> Iterator[Started]:
 
 def migrate(emulated: Emulated) -> None:
     """Make the tables, which a live gateway does not do itself."""
-    arguments = [sys.executable, "-m", "app.cli", "migrate"]
-    subprocess.run(arguments, cwd=ROOT, env={**os.environ, **emulated.database}, check=True)
+    db.migrate(f"sqlite+aiosqlite:///{emulated.folder}/gateway.db")
 
 
 def raise_descriptors() -> None:
