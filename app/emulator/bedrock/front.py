@@ -1,114 +1,107 @@
-"""Bedrock's InvokeModel: finds the model, plays the trouble, or has the family do the work.
+"""Bedrock's InvokeModel: the signature, the model, the trouble, then the work of the model's family.
 
-Written from AWS's documentation; strict where it is.
+Written from the public Bedrock documentation (docs.aws.amazon.com/bedrock), and as strict as it.
 """
 
-import json
 import re
-from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.contract.models import Catalogue, Model
-from app.emulator import canned, claude, sdxl, stability2, titan
-from app.emulator.bedrock_wire import MAX_BODY_BYTES, Refusal, exactly, invalid
+from app.emulator import canned_answers, claude
+from app.emulator.bedrock import sdxl, stability2, titan
+from app.emulator.bedrock.wire import MAX_BODY_BYTES, Refusal, invalid
+from app.emulator.bodies import parse_object, texts
 from app.emulator.calls import Call, Calls, Json
-from app.emulator.exchange import exchange
+from app.emulator.exchange import exchange, ordered_response
 from app.emulator.trouble import Trouble, Troubles
 
 _FAMILIES = {"sdxl": sdxl.invoke, "titan": titan.invoke, "stability2": stability2.invoke}
 _SIGNED_FOR = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z0-9-]+)/bedrock/aws4_request,")
-_TEXTS = ("text", "prompt", "negativeText", "negative_prompt")
+_TEXT_KEYS = frozenset({"text", "prompt", "negativeText", "negative_prompt"})
 
 
-def routes(*, calls: Calls, troubles: Troubles, catalogue: Catalogue, ready: bool = False) -> list[Route]:
-    """POST /model/{id}/invoke, the id's colon percent-encoded or not. Claude's ids are Claude's to answer.
+def routes(*, calls: Calls, troubles: Troubles, catalogue: Catalogue, canned: bool = False) -> list[Route]:
+    """POST /model/{id}/invoke, with the id's colon percent-encoded or not. Claude's ids go to `claude`.
 
-    `ready`: with answers made beforehand, to whatever a model is asked.
+    `canned`: every known model returns a picture made beforehand, whatever the request says.
     """
-    if ready:
-        canned.make_bedrock_answers()
+    models = {model.id: model for model in catalogue.model if model.vendor == "aws"}
+    if canned:
+        canned_answers.make_bedrock_answers()
 
     async def invoke(request: Request) -> Response:
         id = request.path_params["model"]
         if "anthropic." in id:
             return await claude.answer(request, id, "bedrock", calls, troubles, catalogue)
+        if canned and id in models:
+            return await _invoke_canned(request, models[id], calls, troubles)
         raw = await request.body()
-        header = request.headers.get("x-trouble")
-        model = next((each for each in catalogue.model if each.vendor == "aws" and each.id == id), None)
-        if ready and model:
-            call = calls.record("bedrock", "InvokeModel", id, {})
-            trouble = troubles.ask("bedrock", id, "", header)
-            give = partial(_give, model, calls, call)
-            return await exchange(request, calls, call, trouble, give, in_thread=False)
-        body = _parse(raw)
+        body = parse_object(raw)
         call = calls.record("bedrock", "InvokeModel", id, body)
-        trouble = troubles.ask("bedrock", id, " ".join(_words(body)), header)
-        work = partial(_work, request, model, len(raw), body, calls, call, trouble)
-        return await exchange(request, calls, call, trouble, work)
+        words = " ".join(texts(body, _TEXT_KEYS))
+        trouble = troubles.ask("bedrock", id, words, request.headers.get("x-trouble"))
+        authorization = request.headers.get("authorization", "")
+        invocation = _Invocation(call, models.get(id), authorization, body, len(raw), trouble)
+        return await exchange(request, calls, call, trouble, lambda: _work(invocation, calls))
 
     return [Route("/model/{model}/invoke", invoke, methods=["POST"])]
 
 
-def _give(model: Model, calls: Calls, call: Call) -> Response:
-    calls.pay(call, 1)
-    return Response(canned.bedrock_answer(model.family), media_type="application/json")
+async def _invoke_canned(request: Request, model: Model, calls: Calls, troubles: Troubles) -> Response:
+    await request.body()
+    call = calls.record("bedrock", "InvokeModel", model.id, {})
+    trouble = troubles.ask("bedrock", model.id, "", request.headers.get("x-trouble"))
+
+    def work() -> Response:
+        calls.pay(call, 1)
+        return Response(canned_answers.bedrock_answer(model.family), media_type="application/json")
+
+    return await exchange(request, calls, call, trouble, work, in_thread=False)
 
 
-def _work(
-    request: Request,
-    model: Model | None,
-    length: int,
-    body: Json,
-    calls: Calls,
-    call: Call,
-    trouble: Trouble | None,
-) -> Response:
+@dataclass(frozen=True, slots=True)
+class _Invocation:
+    """One call. `model` is None for an unknown id; `size` is the body's length in bytes."""
+
+    call: Call
+    model: Model | None
+    authorization: str
+    body: Json
+    size: int
+    trouble: Trouble | None
+
+
+def _work(invocation: _Invocation, calls: Calls) -> Response:
+    trouble = invocation.trouble
     if trouble and trouble.kind == "answer":
-        return exactly(trouble.arg)
+        return ordered_response(trouble)
     try:
-        region = _authenticate(request)
-        if model is None or region not in (model.location, None):
-            raise invalid("The provided model identifier is invalid.")
-        if length > MAX_BODY_BYTES:
-            raise invalid(f"The request body is larger than {MAX_BODY_BYTES} bytes.")
+        model = _check(invocation)
         _rehearse(trouble)
-        answer, pictures = _FAMILIES[model.family](model, body, unseeded=call.id, trouble=trouble)
+        invoke = _FAMILIES[model.family]
+        answer, pictures = invoke(model, invocation.body, unseeded=invocation.call.id, trouble=trouble)
     except Refusal as refusal:
         return refusal.response()
-    calls.pay(call, pictures)
+    calls.pay(invocation.call, pictures)
     return JSONResponse(answer)
 
 
-def _parse(raw: bytes) -> Json:
-    """What is no JSON object is treated as an empty one, which every model refuses."""
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+def _check(invocation: _Invocation) -> Model:
+    """Returns the model. Raises Refusal if the credentials, the model, its region or the size is wrong."""
+    region = _signed_region(invocation.authorization)
+    if invocation.model is None or region not in (invocation.model.location, None):
+        raise invalid("The provided model identifier is invalid.")
+    if invocation.size > MAX_BODY_BYTES:
+        raise invalid(f"The request body is larger than {MAX_BODY_BYTES} bytes.")
+    return invocation.model
 
 
-def _words(value: Any) -> Iterator[str]:
-    """What a person wrote into the request."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _words(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key in _TEXTS and isinstance(item, str):
-                yield item
-            else:
-                yield from _words(item)
-
-
-def _authenticate(request: Request) -> str | None:
-    """The region that a SigV4 signature (itself unchecked) is for; None for a Bedrock API key."""
-    authorization = request.headers.get("authorization", "")
+def _signed_region(authorization: str) -> str | None:
+    """Returns the region in a SigV4 signature (which is not verified), or None for a Bedrock API key."""
     if signed := _SIGNED_FOR.match(authorization):
         return signed[1]
     if not authorization.startswith("Bearer "):
@@ -130,7 +123,7 @@ _FAILURES = {
 
 
 def _rehearse(trouble: Trouble | None) -> None:
-    """Raise the refusal that a trouble asks for."""
+    """Raises the Refusal that the trouble asks for, if it asks for one."""
     if trouble and trouble.kind in _FAILURES:
-        asked_to_wait = trouble.arg is not None and trouble.kind in ("429", "503")
-        raise Refusal(*_FAILURES[trouble.kind], float(trouble.arg) if asked_to_wait else None)
+        asks_to_wait = trouble.arg is not None and trouble.kind in ("429", "503")
+        raise Refusal(*_FAILURES[trouble.kind], float(trouble.arg) if asks_to_wait else None)
