@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.db import Base, open_database
-from app.settings import read_database_url
+from app.environment import read_database_url
 
 ONE_AT_A_TIME = {
     "sqlite": "BEGIN IMMEDIATE",

@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import logs, parts, process
+from app import logs, process
 from app.api import auth as auth_routes
 from app.api import (
     connections,
@@ -27,8 +27,11 @@ from app.api import (
     signals,
 )
 from app.api.middleware import RequestLog
+from app.environment import read_settings
+from app.parts import build
+from app.plan import Plan, plan
 from app.services.demo import greeting
-from app.settings import Settings, read_settings
+from app.settings import Settings
 
 log = structlog.get_logger()
 
@@ -58,12 +61,12 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
     `clock`: as in `parts.build`.
     """
     settings = settings or read_settings()
-    plan = parts.plan(settings)
+    planned = plan(settings)
     logs.configure(settings.log_level, settings.log_format)
     app = FastAPI(
         title="Image Gateway",
         version="0.1.0",
-        lifespan=partial(_lifespan, plan, clock),
+        lifespan=partial(_lifespan, planned, clock),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -90,10 +93,10 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
 
 @asynccontextmanager
 async def _lifespan(
-    plan: parts.Plan, clock: Callable[[], int] | None, app: FastAPI
+    planned: Plan, clock: Callable[[], int] | None, app: FastAPI
 ) -> AsyncIterator[dict[str, float]]:
     """Yields what `connections` wants to know."""
-    async with parts.build(plan, clock=clock) as built:
+    async with build(planned, clock=clock) as built:
         app.state.parts = built
         if built.emulator:
             app.mount("/storage", built.emulator.objects)

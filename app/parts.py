@@ -1,6 +1,6 @@
 """Plugs everything together: settings in, the working parts of the gateway out. Needs no HTTP.
 
-`plan(settings)` finds what is missing before anything runs; `build(plan)` makes the parts on a running loop.
+The parts are made by `build(plan)` on a running event loop.
 """
 
 import asyncio
@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import process
+from app import housekeeping, process
 from app.contract.book import Terms
-from app.contract.errors import GatewayError
 from app.contract.ledger import new_id
-from app.contract.models import Catalogue, Vendor, load_catalogue
-from app.contract.prices import Prices, load_prices
+from app.contract.models import Catalogue, Vendor
 from app.db import migrate, open_database
-from app.logs import causes
+from app.environment import replaced
 from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
+from app.plan import Plan
 from app.ports import Storage
 from app.providers.bedrock.client import Bedrock
 from app.providers.claude import Claude
 from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
-from app.providers.vertex.credentials import Bearer, Credentials, NoCredentials, find
+from app.providers.vertex.credentials import Bearer, Credentials
 from app.services.admission import Admission
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.budgets import Budgets
 from app.services.chain import Chain
 from app.services.demo import DEMO_ID, Demo, demo_user
@@ -48,7 +47,7 @@ from app.services.room import Room
 from app.services.tokens import Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
-from app.settings import MEBIBYTE, Settings, replaced
+from app.settings import MEBIBYTE, Settings
 from app.storage.gcs import Gcs
 from app.storage.ledger import Ledger, open_store
 from app.storage.private import PrivateStore
@@ -58,32 +57,14 @@ from app.storage.spool import Spool
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
-_REWRITE_SHARE = 1 / 6
-"""Of a request's time, at most: 20 of the 120 seconds."""
 _EMULATED_KEY = "emulated"
 """So that real credentials, where there are any, are not even looked for."""
 _BODIES, _BODIES_OF_ONE_USER = 1536 * MEBIBYTE, 768 * MEBIBYTE
 """What all request bodies under way may have together, and those of one user."""
-_FILES_OF_A_CALL = 5
-"""Its caller, its vendor, an upload, a file; and a caller who waits: as many may wait as are under way."""
-_OTHER_FILES = 250
-"""Databases, libraries, those who log in, and all others who are no calls."""
-_CLEANING_SECONDS = 60
-_SWEEPING_SECONDS = 60
 _LATE_SECONDS = 60
 """After the longest time of a call, those that nobody has ended are looked for."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What can be known before the gateway runs. `google` is None if Google itself is not called."""
-
-    settings: Settings
-    catalogue: Catalogue
-    prices: Prices
-    google: Credentials | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,62 +111,22 @@ class Parts:
         return {"username": demo.user.username, "password": demo.password}
 
 
-def plan(settings: Settings) -> Plan:
-    """Blocks. Raises SystemExit with a sentence for each thing that is wrong."""
-    variable = "MODELS_FILE"
-    try:
-        catalogue = load_catalogue(settings.models_file)
-        variable = "PRICES_FILE"
-        prices = load_prices(catalogue, settings.prices_file)
-    except (OSError, ValueError) as exc:
-        raise SystemExit(f"The configuration is wrong:\n  {variable}: {exc}") from None
-    _check_files(settings.max_calls)
-    return Plan(settings, catalogue, prices, _google(settings))
-
-
-def _check_files(max_calls: int) -> None:
-    """Raise the limit of open files as far as is allowed. Raises SystemExit if that is not enough."""
-    allowed = process.open_files()
-    fit = (allowed - _OTHER_FILES) // _FILES_OF_A_CALL
-    if max_calls > fit:
-        needed = max_calls * _FILES_OF_A_CALL + _OTHER_FILES
-        raise SystemExit(
-            f"The configuration is wrong:\n  MAX_CALLS: {max_calls} calls need {needed} open files, and the "
-            f"system allows {allowed}, which is enough for {max(fit, 0)}. Lower MAX_CALLS, or raise the hard "
-            "limit of open files (ulimit -Hn)"
-        )
-
-
-def _google(settings: Settings) -> Credentials | None:
-    if settings.cloud == "emulator" or (settings.vertex_endpoint and settings.storage_emulator_host):
-        return None
-    try:
-        return find(settings.google_application_credentials)
-    except NoCredentials as exc:
-        raise SystemExit(f"The configuration is wrong:\n  {exc}") from None
-
-
 @asynccontextmanager
 async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncIterator[Parts]:
-    """Start the gateway's parts, and stop them at the end of the `with` block.
+    """Start the gateway's parts, and stop them in the reverse order at the end of the `with` block.
 
     `clock` returns the time in ms for budgets and the ledger; without one it is the database's or the
     machine's.
     """
-    settings, catalogue = plan.settings, plan.catalogue
     process.tune()
     for name, instead in replaced().items():
         log.warning("a setting has no effect any more: remove it", setting=name, instead=instead)
     async with AsyncExitStack() as stack:
-        emulator = None
-        if settings.embeds_emulator:
-            emulator = await _start_emulator(settings, catalogue, stack)
-            settings = _pointing_at(emulator, settings)
-        if settings.cloud == "emulator":
-            await asyncio.to_thread(migrate, settings.database_url)
+        emulator, settings = await _emulated(plan, stack)
+        catalogue = plan.catalogue
         work = await asyncio.to_thread(WorkFolder, settings.data_dir / "work", max_bytes=settings.work_bytes)
         stack.callback(work.close)
-        _run(_clean(work), stack)
+        _run(housekeeping.clean(work), stack)
         transport = Transport()
         stack.push_async_callback(transport.aclose)
         database = open_database(settings.database_url)
@@ -195,77 +136,22 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         _run(receipts.keep(settings.receipt_days), stack)
         rate_limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
         stack.push_async_callback(rate_limit.aclose)
-        token = Bearer(plan.google).headers if plan.google else None
-        storage = Gcs(
-            transport=transport,
-            project=settings.google_cloud_project,
-            bucket=settings.gcs_bucket,
-            public_base_url=settings.public_url,
-            endpoint=settings.storage_emulator_host,
-            timeout_seconds=settings.upload_seconds,
-            credentials=token,
-            google=plan.google,
-        )
-        spool = await asyncio.to_thread(
-            Spool,
-            settings.spool_dir,
-            min_free_bytes=settings.spool_min_free_bytes,
-            fsync=settings.spool_fsync,
-        )
-        stack.callback(spool.close)
-        _run(spool.run(storage, settings.spool_seconds), stack)
+        token = Bearer(plan.google) if plan.google else None
         admission = Admission(
             settings.max_calls, settings.max_calls_per_user, min_seconds=settings.min_seconds
         )
-        vertex = Vertex(
-            transport=transport,
-            admission=admission,
-            project=settings.google_cloud_project,
-            location=settings.vertex_location,
-            gemini_location=settings.vertex_gemini_location,
-            endpoint=settings.vertex_endpoint,
-            credentials=token,
-            pause_seconds=settings.retry_pause_seconds,
-        )
+        vertex = _vertex(settings, transport, admission, token)
         bedrock = _bedrock(settings, catalogue, transport, admission)
         claude = _claude(settings, admission)
         stack.push_async_callback(claude.aclose)
-        gallery = Gallery(
-            storage,
-            spool,
-            settings.gcs_bucket,
-            wait_seconds=settings.upload_wait_seconds,
-            retry_after=math.ceil(settings.spool_seconds),
-        )
-        stack.push_async_callback(gallery.aclose)
+        stores = await _stores(settings, _storage(settings, transport, plan.google, token), work, stack)
         unattended = Unattended(settings.request_timeout_seconds)
         stack.push_async_callback(unattended.aclose)
-        private = PrivateStore(settings.private_place, storage)
-        _run(_sweep(private, settings.idempotency_seconds), stack)
-        finder = Finder(storage, spool, private, lambda: work.blobs(None))
-        ledger = await _ledger(settings, finder, stack, clock)
-        paying = Paying(ledger, plan.prices, finder, private)
+        ledger = await _ledger(settings, stores.finder, stack, clock)
         chain = Chain(catalogue, follow=settings.retired_models == "follow")
-        images = Images(
-            providers={"google": vertex},
-            gallery=gallery,
-            chain=chain,
-            catalogue=catalogue,
-            allowed_prefixes=settings.allowed_prefixes,
-        )
-        gen = Gen(
-            providers={"aws": bedrock},
-            rewriter=claude,
-            gallery=gallery,
-            chain=chain,
-            rewrite_chain=Chain(catalogue),
-            catalogue=catalogue,
-            finder=finder,
-            rewrite_seconds=settings.request_timeout_seconds * _REWRITE_SHARE,
-        )
         identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
         readiness = Readiness(
-            required={"database": auth.users, "storage": storage, "spool": spool},
+            required={"database": auth.users, "storage": stores.storage, "spool": stores.spool},
             vendors={"vertex": vertex, "bedrock": bedrock},
             optional={"limits": rate_limit, "claude": claude, **identity_provider},
         )
@@ -273,7 +159,6 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         demo = None
         if settings.cloud == "emulator":
             demo = await demo_user(auth.users, auth.passwords, settings.data_dir)
-        bodies = Room(_BODIES, _BODIES_OF_ONE_USER)
         process.freeze()
         yield Parts(
             settings=settings,
@@ -281,13 +166,28 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
             work=work,
             auth=auth,
             rate_limit=rate_limit,
-            bodies=bodies,
-            paying=paying,
-            images=images,
-            gen=gen,
+            bodies=Room(_BODIES, _BODIES_OF_ONE_USER),
+            paying=Paying(ledger, plan.prices, stores.finder, stores.private),
+            images=Images(
+                providers={"google": vertex},
+                gallery=stores.gallery,
+                chain=chain,
+                catalogue=catalogue,
+                allowed_prefixes=settings.allowed_prefixes,
+            ),
+            gen=Gen(
+                providers={"aws": bedrock},
+                rewriter=claude,
+                gallery=stores.gallery,
+                chain=chain,
+                rewrite_chain=Chain(catalogue),
+                catalogue=catalogue,
+                finder=stores.finder,
+                rewrite_seconds=settings.rewrite_seconds,
+            ),
             readiness=readiness,
-            storage=storage,
-            gallery=gallery,
+            storage=stores.storage,
+            gallery=stores.gallery,
             receipts=receipts,
             budgets=Budgets(database, settings.budget_limits, clock=clock),
             admission=admission,
@@ -295,6 +195,20 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
             demo=demo,
             emulator=emulator,
         )
+
+
+async def _emulated(plan: Plan, stack: AsyncExitStack) -> "tuple[Emulator | None, Settings]":
+    """Returns the emulator, if one runs inside, and the settings with its address.
+
+    With CLOUD=emulator the database's schema is brought up to date.
+    """
+    emulator, settings = None, plan.settings
+    if settings.embeds_emulator:
+        emulator = await _start_emulator(settings, plan.catalogue, stack)
+        settings = _pointing_at(emulator, settings)
+    if settings.cloud == "emulator":
+        await asyncio.to_thread(migrate, settings.database_url)
+    return emulator, settings
 
 
 async def _start_emulator(settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> "Emulator":
@@ -315,6 +229,68 @@ def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
         "anthropic_base_url",
     )
     return settings.model_copy(update={name: getattr(settings, name) or emulator.http_url for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Where pictures are kept, and how they are found again."""
+
+    storage: Gcs
+    spool: Spool
+    gallery: Gallery
+    private: PrivateStore
+    finder: Finder
+
+
+async def _stores(settings: Settings, storage: Gcs, work: WorkFolder, stack: AsyncExitStack) -> _Stores:
+    spool = await asyncio.to_thread(
+        Spool,
+        settings.spool_dir,
+        min_free_bytes=settings.spool_min_free_bytes,
+        fsync=settings.spool_fsync,
+    )
+    stack.callback(spool.close)
+    _run(spool.run(storage, settings.spool_seconds), stack)
+    gallery = Gallery(
+        storage,
+        spool,
+        settings.gcs_bucket,
+        wait_seconds=settings.upload_wait_seconds,
+        retry_after=math.ceil(settings.spool_seconds),
+    )
+    stack.push_async_callback(gallery.aclose)
+    private = PrivateStore(settings.private_place, storage)
+    _run(housekeeping.sweep(private, settings.idempotency_seconds + _LATE_SECONDS), stack)
+    finder = Finder(storage, spool, private, lambda: work.blobs(None))
+    return _Stores(storage, spool, gallery, private, finder)
+
+
+def _storage(
+    settings: Settings, transport: Transport, google: Credentials | None, token: Bearer | None
+) -> Gcs:
+    return Gcs(
+        transport=transport,
+        project=settings.google_cloud_project,
+        bucket=settings.gcs_bucket,
+        public_base_url=settings.public_url,
+        endpoint=settings.storage_emulator_host,
+        timeout_seconds=settings.upload_seconds,
+        credentials=token.headers if token else None,
+        google=google,
+    )
+
+
+def _vertex(settings: Settings, transport: Transport, admission: Admission, token: Bearer | None) -> Vertex:
+    return Vertex(
+        transport=transport,
+        admission=admission,
+        project=settings.google_cloud_project,
+        location=settings.vertex_location,
+        gemini_location=settings.vertex_gemini_location,
+        endpoint=settings.vertex_endpoint,
+        credentials=token.headers if token else None,
+        pause_seconds=settings.retry_pause_seconds,
+    )
 
 
 async def _ledger(
@@ -355,9 +331,11 @@ def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> A
         keys=Keys(database),
         passwords=Passwords(),
         tokens=tokens,
-        login_limit=RateLimit(settings.login_rate_limit, name="login", redis_url=url),
-        account_limit=RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
-        address_limit=RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
+        limits=LoginLimits(
+            RateLimit(settings.login_rate_limit, name="login", redis_url=url),
+            RateLimit(settings.login_account_rate_limit, name="login-account", redis_url=url),
+            RateLimit(settings.login_address_rate_limit, name="login-address", redis_url=url),
+        ),
     )
     stack.push_async_callback(auth.aclose)
     return auth
@@ -394,26 +372,6 @@ def _claude(settings: Settings, admission: Admission) -> Claude:
         bedrock_version=settings.claude_bedrock_version,
         pause_seconds=settings.retry_pause_seconds,
     )
-
-
-async def _clean(work: WorkFolder) -> None:
-    """Remove the work folders of processes that have ended."""
-    while True:
-        await asyncio.sleep(_CLEANING_SECONDS)
-        try:
-            await asyncio.to_thread(work.clean)
-        except OSError as exc:
-            log.warning("the work folder cannot be cleaned", cause=causes(exc))
-
-
-async def _sweep(private: PrivateStore, keep_seconds: float) -> None:
-    """Delete private pictures that nobody may ask for any more."""
-    while True:
-        try:
-            await private.sweep(keep_seconds + _LATE_SECONDS)
-        except GatewayError as exc:
-            log.warning("private pictures are not swept", cause=causes(exc))
-        await asyncio.sleep(_SWEEPING_SECONDS)
 
 
 def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:

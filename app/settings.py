@@ -1,18 +1,17 @@
-"""All settings, read once from the environment. `.env.example` lists the same names."""
+"""All settings, their defaults and their rules. `environment.py` reads them. `.env.example` lists them."""
 
-import re
 from collections import Counter
-from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Literal, Self
 
-from limits import parse_many
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.contract import gcs
 from app.contract.budgets import read_budget
 from app.contract.ledger import Limit
+from app.setting_types import BudgetText, DatabaseUrl, Endpoint, Origins, Proxies, RateLimitText, split
 
 EXAMPLE_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - refused in live
 EXAMPLE_PROJECT = "emulated-project"
@@ -20,43 +19,10 @@ EXAMPLE_BUCKET = "image-gateway"
 MEBIBYTE = 1024 * 1024
 
 
-_DRIVERS = {
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "sqlite": "sqlite+aiosqlite",
-}
-
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
-
-
-def _with_our_driver(url: str) -> str:
-    """Returns the URL with the async driver that we ship, for a plain `postgresql://` or `sqlite://` URL."""
-    scheme, _, rest = url.partition("://")
-    driver = _DRIVERS.get(scheme, scheme)
-    if driver not in _DRIVERS.values():
-        raise ValueError("must be sqlite:///file or postgresql://user:password@host/database")
-    return f"{driver}://{rest}"
-
-
-_ENDPOINT = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?")
-
-
-def _with_scheme(endpoint: str) -> str:
-    """Returns the endpoint as a URL; `host:port` means plain HTTP."""
-    url = endpoint if "://" in endpoint else f"http://{endpoint}"
-    if not _ENDPOINT.fullmatch(url.rstrip("/")):
-        raise ValueError("must be http://host:port or https://host:port, without a path")
-    return url.rstrip("/")
-
-
-Endpoint = Annotated[str, AfterValidator(_with_scheme)]
-DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
-_BUCKET = r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
-_IN_BUCKET = re.compile(rf"gs://{_BUCKET}((/(?!\.{{1,2}}(/|$))[\w.-]+)*)/?", re.ASCII)
 _SQLITE = "sqlite+aiosqlite:///data/gateway.db"
 
 
-class _FromEnvironment(BaseSettings):
+class FromEnvironment(BaseSettings):
     """Field names are the environment's, in lower case."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
@@ -68,20 +34,20 @@ class _FromEnvironment(BaseSettings):
         return {name: value for name, value in given.items() if value != "" or name.endswith("rate_limit")}
 
 
-class DatabaseSettings(_FromEnvironment):
+class DatabaseSettings(FromEnvironment):
     """The settings of the `users` commands, which also run where the gateway itself is not configured."""
 
     database_url: DatabaseUrl = _SQLITE
 
 
-class PriceSettings(_FromEnvironment):
+class PriceSettings(FromEnvironment):
     """The settings of the `prices` command, which also runs where the gateway itself is not configured."""
 
     models_file: Path | None = None
     prices_file: Path | None = None
 
 
-class Settings(_FromEnvironment):
+class Settings(FromEnvironment):
     """The settings of the gateway."""
 
     cloud: Literal["emulator", "live"] = "emulator"
@@ -97,15 +63,15 @@ class Settings(_FromEnvironment):
     jwks_url: str | None = Field(None, pattern=r"^https?://")
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
-    login_rate_limit: str = "10/minute"
-    login_account_rate_limit: str = "100/minute"
-    login_address_rate_limit: str = "100/minute"
+    login_rate_limit: RateLimitText = "10/minute"
+    login_account_rate_limit: RateLimitText = "100/minute"
+    login_address_rate_limit: RateLimitText = "100/minute"
 
     database_url: DatabaseUrl = _SQLITE
     redis_url: str | None = Field(None, pattern=r"^rediss?://")
-    rate_limit: str = "60/minute"
-    cors_origins: str = ""
-    forwarded_allow_ips: str = ""
+    rate_limit: RateLimitText = "60/minute"
+    cors_origins: Origins = ""
+    forwarded_allow_ips: Proxies = ""
 
     request_timeout_seconds: float = Field(120, gt=0)
     call_seconds: float = Field(600, gt=0)
@@ -125,7 +91,7 @@ class Settings(_FromEnvironment):
     vertex_location: str = "us-central1"
     vertex_gemini_location: str = "global"
     vertex_endpoint: Endpoint | None = None
-    gcs_bucket: str = Field(EXAMPLE_BUCKET, pattern=f"^{_BUCKET}$")
+    gcs_bucket: str = Field(EXAMPLE_BUCKET, pattern=f"^{gcs.BUCKET}$")
     gcs_allowed_prefixes: str = ""
     storage_emulator_host: str | None = None
     public_base_url: str = ""
@@ -139,7 +105,7 @@ class Settings(_FromEnvironment):
 
     models_file: Path | None = None
     prices_file: Path | None = None
-    budget: str = ""
+    budget: BudgetText = ""
     receipt_days: int = Field(400, gt=0, le=36_500)
     retired_models: Literal["follow", "refuse"] = "follow"
 
@@ -163,8 +129,23 @@ class Settings(_FromEnvironment):
         return self.cloud == "emulator" and not all(named)
 
     @property
+    def answer_seconds(self) -> float:
+        """How long vendors have, from the start of a request. Then its pictures are stored."""
+        return self.request_timeout_seconds * 0.9
+
+    @property
+    def store_seconds(self) -> float:
+        """When its pictures must be stored. The rest of the time is for the response."""
+        return self.request_timeout_seconds * 0.98
+
+    @property
+    def rewrite_seconds(self) -> float:
+        """How long the rewrite of a prompt may take."""
+        return self.request_timeout_seconds / 6
+
+    @property
     def min_seconds(self) -> float:
-        """A call is not sent when less of its time is left. It is never more than a quarter of the time."""
+        """How much of its time a call must have left to be sent: at most a quarter of the time."""
         return min(self.min_call_seconds, self.request_timeout_seconds / 4)
 
     @property
@@ -200,12 +181,12 @@ class Settings(_FromEnvironment):
     @property
     def allowed_origins(self) -> list[str]:
         """The web origins that may call from a browser."""
-        return _split(self.cors_origins)
+        return split(self.cors_origins)
 
     @property
     def allowed_prefixes(self) -> tuple[str, ...]:
         """The `gs://` prefixes that callers may name; our own bucket unless set."""
-        named = [prefix.rstrip("/") for prefix in _split(self.gcs_allowed_prefixes)]
+        named = [prefix.rstrip("/") for prefix in split(self.gcs_allowed_prefixes)]
         return tuple(f"{prefix}/" for prefix in named or [f"gs://{self.gcs_bucket}"])
 
     @property
@@ -216,7 +197,7 @@ class Settings(_FromEnvironment):
     @field_validator("private_store")
     @classmethod
     def _is_a_place(cls, place: str | None) -> str | None:
-        if place and "://" in place and not _IN_BUCKET.fullmatch(place):
+        if place and "://" in place and not gcs.FOLDER.fullmatch(place):
             raise ValueError(
                 "must be a folder, or gs://bucket/prefix with letters, digits and ._- in the prefix"
             )
@@ -235,49 +216,6 @@ class Settings(_FromEnvironment):
                 "prefix, or a folder"
             )
         return self
-
-    @field_validator("rate_limit", "login_rate_limit", "login_account_rate_limit", "login_address_rate_limit")
-    @classmethod
-    def _in_the_notation_of_limits(cls, notation: str) -> str:
-        if notation:
-            parse_many(notation)
-        return notation
-
-    @field_validator("budget")
-    @classmethod
-    def _is_a_budget(cls, budget: str) -> str:
-        read_budget(budget)
-        return budget
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _are_origins(cls, origins: str) -> str:
-        """A single `*` is allowed. It is safe: tokens are read from a header that a page must set, never from
-        cookies, so a page can do no more than any other client without a token."""
-        for origin in _split(origins):
-            if origins.strip() != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    f"{origin} is not an origin. Write scheme://host or scheme://host:port in lower case, "
-                    "without a path or a slash at the end, like https://app.example.com"
-                )
-        return origins
-
-    @field_validator("forwarded_allow_ips")
-    @classmethod
-    def _name_proxies(cls, proxies: str) -> str:
-        """Refuses `*`, which uvicorn accepts: any caller could then claim any address."""
-        for proxy in _split(proxies):
-            try:
-                named = ip_network(proxy).prefixlen > 0
-            except ValueError:
-                named = False
-            if not named:
-                raise ValueError(
-                    f"{proxy} is not the address of a proxy. Write addresses and networks, like "
-                    "10.0.0.7,10.1.0.0/24. Name your proxies only: a trusted address can claim any other "
-                    "address, and so avoid the login limits"
-                )
-        return proxies
 
     @model_validator(mode="after")
     def _live_is_complete(self) -> Self:
@@ -302,10 +240,6 @@ class Settings(_FromEnvironment):
         return self
 
 
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
 def _weaknesses(secret: str) -> list[str]:
     """Returns what the secret lacks; an empty list for a secret that a generator made."""
     secret = secret.strip()
@@ -318,80 +252,3 @@ def _weaknesses(secret: str) -> list[str]:
     if period <= 16 or max(steps.values()) > len(secret) / 2 or len(set(secret)) < 8:
         return ["a JWT_SECRET that is hard to guess: openssl rand -hex 32"]
     return []
-
-
-AnySettings = TypeVar("AnySettings", bound=_FromEnvironment)
-
-
-def read_settings() -> Settings:
-    """Read the environment and `.env`. Raises SystemExit with a line for each variable that is wrong."""
-    return _read(Settings)
-
-
-def read_database_url() -> str:
-    """Read DATABASE_URL alone. Raises SystemExit like `read_settings`."""
-    return _read(DatabaseSettings).database_url
-
-
-def read_price_settings() -> PriceSettings:
-    """Read MODELS_FILE and PRICES_FILE alone. Raises SystemExit like `read_settings`."""
-    return _read(PriceSettings)
-
-
-_REPLACED = {
-    "max_inflight_bytes": "MAX_CALLS bounds the calls under way now",
-    "max_queued_requests": "as many calls wait as MAX_CALLS and MAX_CALLS_PER_USER allow under way",
-}
-
-
-def replaced() -> dict[str, str]:
-    """Returns the variables of earlier versions that are still set, and what has replaced each of them."""
-    given = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
-    return {name.upper(): instead for name, instead in _REPLACED.items() if given.get(name)}
-
-
-def _read(kind: type[AnySettings]) -> AnySettings:
-    wrong = _misspelt(kind)
-    try:
-        settings = kind()
-    except ValidationError as exc:
-        wrong += [
-            f"{str(error['loc'][0]).upper() if error['loc'] else 'settings'}: "
-            + error["msg"].removeprefix("Value error, ")
-            for error in exc.errors(include_url=False, include_input=False)
-        ]
-    if wrong:
-        raise SystemExit("\n  ".join(["The configuration is wrong:", *wrong]))
-    return settings
-
-
-def _misspelt(kind: type[_FromEnvironment]) -> list[str]:
-    """Returns a line for each variable of `.env` that is one or two typing errors away from a setting.
-
-    Variables of other programs in the same file are ignored, and so is the process's environment. A name that
-    begins with another letter belongs to another program: AWS_BUCKET.
-    """
-    lines = []
-    for unknown in DotEnvSettingsSource(kind).env_vars.keys() - Settings.model_fields.keys():
-        alike = [
-            name
-            for name in kind.model_fields
-            if name[0] == unknown[:1] and abs(len(name) - len(unknown)) <= 2
-        ]
-        nearest = min(alike, key=lambda name: _typing_errors(unknown, name), default=None)
-        if nearest and _typing_errors(unknown, nearest) <= (2 if len(nearest) > 5 else 1):
-            question = f"Did you mean {nearest.upper()}?"
-            lines.append(f"{unknown.upper()}: .env has it, but there is no such setting. {question}")
-    return sorted(lines)
-
-
-def _typing_errors(a: str, b: str) -> int:
-    """Returns how many letters must be added, dropped, changed or swapped with a neighbour to turn `a` into
-    `b`."""
-    away = {(i, -1): i + 1 for i in range(-1, len(a))} | {(-1, j): j + 1 for j in range(len(b))}
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            away[i, j] = min(away[i - 1, j] + 1, away[i, j - 1] + 1, away[i - 1, j - 1] + (x != y))
-            if i and j and (x, a[i - 1]) == (b[j - 1], y):
-                away[i, j] = min(away[i, j], away[i - 2, j - 2] + 1)
-    return away[len(a) - 1, len(b) - 1]

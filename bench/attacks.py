@@ -18,7 +18,7 @@ import httpx
 from PIL import Image
 
 from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
-from tests.api.bodies import encoded
+from tools.rig.bodies import encoded
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 WISH = {"prompt": "a lighthouse"}

@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 
 from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
-from tests.api.bodies import OPERATIONS, as_form, as_json, body, encoded, mask, path
+from tools.rig.bodies import OPERATIONS, as_form, as_json, body, encoded, mask, path
 
 WANTED = "wanted: growth under 4.0 x the pictures; /health never above 100 ms\n\n"
 EDITS, SIDES = 10, (5000, 3000)

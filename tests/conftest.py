@@ -17,6 +17,7 @@ import coredis
 import httpx
 import pytest
 from limits.aio.storage import RedisStorage
+from pydantic_settings import BaseSettings
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -37,6 +38,8 @@ SERVICES = ("database_url", "redis_url")
 """The settings that choose what the suite runs on; every other variable of the developer's stays out."""
 
 _reached: list[str] = []
+
+pytest_plugins = ["tests.support.accounts"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -126,6 +129,19 @@ def redis_url() -> str | None:
     return url
 
 
+class Machine(BaseSettings):
+    ci: bool = False
+
+
+@pytest.fixture
+def redis(redis_url: str | None) -> str:
+    """The URL of a Redis, for tests that are about Redis. CI must have one."""
+    if redis_url is None:
+        assert not Machine().ci, "REDIS_URL is not set"
+        pytest.skip("REDIS_URL is not set")
+    return redis_url
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[WorkFolder]:
     """Makes blobs. When the test ends, none may be left open."""
@@ -155,7 +171,7 @@ class LiveGateway(NamedTuple):
 
 @pytest.fixture(scope="session")
 def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    from tests.gateway import (
+    from tests.support.gateway_thread import (
         listening,
         serving,
     )  # every vendor's client: seconds that most tests need not wait
@@ -303,8 +319,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Emulator]":
 
 @pytest.fixture(scope="session")
 def recorded_inputs(cloud: "Emulator") -> None:
-    """The objects that the recordings in vertex-wire/ read."""
-    from tests.vertex_clients import picture, upload  # as above
+    """The objects that the recordings in recordings/vertex/ read."""
+    from tests.support.vertex_client import picture, upload  # as above
 
     for name, format in (("in/a.jpg", "JPEG"), ("in/shoe.jpg", "JPEG"), ("in/photo.png", "PNG")):
         upload(cloud, "my-bucket", name, picture(format=format))

@@ -106,7 +106,7 @@ def test_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
 
 
 def test_receipts(run: Run, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_PAGE", 1)
+    monkeypatch.setattr(cli.receipts, "_PAGE", 1)
     wishes = []
     for caller, calls in (
         (ANN, (NewCall(0, "m", "text2img", 40_000, 1),)),

@@ -22,8 +22,8 @@ import yaml
 from pydantic import BaseModel, Field
 from sqlalchemy import make_url
 
-from tests.auth.conftest import Machine
-from tests.processes import ROOT, free_port, serving
+from tests.conftest import Machine
+from tests.support.server_process import ROOT, free_port, serving
 
 LOGIN = {"username": "ann", "password": "correct horse battery staple"}
 PORTS = ("3001", "9090", "9091")

@@ -30,16 +30,17 @@ from app.contract.image import (
 from app.contract.models import Model
 from app.contract.rules import read
 from app.emulator.server import Emulator
-from app.parts import build, plan
+from app.parts import build
 from app.pictures.checks import check
 from app.pictures.work_folder import WorkFolder
+from app.plan import plan
 from app.ports import Call, PaidCall
 from app.providers.attempt import attempt
 from app.settings import Settings
 from app.threads import off_loop
-from tests.gen_calls import call
 from tests.pictures.reading import assert_empty
-from tests.processes import ROOT
+from tests.support.provider_call import call
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -161,7 +162,8 @@ async def test_every_part_is_ready(settings: Settings) -> None:
 
 KILLED = """
 import asyncio, os, signal, sys
-from app.parts import build, plan
+from app.parts import build
+from app.plan import plan
 from app.settings import Settings
 
 async def main():

@@ -9,8 +9,8 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.readme import README, Walk, commands, same
 from tests.test_make import PYTHON3
+from tools.readme import README, Walk, commands, same
 
 ROOT = README.parent
 COMMANDS = list(commands(README.read_text("utf-8")))

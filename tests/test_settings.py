@@ -9,15 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.environment import read_database_url, read_settings, replaced
 from app.main import create_app
-from app.settings import (
-    EXAMPLE_SECRET,
-    DatabaseSettings,
-    Settings,
-    read_database_url,
-    read_settings,
-    replaced,
-)
+from app.settings import EXAMPLE_SECRET, DatabaseSettings, Settings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 LIVE = {

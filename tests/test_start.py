@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from app import process
-from tests.gateway import gateway
-from tests.processes import ROOT, UVICORN, bare, free_port, serving
+from tests.support.gateway_thread import gateway
+from tests.support.server_process import ROOT, UVICORN, bare, free_port, serving
 
 LIVE = {
     "CLOUD": "live",

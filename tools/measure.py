@@ -61,8 +61,8 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDe
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _FUNCTIONS):
             yield prefix + child.name, child
-        inner = isinstance(child, _FUNCTIONS | ast.ClassDef)
-        yield from _functions(child, f"{prefix}{child.name}." if inner else prefix)
+        name = f"{child.name}." if isinstance(child, _FUNCTIONS | ast.ClassDef) else ""
+        yield from _functions(child, prefix + name)
 
 
 def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> int:

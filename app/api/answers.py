@@ -49,17 +49,14 @@ class _Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         idle_seconds = parts(scope).settings.answer_idle_seconds
-        pieces, loop = self._text.pieces(self._piece_bytes), asyncio.get_running_loop()
+        pieces = self._text.pieces(self._piece_bytes)
         _Pieces.being_sent += 1
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             async with asyncio.timeout(None) as idle:
-                checked = -1.0
                 while piece := await on_disk(next, pieces, b""):
-                    if loop.time() > checked:  # a timer for each piece would cost more than encoding it
-                        checked = loop.time() + 0.1
-                        idle.reschedule(checked + idle_seconds)
+                    _postpone(idle, idle_seconds)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             log.info("answer given up: not read in time")  # it has no end, so uvicorn closes the connection
@@ -73,3 +70,13 @@ class _Pieces(Response):
         """How many bytes of a picture the next piece holds."""
         share = _ALL_PIECES_BYTES // cls.being_sent
         return max(_LEAST_PIECE_BYTES, min(PIECE_BYTES, share - share % 3))
+
+
+def _postpone(timeout: asyncio.Timeout, seconds: float) -> None:
+    """Let the timeout end so many seconds from now, up to 0.1 s more.
+
+    Not for each piece: a new timer would cost more than encoding the piece.
+    """
+    now, ends = asyncio.get_running_loop().time(), timeout.when()
+    if ends is None or now + seconds > ends:
+        timeout.reschedule(now + seconds + 0.1)

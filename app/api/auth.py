@@ -8,7 +8,7 @@ from app.api.body import at_once, read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import LOGIN
 from app.api.exchange import blobs, parts
-from app.api.openapi import failures
+from app.api.openapi.errors import failures
 from app.contract.auth import LoginRequest, Profile, TokenAnswer
 from app.contract.words import words
 

@@ -4,7 +4,8 @@ A head (request line and headers) over 64 KiB gets 431. If it takes longer than 
 closed. The next piece of an answer waits until the last one is with the kernel; if a caller takes nothing of
 it, the connection is ended. Upgrades are declined.
 
-uvicorn chooses its protocol class before it imports the application, so this module changes the class itself.
+uvicorn chooses its protocol class before it imports the application. So `install` makes that class create
+instances of a subclass.
 """
 
 import socket
@@ -31,7 +32,7 @@ _TOO_LARGE = (
 class _Head:
     """The size of the head that a connection is sending, and the timer for it."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
         self._protocol = protocol
         self._timer: TimerHandle | None = None
         self.bytes = 0
@@ -65,85 +66,73 @@ class _Head:
         return cycle is None or cycle.response_complete
 
 
-def _end_when_unread(transport: Transport, seconds: float) -> None:
-    """Have the kernel end the connection when the caller takes nothing that is sent for so long.
+class _Limited(HttpToolsProtocol):
+    """uvicorn's protocol with the limits above. The body of a request does not count as head."""
 
-    uvicorn would wait for ever, also to stop: what is not sent yet keeps a closed connection open.
-    """
-    connection = transport.get_extra_info("socket")
-    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+    _head: _Head
 
-
-def install() -> None:
-    """Change uvicorn's protocol class. Does nothing the second time."""
-    protocol: Any = HttpToolsProtocol
-    if hasattr(protocol, "gateway_head"):
-        return
-    protocol.gateway_head = None
-    made, lost, received = protocol.connection_made, protocol.connection_lost, protocol.data_received
-    headers_complete, message_complete = protocol.on_headers_complete, protocol.on_message_complete
-    body, response_complete = protocol.on_body, protocol.on_response_complete
-
-    def connection_made(self: Any, transport: Transport) -> None:
-        made(self, transport)
-        self.gateway_head = _Head(self)
-        self.gateway_head.begin()
-        transport.set_write_buffer_limits(high=0)  # of an answer one piece waits in memory, not more
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as in uvicorn
+        super().connection_made(transport)
+        self._head = _Head(self)
+        self._head.begin()
+        transport.set_write_buffer_limits(high=0)  # one piece of an answer waits in memory, not more
         _end_when_unread(transport, 2 * self.app_state.get("answer_idle_seconds", _UNREAD_SECONDS))
 
-    def connection_lost(self: Any, exc: Exception | None) -> None:
-        self.gateway_head.end()
-        lost(self, exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head.end()
+        super().connection_lost(exc)
 
-    def data_received(self: Any, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Pass the parser at most as many bytes as a head may still have.
 
         Everything that is not body counts as head: also trailers and the framing of chunks.
         """
-        head: _Head = self.gateway_head
         rest = memoryview(data)
         while rest and not self.transport.is_closing():
             if self.cycle is None or not self.cycle.more_body:
-                head.begin()
-            piece, rest = rest[: MAX_BYTES - head.bytes], rest[MAX_BYTES - head.bytes :]
-            head.bytes += len(piece)
-            received(self, piece)
-            if head.bytes >= MAX_BYTES:
-                head.refuse()
+                self._head.begin()
+            room = MAX_BYTES - self._head.bytes
+            piece, rest = rest[:room], rest[room:]
+            self._head.bytes += len(piece)
+            super().data_received(piece)  # type: ignore[arg-type]
+            if self._head.bytes >= MAX_BYTES:
+                self._head.refuse()
 
-    def on_headers_complete(self: Any) -> None:
-        self.gateway_head.end()
-        headers_complete(self)
+    def on_headers_complete(self) -> None:
+        self._head.end()
+        super().on_headers_complete()
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser reads nothing that follows
 
-    def _should_upgrade(_self: Any) -> bool:
+    def on_body(self, body: bytes) -> None:
+        self._head.bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head.end()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.cycle.more_body:  # answered early: the rest of the body must arrive in time too
+            self._head.begin()
+        super().on_response_complete()
+
+    def _should_upgrade(self) -> bool:
         """There is no WebSocket here, and uvicorn's would wait for ever for the rest of a POST."""
         return False
 
-    def on_body(self: Any, data: bytes) -> None:
-        self.gateway_head.bytes = 0
-        body(self, data)
 
-    def on_message_complete(self: Any) -> None:
-        self.gateway_head.end()
-        message_complete(self)
+def install() -> None:
+    """Have uvicorn use the limits, for all connections from now on."""
+    uvicorns: Any = HttpToolsProtocol
+    uvicorns.__new__ = lambda _class, *_args, **_kwargs: object.__new__(_Limited)
 
-    def on_response_complete(self: Any) -> None:
-        if self.cycle.more_body:  # answered early: the rest of the body must arrive in time too
-            self.gateway_head.begin()
-        response_complete(self)
 
-    changed = (
-        connection_made,
-        connection_lost,
-        data_received,
-        on_headers_complete,
-        on_body,
-        on_message_complete,
-        on_response_complete,
-        _should_upgrade,
-    )
-    for method in changed:
-        setattr(protocol, method.__name__, method)
+def _end_when_unread(transport: Transport, seconds: float) -> None:
+    """Have the kernel end the connection if the caller takes nothing for so many seconds.
+
+    uvicorn would wait for ever, and never stop: unsent bytes keep a closed connection open.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 from app.api import error_codes
 from app.api.auth import login_body
 from app.api.caller import LOGIN
-from app.api.openapi import HEADERS
+from app.api.openapi.headers import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
 

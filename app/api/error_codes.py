@@ -1,6 +1,8 @@
-"""All values of the header X-Error-Code. `docs/errors.md` shows the same table."""
+"""The status and the X-Error-Code of every error. `docs/errors.md` shows the same list of codes."""
 
 from typing import Literal, NamedTuple
+
+from app.contract import errors
 
 Code = Literal[
     "validation",
@@ -82,8 +84,45 @@ ERROR_CODES: dict[Code, ErrorCode] = {
 }
 
 
+_STATUS: dict[type[errors.GatewayError], tuple[int, Code]] = {
+    errors.InvalidRequest: (400, "validation"),
+    errors.SafetyBlocked: (400, "blocked"),
+    errors.Unauthorized: (401, "unauthorized"),
+    errors.BudgetExhausted: (402, "budget_exhausted"),
+    errors.Forbidden: (403, "forbidden"),
+    errors.NotFound: (404, "not_found"),
+    errors.RequestTimedOut: (408, "timeout"),
+    errors.KeyInFlight: (409, "key_in_flight"),
+    errors.PayloadTooLarge: (413, "payload_too_large"),
+    errors.UnsupportedMedia: (415, "unsupported_media"),
+    errors.KeyReused: (422, "key_reused"),
+    errors.RateLimited: (429, "too_many_requests"),
+    errors.UpstreamFailed: (500, "vendor_failed"),
+    errors.UpstreamUnavailable: (503, "vendor_unavailable"),
+    errors.Busy: (503, "busy"),
+    errors.StorageDown: (503, "storage_down"),
+    errors.UpstreamTimeout: (504, "timeout"),
+}
+
+
+class Crashed(errors.UpstreamFailed):
+    """An unexpected exception. The caller gets the same body as for any other 500."""
+
+
+def status(error: errors.GatewayError) -> int:
+    return status_and_code(error)[0]
+
+
+def status_and_code(error: errors.GatewayError) -> tuple[int, Code]:
+    if isinstance(error, errors.RateLimited) and error.by_vendor:
+        return 429, "vendor_quota"
+    if isinstance(error, Crashed):
+        return 500, "internal"
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
 def table() -> str:
-    """Returns the list in Markdown."""
+    """Returns the list of codes in Markdown."""
     rows = [
         f"| `{name}` | {', '.join(map(str, code.statuses))} | {code.meaning} | {code.remedy} |"
         for name, code in ERROR_CODES.items()

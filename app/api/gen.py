@@ -7,10 +7,12 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.body import Raw, Spelling, read_raw
 from app.api.caller import CurrentCaller
-from app.api.errors import gen as error_body
 from app.api.examples import GEN_EXAMPLES, GEN_FORM, GREY_PNG
 from app.api.exchange import parts
-from app.api.openapi import KEY, MADE_HEADERS, failures, schema
+from app.api.gen_errors import GEN, GenRoute
+from app.api.openapi.errors import failures
+from app.api.openapi.headers import IDEMPOTENCY_KEY, MADE_HEADERS
+from app.api.openapi.schemas import schema
 from app.api.serving import serve
 from app.contract.errors import InvalidRequest, SafetyBlocked
 from app.contract.gen import (
@@ -29,7 +31,7 @@ from app.contract.words import words
 from app.pictures.blob import Blobs
 from app.services.made import Made
 
-router = APIRouter(tags=["gen"])
+router = APIRouter(tags=["gen"], route_class=GenRoute)
 
 
 def _build(raw: Raw, spelling: Spelling, blobs: Blobs) -> GenRequest:
@@ -66,9 +68,9 @@ _REFUSALS = {
 def _described() -> dict[str, Any]:
     """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
-    refusals = failures(*(400, 401, 402, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504), body=error_body)
+    refusals = failures(*(400, 401, 402, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504), dialect=GEN)
     refusals[400]["content"]["application/json"]["examples"] = {
-        name: {"value": error_body(error)} for name, error in _REFUSALS.items()
+        name: {"value": GEN.body(error)} for name, error in _REFUSALS.items()
     }
     shown = {name: {"value": example} for name, example in GEN_EXAMPLES.items()}
     made = {"schema": schema(GenAnswer, "serialization"), "example": _ANSWER}
@@ -84,7 +86,7 @@ def _described() -> dict[str, Any]:
             **refusals,
         },
         "openapi_extra": {
-            "parameters": [KEY],
+            "parameters": [IDEMPOTENCY_KEY],
             "requestBody": {
                 "required": True,
                 "content": {

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.answers import json_response
 from app.api.exchange import parts
-from app.api.openapi import schema
+from app.api.openapi.schemas import schema
 from app.contract.health import Health
 
 router = APIRouter(tags=["health"])

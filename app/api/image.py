@@ -9,7 +9,7 @@ from app.api.body import read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import EXAMPLES, TINY_PNG
 from app.api.exchange import parts
-from app.api.openapi import described
+from app.api.openapi.routes import described
 from app.api.serving import serve
 from app.contract.answer import Failed, Filtered, Prediction, Predictions, StoredImage, StoredImages
 from app.contract.image import (

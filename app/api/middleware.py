@@ -43,13 +43,13 @@ class RequestLog:
         started = time.perf_counter()
         status, received, sent = _NO_ANSWER, 0, 0
 
-        async def counted() -> Message:
+        async def counted_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             return message
 
-        async def told(message: Message) -> None:
+        async def counted_send(message: Message) -> None:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -61,11 +61,11 @@ class RequestLog:
             try:
                 if scope["method"] == "POST":  # nobody else waits for them
                     await self._pace.begin()
-                await self._app(scope, counted, told)
+                await self._app(scope, counted_receive, counted_send)
             except Exception as exc:
                 if status != _NO_ANSWER:
                     raise  # half an answer is out
-                await crashed(Request(scope), exc)(scope, receive, told)
+                await crashed(Request(scope), exc)(scope, receive, counted_send)
             finally:
                 exchange.closing.close()
                 log.info(

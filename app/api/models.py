@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from app.api.caller import CurrentCaller
 from app.api.exchange import parts
-from app.api.openapi import failures
+from app.api.openapi.errors import failures
 from app.contract.models import Model
 
 router = APIRouter(prefix="/api/v1", tags=["models"])

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from app.api.caller import CurrentCaller
 from app.api.exchange import parts
-from app.api.openapi import failure, failures
+from app.api.openapi.errors import failure, failures
 from app.api.paging import PARAMETERS, WRONG, paging
 from app.contract.budgets import six_decimals
 from app.contract.errors import NotFound

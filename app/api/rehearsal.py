@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from app.api.errors import GEN_PATHS
 from app.api.exchange import parts
+from app.api.openapi.headers import IDEMPOTENCY_KEY
 from app.contract.errors import InvalidRequest
 
 WORDS = (
@@ -71,9 +71,9 @@ def describe(app: FastAPI) -> None:
         made_now = app.openapi_schema is None
         described = document()
         if made_now:
-            for path, operations in described["paths"].items():
-                if path in GEN_PATHS or path.startswith("/api/v1/image/"):
-                    operations["post"].setdefault("parameters", []).append(_PARAMETER)
+            for operation in (one for path in described["paths"].values() for one in path.values()):
+                if IDEMPOTENCY_KEY in operation.get("parameters", ()):
+                    operation["parameters"].append(_PARAMETER)
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]

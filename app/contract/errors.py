@@ -42,6 +42,10 @@ class GatewayError(Exception):
 
     vendor_code: str | None = None
     receipt: str | None = None
+    retry_after: int | None = None
+    """Seconds until the request may be repeated."""
+    hint: str | None = None
+    """What would be right, if the message does not say it."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -81,9 +85,11 @@ class BudgetExhausted(GatewayError):
 
 
 class KeyInFlight(GatewayError):
-    """A request with the same Idempotency-Key is still under way. `retry_after` in seconds."""
+    """A request with the same Idempotency-Key is still under way."""
 
-    def __init__(self, retry_after: int) -> None:
+    retry_after: int
+
+    def __init__(self, retry_after: int = 5) -> None:
         super().__init__("A request with this Idempotency-Key is still under way")
         self.retry_after = retry_after
 
@@ -120,7 +126,9 @@ class UnsupportedMedia(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Too many requests. `retry_after` in seconds; `by_vendor` when the vendor's quota said so."""
+    """Too many requests: the caller's, or the gateway's at the vendor (`by_vendor`)."""
+
+    retry_after: int
 
     def __init__(self, retry_after: int, *, by_vendor: bool = False) -> None:
         super().__init__("Too Many Requests")
@@ -146,6 +154,8 @@ class BrokenPicture(UpstreamFailed):
 
 class UpstreamUnavailable(GatewayError):
     """The vendor or the store is down for now. `retry_after` in seconds: every 503 says it."""
+
+    retry_after: int
 
     def __init__(self, message: str = "", *, retry_after: int = 10) -> None:
         super().__init__(message)

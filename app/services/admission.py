@@ -165,10 +165,14 @@ class Admission:
             share.under_way -= 1
         if self._process.waiting:
             if not had_room:
-                for one in line.user.lines.values():
-                    if one.turns and one.user_id not in one.model.lines:
-                        self._queue(one)
+                self._queue_again(line.user)
             self._admit()
+
+    def _queue_again(self, user: _Share) -> None:
+        """Queue the user's lines that have left the queue."""
+        for line in user.lines.values():
+            if line.turns and line.user_id not in line.model.lines:
+                self._queue(line)
 
     def _admit(self) -> None:
         while self._process.has_room and (line := self._next()):

@@ -49,6 +49,15 @@ class _Seen:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class LoginLimits:
+    """How often logins are tried: for an account from one address, for an account, and from one address."""
+
+    account_and_address: RateLimit
+    account: RateLimit
+    address: RateLimit
+
+
 class Auth:
     """Logins, and the callers behind tokens and API keys.
 
@@ -66,24 +75,20 @@ class Auth:
         keys: Keys,
         passwords: Passwords,
         tokens: Tokens,
-        login_limit: RateLimit,
-        account_limit: RateLimit,
-        address_limit: RateLimit,
+        limits: LoginLimits,
         recheck_seconds: float = 30,
     ) -> None:
         self.users = users
         self.keys = keys
         self.passwords = passwords
         self.tokens = tokens
-        self.login_limit = login_limit
-        self.account_limit = account_limit
-        self.address_limit = address_limit
+        self._limits = limits
         self._recheck_seconds = recheck_seconds
         self._seen: dict[str, _Seen] = {}
 
     async def admit(self, address: str) -> None:
         """Count a login attempt from this address, before its body is read. Raises RateLimited."""
-        await self.address_limit.hit(_network(address))
+        await self._limits.address.hit(_network(address))
 
     async def login(self, request: LoginRequest, address: str) -> TokenAnswer:
         """Returns a token. Raises RateLimited, Unauthorized, and Busy from the database or the queue of
@@ -93,8 +98,8 @@ class Auth:
         the owner, who has another address.
         """
         name = fold(request.username)
-        await self.login_limit.hit(f"{name} {_network(address)}")
-        await self.account_limit.hit(f"{name}")
+        await self._limits.account_and_address.hit(f"{name} {_network(address)}")
+        await self._limits.account.hit(f"{name}")
         user = await self.users.by_name(name)
         right = await self.passwords.verify(user.password_hash if user else None, request.password)
         if user is None or user.disabled or not right:
@@ -122,7 +127,8 @@ class Auth:
         self.passwords.close()
         await self.tokens.aclose()
         await self.keys.aclose()
-        for limit in (self.login_limit, self.account_limit, self.address_limit):
+        limits = self._limits
+        for limit in (limits.account_and_address, limits.account, limits.address):
             await limit.aclose()
         await self.users.aclose()
 

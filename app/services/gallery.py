@@ -246,11 +246,15 @@ class Gallery:
                 if self._closing.is_set():
                     log.error("a paid picture is lost", bucket=one.bucket, object=one.name)
                     return False
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_AGAIN_SECONDS):
-                        await self._closing.wait()
+                await self._pause()
                 again = True
         return True
+
+    async def _pause(self) -> None:
+        """Return after a while, or at once if the process ends."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_SECONDS):
+                await self._closing.wait()
 
     async def _saved(self, one: _Named, call: Call, *, again: bool) -> bool:
         try:

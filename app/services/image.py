@@ -1,11 +1,11 @@
 """The six image operations: check, make with whichever model serves, store."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
+from app.contract import gcs
 from app.contract.errors import InvalidRequest
 from app.contract.image import ImageEdit, ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model, Vendor
@@ -14,12 +14,6 @@ from app.ports import Call, Generation, Provider
 from app.services.chain import Chain
 from app.services.gallery import Gallery
 from app.services.made import Found, Made, Stored
-
-_GCS_URI = re.compile(
-    r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/(?!\.well-known/acme-challenge)[^\x00-\x1f\x7f]*)?"
-)
-_MAX_URI_BYTES = 900
-"""With a file's name behind it, an object's name may have 1024 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ class Images:
     def _check_uris(self, request: ImageRequest) -> None:
         folder = [("storageUri", f"{request.storage_uri}/")] if request.storage_uri is not None else []
         for name, uri in [*folder, *_gcs_uris(request)]:
-            legal = _GCS_URI.fullmatch(uri) and len(uri.encode()) <= _MAX_URI_BYTES
+            legal = gcs.URI.fullmatch(uri) and len(uri.encode()) <= gcs.MAX_URI_BYTES
             if not legal or not uri.startswith(self.allowed_prefixes):
                 raise InvalidRequest([f"{name} must be a gs:// URI under one of the allowed prefixes"])
 

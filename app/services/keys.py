@@ -109,26 +109,28 @@ class Keys:
         """Returns the new key of this user, which cannot be read again. The name must match NAME, and the
         username be folded. Raises NoSuchUser and KeyNameTaken."""
         secret = PREFIX + secrets.token_hex(32)
+        row = ApiKeyRow(
+            name=name,
+            hash=_hash(secret),
+            operations=None if operations is None else list(operations),
+            models=None if models is None else list(models),
+            expires_at=expires_at,
+            created_at=now(),
+        )
         async with answering():
             try:
-                async with self._session.begin() as session:
-                    user = await session.scalar(select(User.id).where(User.username == username))
-                    if user is None:
-                        raise NoSuchUser(username)
-                    session.add(
-                        ApiKeyRow(
-                            name=name,
-                            user=user,
-                            hash=_hash(secret),
-                            operations=None if operations is None else list(operations),
-                            models=None if models is None else list(models),
-                            expires_at=expires_at,
-                            created_at=now(),
-                        )
-                    )
+                await self._insert(row, username)
             except IntegrityError as exc:
                 raise KeyNameTaken(name) from exc
         return secret
+
+    async def _insert(self, row: ApiKeyRow, username: str | None) -> None:
+        async with self._session.begin() as session:
+            user = await session.scalar(select(User.id).where(User.username == username))
+            if user is None:
+                raise NoSuchUser(username)
+            row.user = user
+            session.add(row)
 
     async def all(self) -> Sequence[tuple[ApiKeyRow, str | None]]:
         """Returns all keys in the order of their names, revoked and expired ones too. Beside each its user's

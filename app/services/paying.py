@@ -42,7 +42,6 @@ from app.threads import off_loop
 
 _PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """Between looks at a request that another process is working on."""
-_RETRY_AFTER_SECONDS = 5
 _MISSING = "it is unknown whether this picture was made"
 """What callers are told of each picture of an interrupted request that is not found."""
 
@@ -50,7 +49,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reply:
     """What a caller is told. `made` is None for a replay, whose answer another request has got."""
 
     status: int
@@ -59,7 +58,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Work:
     """What has to be done for a wish.
 
     `request` is the validated body, `make` does the work, `recover` builds its result from pictures that were
@@ -95,15 +94,15 @@ class Paying:
         """Returns where the pictures of an answer in base64 are kept for replays."""
         return Keeping(self._private, wish.kept, blobs)
 
-    async def fulfil(self, wish: Wish, errand: Errand) -> Told:
-        """Raises `contract.errors`: those of `errand.make`, KeyReused and KeyInFlight."""
+    async def fulfil(self, wish: Wish, work: Work) -> Reply:
+        """Raises `contract.errors`: those of `work.make`, KeyReused and KeyInFlight."""
         if wish.key is None:
             try:
-                made = await errand.make()
-                return Told(200, JsonWriter(errand.present(made)), made)
+                made = await work.make()
+                return Reply(200, JsonWriter(work.present(made)), made)
             finally:
                 wish.finish()
-        same = await off_loop(fingerprint, errand.request)
+        same = await off_loop(fingerprint, work.request)
         for looks in count():
             outcome = await self.ledger.begin(
                 caller=wish.caller,
@@ -114,33 +113,33 @@ class Paying:
             )
             match outcome:
                 case Begun() | TakenOver():
-                    return await self._work(wish, outcome, errand)
+                    return await self._work(wish, outcome, work)
                 case Replay():
                     wish.id, wish.paid_before = outcome.wish, True
-                    body = await retold(outcome.body, self._private, errand.call.blobs)
-                    return Told(outcome.status, body)
+                    body = await retold(outcome.body, self._private, work.call.blobs)
+                    return Reply(outcome.status, body)
                 case Running():
-                    await self._wait(outcome, looks, errand.call)
+                    await self._wait(outcome, looks, work.call)
                 case OtherRequest():
                     raise KeyReused
                 case OverBudget() | Unpriced():
                     raise AssertionError("a wish without calls costs nothing")
         raise AssertionError("never counted to the end")
 
-    async def _work(self, wish: Wish, outcome: Begun | TakenOver, errand: Errand) -> Told:
+    async def _work(self, wish: Wish, outcome: Begun | TakenOver, work: Work) -> Reply:
         wish.id = outcome.wish
         ended = self._running[wish.id] = asyncio.Event()
         status, text = None, None
         try:
-            resumed = await self._resume(wish, errand) if isinstance(outcome, TakenOver) else None
-            made = resumed or await errand.make()
-            body = JsonWriter(errand.present(made))
+            resumed = await self._resume(wish, work) if isinstance(outcome, TakenOver) else None
+            made = resumed or await work.make()
+            body = JsonWriter(work.present(made))
             to_come = any(one.pending for one in made.stored) or (resumed and resumed.failed)
             if not to_come:  # otherwise it is not final
                 status, text = 200, kept(body, wish.kept)
-            return Told(200, body, made)
+            return Reply(200, body, made)
         except SafetyBlocked as exc:
-            status, refusal = errand.refuse(exc)
+            status, refusal = work.refuse(exc)
             text = kept(JsonWriter(refusal), {})
             raise
         finally:
@@ -148,7 +147,7 @@ class Paying:
             ended.set()
             del self._running[wish.id]
 
-    async def _resume(self, wish: Wish, errand: Errand) -> Made | None:
+    async def _resume(self, wish: Wish, work: Work) -> Made | None:
         """Returns what an interrupted request has made, or None if it has paid for no picture."""
         record = await self.ledger.look(wish.id or "")
         if not record:
@@ -160,7 +159,7 @@ class Paying:
         found: list[Found] = []
         missing = 0
         for call in drawn:
-            theirs = await self._finder.find(call, errand.call.blobs)
+            theirs = await self._finder.find(call, work.call.blobs)
             self.ledger.tell(recovered(call, Recovered(len(theirs), rows(theirs))))
             missing += max((call.made if call.state == "settled" else call.samples) - len(theirs), 0)
             found += theirs
@@ -168,7 +167,7 @@ class Paying:
             wish.stored(row)
         if found:
             wish.kept.update((one.picture.blob, one.name) for one in found if one.picture)
-            return replace(await errand.recover(found), failed=(_MISSING,) * missing)
+            return replace(await work.recover(found), failed=(_MISSING,) * missing)
         if all(call.state == "settled" and not call.made for call in drawn):
             raise SafetyBlocked(block())
         error = UpstreamTimeout()
@@ -180,11 +179,11 @@ class Paying:
         loop = asyncio.get_running_loop()
         pause = _PAUSES_SECONDS[min(looks, len(_PAUSES_SECONDS) - 1)]
         if loop.time() + pause > call.answer_by:
-            raise KeyInFlight(_RETRY_AFTER_SECONDS)
+            raise KeyInFlight
         ended = self._running.get(running.wish)
         try:
             async with asyncio.timeout_at(call.answer_by if ended else loop.time() + pause):
                 await (ended or asyncio.Event()).wait()
         except TimeoutError:
             if ended:
-                raise KeyInFlight(_RETRY_AFTER_SECONDS) from None
+                raise KeyInFlight from None

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 import structlog
 
 from app.logs import causes
-from app.services.paying import Told
+from app.services.paying import Reply
 
 log = structlog.get_logger()
 
@@ -16,14 +16,14 @@ class Unattended:
 
     def __init__(self, stop_seconds: float) -> None:
         self._stop_seconds = stop_seconds
-        self._requests: set[asyncio.Task[Told]] = set()
+        self._requests: set[asyncio.Task[Reply]] = set()
 
-    def adopt(self, request: asyncio.Task[Told], held: ExitStack) -> None:
+    def adopt(self, request: asyncio.Task[Reply], held: ExitStack) -> None:
         """Let the request run. `held` is closed when it has ended."""
         log.info("the caller is not waiting any more: the request goes on")
         self._requests.add(request)
 
-        def ended(_: asyncio.Task[Told]) -> None:
+        def ended(_: asyncio.Task[Reply]) -> None:
             self._requests.discard(request)
             held.close()
             if request.cancelled():

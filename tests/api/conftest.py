@@ -11,7 +11,7 @@ from jose import jwt
 
 from app.emulator.server import Emulator
 from app.settings import Settings
-from tests.gateway import listening, serving
+from tests.support.gateway_thread import listening, serving
 
 SECRET = "a secret that only the tests know, 32 or more"
 

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from app.emulator.server import Emulator
-from tests.api.bodies import as_json, encoded, path
 from tests.api.conftest import Client, Start, client_of, token
+from tools.rig.bodies import as_json, encoded, path
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 BODY = '{"prompt": "a lighthouse"}'

@@ -19,8 +19,8 @@ from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
 from app.storage import recovery
 from tests.api.conftest import SECRET, Start, token
-from tests.processes import UVICORN, bare, free_port, serving
 from tests.storage.ledgers import assert_adds_up, query
+from tests.support.server_process import UVICORN, bare, free_port, serving
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 CAT = {"prompt": "a cat", "responseFormat": "b64_json"}

@@ -18,10 +18,10 @@ from PIL import Image
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.emulator.trouble import Vendor
-from tests.api.bodies import as_form, as_json, encoded, opened, path, picture, without_receipt
 from tests.api.conftest import SECRET, Client, Start, client_of, token
 from tests.api.watched import WatchedFolder, watched
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.support.server_process import UVICORN, bare, free_port, serving
+from tools.rig.bodies import as_form, as_json, encoded, opened, path, picture, without_receipt
 
 Json = dict[str, Any]
 

@@ -11,9 +11,9 @@ import pytest
 
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
-from tests.api.bodies import OPERATIONS, as_json, path, picture, without_receipt
-from tests.api.bodies import body as body_of
 from tests.api.conftest import Client, Start, client_of
+from tools.rig.bodies import OPERATIONS, as_json, path, picture, without_receipt
+from tools.rig.bodies import body as body_of
 
 INTERNAL = {"statusCode": 500, "message": "Terjadi kesalahan internal"}
 UNAVAILABLE = {"statusCode": 503, "message": "Service Unavailable"}

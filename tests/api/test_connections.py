@@ -14,7 +14,7 @@ import pytest
 
 from app.api import connections
 from tests.api.conftest import token
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.support.server_process import UVICORN, bare, free_port, serving
 
 LINE = b"GET /health HTTP/1.1\r\nHost: gateway\r\n"
 REFUSAL = (
@@ -171,8 +171,10 @@ def test_a_caller_who_reads_nothing_does_not_keep_the_gateway_from_stopping(tmp_
 def test_it_holds_for_plain_uvicorn() -> None:
     """`python -m uvicorn app.main:app` loads its protocol class before the application."""
     script = (
-        "import uvicorn; config = uvicorn.Config('app.main:app'); config.load(); "
-        "made = config.http_protocol_class.connection_made; print(made.__module__)"
+        "import asyncio, uvicorn; config = uvicorn.Config('app.main:app'); config.load(); "
+        "server = uvicorn.server.ServerState(); loop = asyncio.new_event_loop(); "
+        "made = config.http_protocol_class(config, server, app_state={}, _loop=loop); "
+        "print(type(made).__module__)"
     )
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert run.stdout.split() == ["app.api.connections"]

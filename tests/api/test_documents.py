@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from app.emulator.server import Emulator
-from tests.api.bodies import MODELS, as_json, mask, opened, picture
 from tests.api.conftest import Client, Start, client_of, token
+from tools.rig.bodies import MODELS, as_json, mask, opened, picture
 
 DOCUMENT = (Path(__file__).parents[1] / "documents/vertex-image-api.md").read_text("utf-8")
 ADDRESS = "http://localhost:3001"

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from app.emulator.server import Emulator
-from tests.api.bodies import MODELS, as_json, body, encoded, opened, path
 from tests.api.conftest import Client, Start, client_of
+from tools.rig.bodies import MODELS, as_json, body, encoded, opened, path
 
 MODES = ("INPAINT_REMOVAL", "INPAINT_INSERTION", "BGSWAP", "OUTPAINT")
 SIZE = (256, 192)

@@ -16,8 +16,8 @@ from app.emulator.server import Emulator
 from app.storage.ledger_sqlite import SqliteStore
 from tests.api.conftest import Client, Start, client_of
 from tests.conftest import Lend
-from tests.disks import fill, small_disk
 from tests.storage.ledgers import assert_adds_up, query
+from tests.support.small_disk import fill, small_disk
 
 PATH = "/api/v1/image/text-to-image"
 CAT = {"prompt": "a cat", "responseFormat": "b64_json"}

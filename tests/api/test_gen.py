@@ -18,9 +18,9 @@ from PIL import Image
 from app.contract.models import load_catalogue
 from app.emulator.server import Emulator
 from app.providers.claude import INSTRUCTION
-from tests.api.bodies import without_receipt
 from tests.api.conftest import Client, Start, client_of, token
-from tests.model_for_many import model_for_many
+from tests.support.bedrock_barrier import model_for_many
+from tools.rig.bodies import without_receipt
 
 Json = dict[str, Any]
 

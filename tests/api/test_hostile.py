@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from app.emulator.server import Emulator
-from tests.api.bodies import as_json, body, path, replaced
 from tests.api.conftest import SECRET, Client, Start, token
+from tools.rig.bodies import as_json, body, path, replaced
 
 PATH = "/api/v1/image/text-to-image"
 JSON = {"Content-Type": "application/json"}

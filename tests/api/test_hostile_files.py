@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from app.emulator.server import Emulator
-from tests.api.bodies import (
+from tests.api.conftest import Client, Start, client_of
+from tools.rig.bodies import (
     FIELDS,
     MODELS,
     SIZE,
@@ -25,8 +26,7 @@ from tests.api.bodies import (
     picture,
     replaced,
 )
-from tests.api.conftest import Client, Start, client_of
-from tests.hostile_files import HOSTILE, disposed_gif
+from tools.rig.hostile_files import HOSTILE, disposed_gif
 
 NO_PICTURE = "must be a PNG, JPEG, WebP or GIF image"
 TOO_LARGE = "must not be larger than 20 MB or 50 megapixels"

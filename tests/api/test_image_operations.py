@@ -11,7 +11,9 @@ from PIL import Image, ImageChops
 
 from app.emulator.calls import Call
 from app.emulator.server import Emulator
-from tests.api.bodies import (
+from tests.api.conftest import Client, Start, client_of
+from tests.support.vertex_client import upload
+from tools.rig.bodies import (
     FIELDS,
     MODELS,
     OPERATIONS,
@@ -26,8 +28,6 @@ from tests.api.bodies import (
     picture,
     replaced,
 )
-from tests.api.conftest import Client, Start, client_of
-from tests.vertex_clients import upload
 
 Json = dict[str, Any]
 SAMPLES = {"image-edit": 4, "image-customize": 4}

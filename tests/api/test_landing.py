@@ -17,11 +17,11 @@ from PIL import Image
 from app.emulator.calls import Call
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel
-from tests.api.bodies import as_json, path
-from tests.api.bodies import body as body_of
 from tests.api.conftest import SECRET, Client, Start, client_of
-from tests.disks import small_disk
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.support.server_process import UVICORN, bare, free_port, serving
+from tests.support.small_disk import small_disk
+from tools.rig.bodies import as_json, path
+from tools.rig.bodies import body as body_of
 
 GEMINI = "gemini-2.5-flash-image"
 

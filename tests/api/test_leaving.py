@@ -15,7 +15,7 @@ import pytest
 from app.emulator.calls import Call
 from app.emulator.server import Emulator
 from tests.api.conftest import SECRET, Start, token
-from tests.processes import UVICORN, Serving, bare, free_port, serving
+from tests.support.server_process import UVICORN, Serving, bare, free_port, serving
 
 IMAGE = "/api/v1/image/text-to-image"
 SLOW = "a lighthouse #trouble:slow=1"

@@ -14,10 +14,11 @@ from app.contract.image import TextToImage
 from app.contract.rules import read
 from app.emulator.calls import Call
 from app.emulator.server import Emulator
-from app.parts import build, plan
+from app.parts import build
+from app.plan import plan
 from app.settings import Settings
 from tests.api.conftest import Start, token
-from tests.gen_calls import call
+from tests.support.provider_call import call
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.edits import measure
 from bench.run import Started, gateway_and_emulator, resident_mb
-from tests.api.bodies import as_json, encoded, path
+from tools.rig.bodies import as_json, encoded, path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 

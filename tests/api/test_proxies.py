@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import UVICORN, bare, free_port, serving
+from tests.support.server_process import UVICORN, bare, free_port, serving
 
 NOWHERE = "http://127.0.0.1:1"
 ENVIRONMENT = {

@@ -13,9 +13,9 @@ from app.emulator.server import Emulator
 from app.emulator.trouble import Kind
 from app.main import create_app
 from app.settings import Settings
-from tests.api.bodies import MODELS, OPERATIONS, as_json, path
-from tests.api.bodies import body as body_of
 from tests.api.conftest import Client, Start, client_of
+from tools.rig.bodies import MODELS, OPERATIONS, as_json, path
+from tools.rig.bodies import body as body_of
 
 Json = dict[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app.emulator.server import Emulator
-from tests import wire
-from tests.api.bodies import MODELS, as_json, body, path, without_receipt
 from tests.api.conftest import Client, Start, client_of
+from tests.support import vertex_recordings as wire
+from tools.rig.bodies import MODELS, as_json, body, path, without_receipt
 
 INTERNAL = {"statusCode": 500, "message": "Terjadi kesalahan internal"}
 SHORT = {

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.emulator.server import Emulator
 
-WIRE = Path(__file__).parents[1] / "bedrock-wire"
+WIRE = Path(__file__).parents[1] / "recordings/bedrock"
 RECORDED = [json.loads(path.read_text()) for path in sorted(WIRE.glob("req-*.json"))]
 IMAGES = [recording for recording in RECORDED if recording["family"] != "anthropic"]
 

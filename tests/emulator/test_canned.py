@@ -16,7 +16,7 @@ from botocore.config import Config
 
 from app.contract.models import Model, load_catalogue
 from app.emulator.server import Emulator
-from tests.vertex_clients import PARENT, Json, Reply, ask_grpc, ask_rest, opened
+from tests.support.vertex_client import PARENT, Json, Reply, ask_grpc, ask_rest, opened
 
 IMAGEN = "imagen-4.0-generate-001:predict"
 UPSCALE = "imagen-4.0-upscale-preview:predict"

@@ -11,7 +11,7 @@ import pytest
 from app.emulator.server import Emulator
 from app.emulator.vietnamese import translate
 
-WIRE = Path(__file__).parents[1] / "bedrock-wire"
+WIRE = Path(__file__).parents[1] / "recordings/bedrock"
 RECORDED = [json.loads(path.read_text()) for path in sorted(WIRE.glob("req-anthropic-*.json"))]
 MODEL = "claude-sonnet-4-6"
 

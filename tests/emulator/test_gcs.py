@@ -18,7 +18,7 @@ from google.cloud import storage
 
 from app.emulator.gcs.objects import Objects, Refused
 from app.emulator.trouble import Kind
-from tests.cloud_storage import CloudStorage, cloud_storage
+from tests.support.cloud_storage import CloudStorage, cloud_storage
 
 BUCKET = "our-bucket"
 MEDIA = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name=a.png"

@@ -16,7 +16,7 @@ from google.api_core.exceptions import GoogleAPICallError
 
 from app.contract.models import load_catalogue
 from app.emulator.server import Emulator, Listen
-from tests.vertex_clients import Json, ask_grpc, ask_rest, opened
+from tests.support.vertex_client import Json, ask_grpc, ask_rest, opened
 
 ROOT = Path(__file__).parents[2]
 IMAGEN = "imagen-4.0-generate-001:predict"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import PARENT, Json, ask_grpc, opened, upload
+from tests.support.vertex_client import PARENT, Json, ask_grpc, opened, upload
 
 IMAGEN = "imagen-4.0-generate-001:predict"
 ASKED: Json = {

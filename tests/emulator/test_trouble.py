@@ -11,7 +11,7 @@ import pytest
 from app.emulator.calls import KEPT, Calls
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind, Trouble, Troubles
-from tests.vertex_clients import picture
+from tests.support.vertex_client import picture
 
 
 @pytest.fixture

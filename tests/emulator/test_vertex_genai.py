@@ -8,7 +8,7 @@ from google.genai.errors import ClientError
 from google.oauth2.credentials import Credentials
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import opened, picture
+from tests.support.vertex_client import opened, picture
 
 PROJECT = "demo-project"
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import ASK, Json, Reply, ask_rest, image, opened, picture
+from tests.support.vertex_client import ASK, Json, Reply, ask_rest, image, opened, picture
 
 FREE = {"seed": 7, "addWatermark": False}
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import ASK, PARENT, Json, Reply, image, picture
+from tests.support.vertex_client import ASK, PARENT, Json, Reply, image, picture
 
 GENERATE = "imagen-4.0-generate-001:predict"
 CAPABILITY = "imagen-3.0-capability-001:predict"

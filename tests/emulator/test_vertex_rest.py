@@ -18,9 +18,9 @@ from google.cloud.aiplatform_v1.types import (
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import ASK, PARENT, Json, Reply, ask_grpc, ask_rest, picture
+from tests.support.vertex_client import ASK, PARENT, Json, Reply, ask_grpc, ask_rest, picture
 
-WIRE = Path(__file__).parents[1] / "vertex-wire"
+WIRE = Path(__file__).parents[1] / "recordings/vertex"
 IMAGEN = "imagen-4.0-generate-001:predict"
 GEMINI = "gemini-3-pro-image:generateContent"
 V1 = "google.cloud.aiplatform.v1"

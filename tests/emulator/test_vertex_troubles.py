@@ -13,7 +13,7 @@ from google.cloud.aiplatform_v1 import PredictRequest, PredictResponse
 from google.protobuf.json_format import ParseDict
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import ASK, PARENT, Json, Reply, ask_grpc, ask_rest
+from tests.support.vertex_client import ASK, PARENT, Json, Reply, ask_grpc, ask_rest
 
 IMAGEN = "imagen-4.0-generate-001:predict"
 GEMINI = "gemini-2.5-flash-image:generateContent"

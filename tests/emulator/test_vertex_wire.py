@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.emulator.server import Emulator
-from tests.vertex_clients import (
+from tests.support.vertex_client import (
     ASK,
     PARENT,
     Json,
@@ -20,7 +20,7 @@ from tests.vertex_clients import (
     opened,
 )
 
-WIRE = Path(__file__).parents[1] / "vertex-wire"
+WIRE = Path(__file__).parents[1] / "recordings/vertex"
 DEFAULT_SAMPLES = {"text-to-image": 4, "image-edit": 4, "image-customize": 4}
 V1_CANNOT_SAY_OUTPUT_CONFIG = "gemini3pro-output-to-gcs"
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageFile
 
 from app.pictures.checks import check
 from app.pictures.picture import NotAPicture, PictureTooLarge, recognise
-from tests import hostile_files
-from tests.hostile_files import PNG, chunk, riff, webp, webp_frame
 from tests.pictures.samples import blob, encoded, noise
+from tools.rig import hostile_files
+from tools.rig.hostile_files import PNG, chunk, riff, webp, webp_frame
 
 pytestmark = pytest.mark.usefixtures("scope")
 

@@ -19,10 +19,10 @@ from app.pictures.picture import NotAPicture, PictureTooLarge, recognise
 from app.pictures.pixels import normalise
 from app.ports import Call
 from app.providers.received import received
-from tests import hostile_files
-from tests.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
 from tests.pictures.samples import blob, content, encoded, taken
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
+from tools.rig import hostile_files
+from tools.rig.hostile_files import GIF, HOSTILE, JPEG, PNG, WEBP, chunk, disposed_gif, segment
 
 pytestmark = pytest.mark.usefixtures("scope")
 

@@ -17,9 +17,9 @@ from app.pictures.picture import (
     PictureTooLarge,
     blob_of_base64,
 )
-from tests.hostile_files import PNG, chunk
 from tests.pictures import samples
 from tests.pictures.samples import blob, content, taken
+from tools.rig.hostile_files import PNG, chunk
 
 pytestmark = pytest.mark.usefixtures("scope")
 

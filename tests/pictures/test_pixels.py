@@ -14,8 +14,8 @@ from PIL import Image, ImageChops, ImageCms, ImageFile, PngImagePlugin
 from app.pictures import decoding, masks, pixels
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, recognise
 from app.threads import off_loop
-from tests.hostile_files import chunk
 from tests.pictures.samples import blob, content, encoded, file, noise, opened, taken
+from tools.rig.hostile_files import chunk
 
 SIDES = st.integers(1, 40)
 

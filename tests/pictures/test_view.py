@@ -18,10 +18,10 @@ from app.pictures.parts import has_too_many_parts
 from app.pictures.picture import NotAPicture, PictureTooLarge, recognise
 from app.pictures.view import View
 from app.pictures.work_folder import WorkFolder
-from tests.hostile_files import HOSTILE
 from tests.pictures.samples import content
 from tests.pictures.test_checks import WHOLE
 from tests.pictures.test_parts import soups
+from tools.rig.hostile_files import HOSTILE
 
 WINDOWS = st.sampled_from([2, 7, 100, 1000])
 

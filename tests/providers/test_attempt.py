@@ -22,7 +22,7 @@ from app.pictures.blob import Blobs
 from app.ports import Call
 from app.providers.attempt import CallFailed, Served, attempt, preparing
 from app.services.admission import Admission
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
 
 pytestmark = pytest.mark.anyio
 

@@ -39,11 +39,11 @@ from app.providers.bedrock.client import Bedrock
 from app.providers.bedrock.failure import failed_answer
 from app.providers.transport import Answer, Transport
 from app.services.admission import Admission
-from tests.gen_calls import call, encoded, grey, scope
+from tests.support.provider_call import call, encoded, grey, scope
 
 pytestmark = pytest.mark.anyio
 
-WIRE = Path(__file__).parents[1] / "bedrock-wire"
+WIRE = Path(__file__).parents[1] / "recordings/bedrock"
 CATALOGUE = load_catalogue()
 REGIONS = {model.location for model in CATALOGUE.model if model.vendor == "aws"}
 

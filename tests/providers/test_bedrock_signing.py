@@ -26,8 +26,8 @@ from app.providers.bedrock.client import Bedrock
 from app.providers.bedrock.sign import Signer
 from app.providers.transport import Transport
 from app.services.admission import Admission
-from tests.gen_calls import call, encoded, scope
 from tests.providers.peers import Authority, Request, Server, answering, serving
+from tests.support.provider_call import call, encoded, scope
 
 pytestmark = pytest.mark.anyio
 

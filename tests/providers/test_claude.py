@@ -27,11 +27,11 @@ from app.emulator.travel import Travel
 from app.pictures.blob import Blobs
 from app.providers.claude import INSTRUCTION, Claude, Via, failed
 from app.services.admission import Admission
-from tests.gen_calls import call, scope
+from tests.support.provider_call import call, scope
 
 pytestmark = pytest.mark.anyio
 
-WIRE = Path(__file__).parents[1] / "bedrock-wire"
+WIRE = Path(__file__).parents[1] / "recordings/bedrock"
 CATALOGUE = load_catalogue()
 SONNET = CATALOGUE["claude-sonnet-4-6"]
 QUALITY = "highly detailed, professional composition, soft natural light, 8k"

@@ -24,7 +24,7 @@ from app.providers import connections
 from app.providers import transport as transport_module
 from app.providers.transport import Answer, Body, Broken, NotSent, TooLate, Transport, TransportError
 from tests.providers.peers import Authority, Peer, answering, basic, forwarding, serving
-from tests.vertex_clients import PARENT
+from tests.support.vertex_client import PARENT
 
 pytestmark = pytest.mark.anyio
 

@@ -31,8 +31,8 @@ from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Answer, Body, Transport
 from app.providers.vertex.client import host
-from tests import wire
-from tests.vertex_calls import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded, opened
+from tests.support import vertex_recordings as wire
+from tests.support.vertex_provider import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded, opened
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from app.contract import errors
 from app.providers.attempt import CallFailed
 from app.providers.transport import Answer, Broken, NotSent, TooLate, TransportError
 from app.providers.vertex.failure import refused, unanswered
-from tests.vertex_calls import IMAGEN, Json
+from tests.support.vertex_provider import IMAGEN, Json
 
 RPC = "type.googleapis.com/google.rpc"
 

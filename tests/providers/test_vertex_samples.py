@@ -16,7 +16,7 @@ from app.emulator.trouble import Kind
 from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
 from app.providers.vertex.samples import gathered
-from tests.vertex_calls import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded
+from tests.support.vertex_provider import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded
 
 pytestmark = pytest.mark.anyio
 

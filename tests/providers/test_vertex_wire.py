@@ -14,8 +14,8 @@ from app.contract.models import Model
 from app.contract.rules import read
 from app.pictures.in_json import JsonWriter
 from app.providers.vertex import abilities, gemini, imagen
-from tests import wire
-from tests.vertex_calls import CATALOGUE, scope, without
+from tests.support import vertex_recordings as wire
+from tests.support.vertex_provider import CATALOGUE, scope, without
 
 CONTRACTS: dict[str, type[Any]] = {
     contract.operation: contract

@@ -15,7 +15,7 @@ from app.contract.models import Model, load_catalogue
 from app.pictures.blob import Blobs
 from app.ports import Call
 from app.services.admission import Admission
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from app.services.demo import Demo, demo_user
 from app.services.passwords import Passwords
 from app.services.users import Users
 from tests.api.conftest import SECRET
-from tests.gateway import gateway
+from tests.support.gateway_thread import gateway
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,7 @@ from app.services.gen import Gen
 from app.services.image import Images
 from app.services.made import Stored
 from app.storage.spool import Spool
-from tests.wishes import NotedWish, no_finder
+from tests.support.fake_wish import NotedWish, no_finder
 
 pytestmark = pytest.mark.anyio
 

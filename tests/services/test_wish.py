@@ -17,7 +17,7 @@ from app.services.paying import Paying
 from app.services.wish import Wish
 from app.storage.ledger import Ledger
 from tests.storage.ledgers import Watched, assert_adds_up, states, until
-from tests.wishes import NothingKept, no_finder
+from tests.support.fake_wish import NothingKept, no_finder
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage.gcs import Gcs
-from tests.cloud_storage import CloudStorage, cloud_storage
+from tests.support.cloud_storage import CloudStorage, cloud_storage
 
 BUCKET = "our-bucket"
 

@@ -18,8 +18,8 @@ from app.storage import ledger_postgres, ledger_sqlite
 from app.storage.ledger import Ledger
 from app.storage.ledger_postgres import PostgresStore
 from app.storage.ledger_sqlite import SqliteStore
-from tests.disks import fill, small_disk
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
+from tests.support.small_disk import fill, small_disk
 
 pytestmark = pytest.mark.anyio
 

@@ -27,9 +27,9 @@ from app.providers.transport import Transport
 from app.storage import gcs_objects
 from app.storage.gcs import Gcs
 from app.storage.private import PrivateStore
-from tests.cloud_storage import CloudStorage
-from tests.processes import ROOT
 from tests.storage.conftest import client, png
+from tests.support.cloud_storage import CloudStorage
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 

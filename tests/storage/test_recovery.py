@@ -17,9 +17,9 @@ from app.pictures.process_folder import ProcessFolder, has_ended
 from app.storage import recovery
 from app.storage.ledger import Ledger, open_store
 from app.storage.recovery import PREFIX, Find, Recovery
-from tests.processes import ROOT
 from tests.storage.ledger_process import CALL_ID, TEN_PICTURES
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 

@@ -30,9 +30,9 @@ from app.storage import spool as module
 from app.storage.gcs import Gcs
 from app.storage.spool import Spool
 from app.storage.spool_paths import object_of, relative
-from tests.cloud_storage import CloudStorage
-from tests.processes import ROOT
 from tests.storage.conftest import BUCKET, client, png, sink
+from tests.support.cloud_storage import CloudStorage
+from tests.support.server_process import ROOT
 
 pytestmark = pytest.mark.anyio
 

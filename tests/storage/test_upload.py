@@ -17,8 +17,8 @@ from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import NotSent, Transport
 from app.storage.gcs import Gcs
-from tests.cloud_storage import CloudStorage
 from tests.storage.conftest import BUCKET, Draw, client, png, sink
+from tests.support.cloud_storage import CloudStorage
 
 pytestmark = pytest.mark.anyio
 

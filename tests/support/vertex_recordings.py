@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 Json = dict[str, Any]
-FOLDER = Path(__file__).parent / "vertex-wire"
+FOLDER = Path(__file__).parents[1] / "recordings/vertex"
 
 _ANY_CASE = ("safetySetting", "personGeneration")
 _OTHER_NAMES = {"computeControl": "enableControlImageComputation"}

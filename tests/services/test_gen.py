@@ -27,8 +27,8 @@ from app.services.chain import Chain
 from app.services.gallery import Gallery
 from app.services.gen import Gen
 from app.services.made import Made
-from tests.gen_calls import call
-from tests.wishes import no_finder
+from tests.support.fake_wish import no_finder
+from tests.support.provider_call import call
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from app.pictures.blob import Blobs
 from app.pictures.picture import Picture, picture
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from app.ports import Call, Generation
 from app.providers.transport import Transport
 from app.providers.vertex.client import Vertex
 from app.services.admission import Admission
-from tests.wishes import NotedWish
+from tests.support.fake_wish import NotedWish
 
 T = TypeVar("T", bound=Contract)
 Json = dict[str, Any]

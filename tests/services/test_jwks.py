@@ -12,7 +12,7 @@ import pytest
 
 from app.services import jwks as module
 from app.services.jwks import Jwks
-from tests.auth.signing import IN_AN_HOUR, PROVIDER_CLAIMS, ProviderKey, compact, hs
+from tests.support.signing import IN_AN_HOUR, PROVIDER_CLAIMS, ProviderKey, compact, hs
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 async def jwks(provider: Provider) -> AsyncIterator[Jwks]:
-    """The key set of `auth` and `client`. Rests an hour after a fetch, unless a test says not."""
+    """The key set of `auth` and `auth_client`. Rests an hour after a fetch, unless a test says not."""
     jwks = Jwks(provider.url, cooldown_seconds=3600)
     yield jwks
     await jwks.aclose()
@@ -83,9 +83,9 @@ Ask = Callable[[str], Any]
 
 
 @pytest.fixture
-def ask(client: httpx.AsyncClient) -> Ask:
+def ask(auth_client: httpx.AsyncClient) -> Ask:
     async def ask(token: str) -> int:
-        return (await client.post("/x", headers={"Authorization": f"Bearer {token}"})).status_code
+        return (await auth_client.post("/x", headers={"Authorization": f"Bearer {token}"})).status_code
 
     return ask
 

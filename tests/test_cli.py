@@ -17,7 +17,7 @@ from app.db import User, open_database
 from app.services.keys import Key, Keys, now
 from app.services.passwords import Passwords
 from app.services.users import Users
-from tests.auth.conftest import PASSWORD
+from tests.support.accounts import PASSWORD
 
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
@@ -198,7 +198,7 @@ def test_password_is_not_an_argument(run: Run, capsys: pytest.CaptureFixture[str
 
 def test_as_a_process(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     commands = [["migrate"], ["users", "add", "ann", "--password-stdin"], ["users", "list"]]
     for command in commands:
         done = subprocess.run(

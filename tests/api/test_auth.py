@@ -12,14 +12,14 @@ from jose import jwt
 from app.contract.auth import LoginRequest
 from app.contract.errors import RateLimited, Unauthorized, UpstreamUnavailable
 from app.db import User, open_database
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.keys import Keys
 from app.services.limits import RateLimit
 from app.services.passwords import Passwords
 from app.services.tokens import Tokens
 from app.services.users import Users, fold
-from tests.auth.conftest import PASSWORD
-from tests.auth.signing import SECRET
+from tests.support.accounts import PASSWORD
+from tests.support.signing import SECRET
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +30,8 @@ UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
 FORM = "application/x-www-form-urlencoded"
 
 
-async def test_json_login_gives_a_token_that_works(client: httpx.AsyncClient, ann: User) -> None:
-    answer = await client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
+async def test_json_login_gives_a_token_that_works(auth_client: httpx.AsyncClient, ann: User) -> None:
+    answer = await auth_client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
     body = answer.json()
     token = body.pop("access_token")
     assert (answer.status_code, body) == (200, {"token_type": "Bearer", "expires_in": 3600})
@@ -45,13 +45,13 @@ async def test_json_login_gives_a_token_that_works(client: httpx.AsyncClient, an
         "iat": pytest.approx(time.time(), abs=60),
         "exp": claims["iat"] + 3600,
     }
-    profile = await client.get(PROFILE, headers={"Authorization": f"Bearer {token}"})
+    profile = await auth_client.get(PROFILE, headers={"Authorization": f"Bearer {token}"})
     assert profile.json() == {"id": ann.id, "username": "ann", "exp": claims["exp"]}
 
 
-async def test_oauth2_password_form(client: httpx.AsyncClient, ann: User) -> None:
+async def test_oauth2_password_form(auth_client: httpx.AsyncClient, ann: User) -> None:
     form = {"grant_type": "password", "username": "ann", "password": PASSWORD, "scope": "", "client_id": "x"}
-    answer = await client.post(LOGIN, data=form)
+    answer = await auth_client.post(LOGIN, data=form)
     assert (answer.status_code, answer.json()["token_type"]) == (200, "Bearer")
 
 
@@ -73,9 +73,9 @@ async def test_oauth2_password_form(client: httpx.AsyncClient, ann: User) -> Non
     ],
 )
 async def test_credentials(
-    client: httpx.AsyncClient, ann: User, username: str, password: str, status: int
+    auth_client: httpx.AsyncClient, ann: User, username: str, password: str, status: int
 ) -> None:
-    answer = await client.post(LOGIN, json={"username": username, "password": password})
+    answer = await auth_client.post(LOGIN, json={"username": username, "password": password})
     assert answer.status_code == status
     if status == 401:
         assert answer.json() == UNAUTHORIZED
@@ -111,21 +111,21 @@ async def test_credentials(
     ],
 )
 async def test_body_that_breaks_rules(
-    client: httpx.AsyncClient, body: str, media: str, sentences: list[str]
+    auth_client: httpx.AsyncClient, body: str, media: str, sentences: list[str]
 ) -> None:
-    answer = await client.post(LOGIN, content=body, headers={"Content-Type": media})
+    answer = await auth_client.post(LOGIN, content=body, headers={"Content-Type": media})
     expected = {"statusCode": 400, "message": sentences, "error": "Bad Request"}
     assert (answer.status_code, answer.json()) == (400, expected)
 
 
-async def test_lone_surrogates_are_no_server_error(client: httpx.AsyncClient, ann: User) -> None:
+async def test_lone_surrogates_are_no_server_error(auth_client: httpx.AsyncClient, ann: User) -> None:
     body = '{"username":"ann","password":"\\ud800"}'
-    answer = await client.post(LOGIN, content=body, headers={"Content-Type": "application/json"})
+    answer = await auth_client.post(LOGIN, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 401)
 
 
-async def test_large_body_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await client.post(LOGIN, json={"username": "ann", "password": "x" * 16384})
+async def test_large_body_is_refused(auth_client: httpx.AsyncClient) -> None:
+    answer = await auth_client.post(LOGIN, json={"username": "ann", "password": "x" * 16384})
     assert (answer.status_code, answer.json()) == (
         413,
         {"statusCode": 413, "message": "request entity too large"},
@@ -137,9 +137,9 @@ async def test_password_is_not_in_the_request_s_repr() -> None:
 
 
 class TestDisabledUser:
-    async def test_cannot_log_in(self, client: httpx.AsyncClient, users: Users, ann: User) -> None:
+    async def test_cannot_log_in(self, auth_client: httpx.AsyncClient, users: Users, ann: User) -> None:
         await users.set_disabled("ann", True)
-        answer = await client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
+        answer = await auth_client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
         assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
 
     async def test_token_stops_working_and_works_again(self, auth: Auth, users: Users, ann: User) -> None:
@@ -234,9 +234,7 @@ def auth_with(users: Users, passwords: Passwords, *, recheck_seconds: float = 0)
         keys=Keys(open_database("sqlite+aiosqlite://")),  # never asked
         passwords=passwords,
         tokens=tokens,
-        login_limit=limit,
-        account_limit=limit,
-        address_limit=limit,
+        limits=LoginLimits(limit, limit, limit),
         recheck_seconds=recheck_seconds,
     )
 
@@ -257,12 +255,12 @@ class TestDatabaseDown:
         await users.aclose()
 
     async def test_login_and_our_users_tokens_are_unavailable(
-        self, client: httpx.AsyncClient, auth: Auth
+        self, auth_client: httpx.AsyncClient, auth: Auth
     ) -> None:
         token = auth.tokens.mint("usr_" + "0" * 32, "ann")
         answers = [
-            await client.post(LOGIN, json={"username": "ann", "password": PASSWORD}),
-            await client.get(PROFILE, headers={"Authorization": f"Bearer {token}"}),
+            await auth_client.post(LOGIN, json={"username": "ann", "password": PASSWORD}),
+            await auth_client.get(PROFILE, headers={"Authorization": f"Bearer {token}"}),
         ]
         for answer in answers:
             expected = {"statusCode": 503, "message": "Service Unavailable"}
@@ -364,9 +362,9 @@ def test_fold(username: str, folded: str | None) -> None:
     assert fold(username) == folded
 
 
-async def test_without_a_secret_there_is_no_login(client: httpx.AsyncClient, auth: Auth) -> None:
+async def test_without_a_secret_there_is_no_login(auth_client: httpx.AsyncClient, auth: Auth) -> None:
     auth.tokens = Tokens(secret=None)
-    answer = await client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
+    answer = await auth_client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
     expected = {"statusCode": 404, "message": f"Cannot POST {LOGIN}", "error": "Not Found"}
     assert (answer.status_code, answer.json()) == (404, expected)
 
@@ -376,7 +374,7 @@ class TestAttempts:
 
     @pytest.fixture
     def login_limits(self) -> dict[str, str]:
-        return {"login_limit": "3/hour", "account_limit": "5/hour", "address_limit": "7/hour"}
+        return {"account_and_address": "3/hour", "account": "5/hour", "address": "7/hour"}
 
     async def test_are_limited_per_account_and_address(self, auth: Auth, ann: User) -> None:
         """Whether or not the account exists. Its owner can log in from elsewhere, and other users from
@@ -423,11 +421,11 @@ class TestAttempts:
         assert tries == ["Unauthorized"] * 3 + ["RateLimited"]
 
     async def test_with_the_right_password_are_limited_too(
-        self, client: httpx.AsyncClient, ann: User
+        self, auth_client: httpx.AsyncClient, ann: User
     ) -> None:
         for _ in range(3):
-            await client.post(LOGIN, json={"username": "ann", "password": "wrong"})
-        answer = await client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
+            await auth_client.post(LOGIN, json={"username": "ann", "password": "wrong"})
+        answer = await auth_client.post(LOGIN, json={"username": "ann", "password": PASSWORD})
         expected = {"statusCode": 429, "message": "ThrottlerException: Too Many Requests"}
         assert (answer.status_code, answer.json()) == (429, expected)
         assert 1 <= int(answer.headers["retry-after"]) <= 3600

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic_settings import BaseSettings
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -19,7 +18,7 @@ from app.contract.auth import Profile
 from app.contract.models import load_catalogue
 from app.db import User, open_database
 from app.pictures.work_folder import WorkFolder
-from app.services.auth import Auth
+from app.services.auth import Auth, LoginLimits
 from app.services.jwks import Jwks
 from app.services.keys import Keys
 from app.services.limits import RateLimit
@@ -27,22 +26,9 @@ from app.services.passwords import Passwords
 from app.services.tokens import Tokens
 from app.services.users import Users
 from app.settings import Settings
-from tests.auth.signing import SECRET
+from tests.support.signing import SECRET
 
 PASSWORD = "correct horse battery staple"
-
-
-class Machine(BaseSettings):
-    ci: bool = False
-
-
-@pytest.fixture
-def redis(redis_url: str | None) -> str:
-    """The URL of a Redis, for tests that are about Redis. CI must have one."""
-    if redis_url is None:
-        assert not Machine().ci, "REDIS_URL is not set"
-        pytest.skip("REDIS_URL is not set")
-    return redis_url
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +69,7 @@ async def ann(users: Users, password_hash: str) -> User:
 
 @pytest.fixture
 def login_limits() -> dict[str, str]:
-    """Override to test the limits of logins: `login_limit`, `account_limit`, `address_limit`."""
+    """Override to test the limits of logins: `account_and_address`, `account`, `address`."""
     return {}
 
 
@@ -105,17 +91,24 @@ async def auth(
     """Everything real; our users and keys are looked up at every request."""
     limits = {
         name: RateLimit(login_limits.get(name, ""), name=name, redis_url=redis_url)
-        for name in ("login_limit", "account_limit", "address_limit")
+        for name in ("account_and_address", "account", "address")
     }
     tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
-    yield Auth(users=users, keys=keys, passwords=passwords, tokens=tokens, recheck_seconds=0, **limits)
+    yield Auth(
+        users=users,
+        keys=keys,
+        passwords=passwords,
+        tokens=tokens,
+        limits=LoginLimits(**limits),
+        recheck_seconds=0,
+    )
     await tokens.aclose()
     for limit in limits.values():
         await limit.aclose()
 
 
 @pytest.fixture
-async def client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
+async def auth_client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
     """The auth routes, and beside them any POST, which tells who calls."""
     app = FastAPI()
     app.state.parts = SimpleNamespace(settings=Settings(), catalogue=load_catalogue(), auth=auth, work=work)

@@ -9,11 +9,13 @@ import pytest
 
 from app.contract.errors import Unauthorized
 from app.services.tokens import Tokens
-from tests.auth.signing import IN_AN_HOUR, SECRET, ProviderKey, b64url, compact, golden, hs
+from tests.support.signing import IN_AN_HOUR, SECRET, ProviderKey, b64url, compact, golden, hs
 
 pytestmark = pytest.mark.anyio
 
-VECTORS = json.loads((Path(__file__).parents[1] / "nest/nest-golden.json").read_text("utf-8"))["vectors"]
+VECTORS = json.loads((Path(__file__).parents[1] / "recordings/nest/nest-golden.json").read_text("utf-8"))[
+    "vectors"
+]
 UNAUTHORIZED = {"statusCode": 401, "message": "Unauthorized"}
 HS256 = {"alg": "HS256"}
 CLAIMS = {"sub": "user-1", "exp": IN_AN_HOUR}
@@ -29,12 +31,12 @@ def migrated() -> str:
 @pytest.mark.parametrize(
     "vector", [pytest.param(v, id=v["name"]) for v in VECTORS if v["kind"] in ("auth", "auth-ok")]
 )
-async def test_recorded_nest_answers(client: httpx.AsyncClient, vector: dict[str, Any]) -> None:
+async def test_recorded_nest_answers(auth_client: httpx.AsyncClient, vector: dict[str, Any]) -> None:
     request, expected = vector["request"], vector["response"]
     given = request["headers"]
     token = golden(request["token"]) if "token" in request else ""
     pairs = [(name, value.replace("{token}", token)) for name, value in dict_or_pairs(given)]
-    answer = await client.post(request["path"], headers=pairs, json={})
+    answer = await auth_client.post(request["path"], headers=pairs, json={})
     assert answer.status_code == expected["status"]
     if expected["status"] == 401:
         assert answer.json() == expected["body"]
@@ -91,8 +93,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("token", [pytest.param(token, id=name) for name, token in REFUSED.items()])
-async def test_refused(client: httpx.AsyncClient, token: str) -> None:
-    answer = await client.post("/x", headers=[(b"Authorization", b"Bearer " + token.encode("latin-1"))])
+async def test_refused(auth_client: httpx.AsyncClient, token: str) -> None:
+    answer = await auth_client.post("/x", headers=[(b"Authorization", b"Bearer " + token.encode("latin-1"))])
     assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
     assert "www-authenticate" not in answer.headers
 
@@ -114,11 +116,11 @@ async def test_refused(client: httpx.AsyncClient, token: str) -> None:
     ],
 )
 async def test_accepted_caller(
-    client: httpx.AsyncClient, claims: dict[str, Any], id: str, username: str | None
+    auth_client: httpx.AsyncClient, claims: dict[str, Any], id: str, username: str | None
 ) -> None:
     expires = 4102444800.5
     token = compact(HS256, {"exp": expires, **claims}, hs())
-    answer = await client.post("/x", headers={"Authorization": f"Bearer {token}"})
+    answer = await auth_client.post("/x", headers={"Authorization": f"Bearer {token}"})
     assert answer.json() == {"id": id, "username": username, "exp": expires}
 
 
@@ -135,23 +137,23 @@ async def test_accepted_caller(
     ],
 )
 async def test_subject_unfit_for_an_id_is_digested(
-    client: httpx.AsyncClient, subject: dict[str, Any], shared: bool
+    auth_client: httpx.AsyncClient, subject: dict[str, Any], shared: bool
 ) -> None:
     """Two tokens are one caller when they share a subject, and two callers when they have none."""
     ids = []
     for expires in (4102444800, 4102444800, 4102444801):
         token = compact(HS256, {"exp": expires, **subject}, hs())
-        answer = await client.post("/x", headers={"Authorization": f"Bearer {token}"})
+        answer = await auth_client.post("/x", headers={"Authorization": f"Bearer {token}"})
         ids.append(answer.json()["id"])
     assert all(id.startswith("sha256:") for id in ids)
     assert ids[0] == ids[1]
     assert (ids[1] == ids[2]) is shared
 
 
-async def test_signature_over_another_payload_is_refused(client: httpx.AsyncClient) -> None:
+async def test_signature_over_another_payload_is_refused(auth_client: httpx.AsyncClient) -> None:
     head, _, signature = compact(HS256, CLAIMS, hs()).split(".")
     forged = f"{head}.{b64url(b'{}')}.{signature}"
-    answer = await client.post("/x", headers={"Authorization": f"Bearer {forged}"})
+    answer = await auth_client.post("/x", headers={"Authorization": f"Bearer {forged}"})
     assert answer.status_code == 401
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Start
-from tests.nest.replay_nest import compare, send
+from tests.recordings.nest.replay_nest import compare, send
 
 HERE = Path(__file__).parent
 GOLDEN = json.loads((HERE / "nest-golden.json").read_text("utf-8"))

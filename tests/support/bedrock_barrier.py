@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-_RECORDED = Path(__file__).parent / "bedrock-wire" / "resp-sdxl-success-1024.json"
+_RECORDED = Path(__file__).parents[1] / "recordings/bedrock" / "resp-sdxl-success-1024.json"
 _ANSWER = json.dumps(json.loads(_RECORDED.read_text("utf-8"))["response_json"]).encode()
 _GIVE_UP_SECONDS = 60
 

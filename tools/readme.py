@@ -1,9 +1,9 @@
-"""Runs the commands of README.md one by one, as a newcomer would: `python3 tests/readme.py`.
+"""Runs the commands of README.md one by one, as a newcomer would: `python3 tools/readme.py`.
 
 A command is a line of a ```console block that begins with `$ `, with its continuation lines. The lines after
 it are the expected output, in which `…` matches any text. Every curl must get a 2xx, or the status in the
 comment after it (`# 400: …`). Every picture, stored or written to a file, must be a complete PNG or JPEG.
-Needs only Python's standard library, so that it works where nothing is installed (tests/fresh_root.sh).
+Needs only Python's standard library, so that it works where nothing is installed (tools/fresh_root.sh).
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs README.md line by line in a new Debian: tests/fresh_root.sh [PORT]
+# Runs README.md line by line in a new Debian: tools/fresh_root.sh [PORT]
 # Run it by hand, as root. It needs debootstrap, some minutes, and 2 GB in TMPDIR. The new Debian has no git
 # configuration, no pip cache, and only the committed files of this repository. From this machine it uses apt's mirror and
 # pip's settings, which are read when it runs and passed as environment variables.
@@ -33,5 +33,5 @@ for name in http_proxy https_proxy no_proxy; do
     if [ -n "${!name:-}" ]; then surroundings+=("$name=${!name}"); fi
 done
 
-python3 "$here/tests/readme.py" --install --port "$port" --root "$root" --folder /root/image-gateway -- \
+python3 "$here/tools/readme.py" --install --port "$port" --root "$root" --folder /root/image-gateway -- \
     chroot "$root" env -i "${surroundings[@]}" sh

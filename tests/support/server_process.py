@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 UVICORN = (sys.executable, "-m", "uvicorn", "app.main:app", f"--app-dir={ROOT}")
 _START_SECONDS = 60
 

@@ -1,0 +1,35 @@
+"""A dialect: how the errors of a router's routes are written. Nest's is the dialect of all other requests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from app.api.nest_errors import NestError, SafetyError, nest_body
+from app.contract.errors import GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """`body` returns the JSON body of an error. `models(status)` are the types that document the bodies."""
+
+    body: Callable[[GatewayError], dict[str, Any]]
+    models: Callable[[int], tuple[type[BaseModel], ...]]
+
+
+NEST = Dialect(nest_body, lambda status: (NestError, SafetyError) if status == 400 else (NestError,))
+
+
+class DialectRoute(APIRoute):
+    """A route with a dialect of its own. To be subclassed, for `APIRouter(route_class=...)`."""
+
+    dialect: ClassVar[Dialect]
+
+
+def dialect_of(request: Request) -> Dialect:
+    """Returns the dialect of the request's route. A route also counts if only the method does not match."""
+    route = request.scope.get("route")
+    return route.dialect if isinstance(route, DialectRoute) else NEST
