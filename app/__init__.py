@@ -1,0 +1,3 @@
+"""The image gateway."""
+
+__version__ = "0.1.0"

@@ -1,12 +1,15 @@
 """Structured logs on stdout, also for other libraries' events: JSON, or text for a terminal."""
 
+import json
 import logging
 import re
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
@@ -40,7 +43,10 @@ def places(exc: BaseException | None) -> list[str]:
 
 
 def configure(level: str, format: str = "auto") -> None:
-    """`level`: debug, info, warning or error. `format`: json, text, or auto, which is text on a terminal."""
+    """`level`: debug, info, warning or error. `format`: json, text, or auto, which is text on a terminal.
+
+    The gateway's own lines do not go through `logging`, which would cost more than all the rest.
+    """
     on_a_terminal = sys.stdout.isatty()
     text = format == "text" or (format == "auto" and on_a_terminal)
     shared: list[Processor] = [
@@ -49,17 +55,30 @@ def configure(level: str, format: str = "auto") -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
     ]
+    render: list[Processor] = [
+        structlog.processors.ExceptionRenderer(_places if text else _stacks),
+        _Text(colours=on_a_terminal) if text else _json,
+    ]
+    # The list stays the same object: loggers keep it, and `structlog.testing.capture_logs` changes it.
+    _processors[:] = [_AtLeast(level), *shared, *render]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=_processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=_Lines.of_module,
+        cache_logger_on_first_use=True,
     )
-    render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if text:
-        render += [structlog.processors.ExceptionRenderer(_places), _Text(colours=on_a_terminal)]
-    else:
-        render += [structlog.processors.ExceptionRenderer(_stacks), structlog.processors.JSONRenderer()]
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Formatter(foreign_pre_chain=shared, processors=render))
+    _configure_libraries(level, shared, render)
+
+
+_processors: list[Processor] = []
+
+
+def _configure_libraries(level: str, shared: list[Processor], render: list[Processor]) -> None:
+    handler = _Handler()
+    clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[clean, *render])
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -73,6 +92,70 @@ def configure(level: str, format: str = "auto") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class _AtLeast:
+    """Drops events below a level."""
+
+    def __init__(self, level: str) -> None:
+        self._least = logging.getLevelNamesMapping()[level.upper()]
+
+    def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
+        if structlog.processors.NAME_TO_LEVEL[method] < self._least:
+            raise structlog.DropEvent
+        return event
+
+
+class _Lines:
+    """Writes the lines of one module. Its methods are called with the rendered text."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def of_module(cls, *args: object) -> "_Lines":
+        """Returns the lines of the module that has made the logger."""
+        return cls(_named(*args).name)
+
+    def msg(self, line: str) -> None:
+        _write(line)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+_named = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
+
+
+class _Handler(logging.Handler):
+    """Writes the lines of other libraries."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as in all handlers of `logging`
+            self.handleError(record)
+        else:
+            _write(line)
+
+
+_writing = threading.Lock()
+
+
+def _write(line: str) -> None:
+    """Write a line to stdout, without the API keys that a caller has put into a path or a name.
+
+    A log that cannot be written fails no request.
+    """
+    with _writing, suppress(OSError, ValueError):
+        sys.stdout.write(_API_KEY.sub("igw_…", line) + "\n")
+        sys.stdout.flush()
+
+
+def _json(_logger: object, _method: str, event: EventDict) -> str:
+    try:
+        return orjson.dumps(event, default=repr).decode()
+    except orjson.JSONEncodeError:  # half a surrogate pair, or an endless number
+        return json.dumps(event, default=repr)
+
+
 def _of_the_gateway(record: logging.LogRecord) -> bool:
     """Returns False for info lines of the emulator's uvicorn, which runs in a thread."""
     return record.levelno > logging.INFO or record.thread == threading.main_thread().ident
@@ -82,13 +165,6 @@ def _first_line(record: logging.LogRecord) -> bool:
     """Leave out what asyncio says below "Task exception was never retrieved": the exception's message too."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
-
-
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Hides API keys, wherever a caller has put them: in a path, in the name of a field."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return _API_KEY.sub("igw_…", super().format(record))
 
 
 class _Text:

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
-from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import logs, process
+from app import __version__, logs, process
 from app.api import auth as auth_routes
 from app.api import (
     connections,
@@ -26,6 +25,7 @@ from app.api import (
     rehearsal,
     signals,
 )
+from app.api.exchange import Gateway
 from app.api.middleware import RequestLog
 from app.environment import read_settings
 from app.parts import build
@@ -54,7 +54,7 @@ _EXPOSED = [
 """Headers that scripts in browsers may read."""
 
 
-def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | None = None) -> Gateway:
     """The gateway as an ASGI app. Its parts are built when it starts and closed when it stops.
 
     Without `settings` they are read from the environment; when those are wrong, SystemExit says which.
@@ -63,9 +63,9 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
     settings = settings or read_settings()
     planned = plan(settings)
     logs.configure(settings.log_level, settings.log_format)
-    app = FastAPI(
+    app = Gateway(
         title="Image Gateway",
-        version="0.1.0",
+        version=__version__,
         lifespan=partial(_lifespan, planned, clock),
         docs_url=None,
         redoc_url=None,
@@ -93,11 +93,11 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
 
 @asynccontextmanager
 async def _lifespan(
-    planned: Plan, clock: Callable[[], int] | None, app: FastAPI
+    planned: Plan, clock: Callable[[], int] | None, app: Gateway
 ) -> AsyncIterator[dict[str, float]]:
     """Yields what `connections` wants to know."""
     async with build(planned, clock=clock) as built:
-        app.state.parts = built
+        app.parts = built
         if built.emulator:
             app.mount("/storage", built.emulator.objects)
         signals.watch(built)
@@ -123,7 +123,7 @@ async def _warn_if_open() -> None:
             return
 
 
-def __getattr__(name: str) -> FastAPI:
+def __getattr__(name: str) -> Gateway:
     """`app.main:app` for uvicorn. Made when asked for: to import this module reads no environment."""
     if name != "app":
         raise AttributeError(name)

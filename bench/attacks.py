@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 from PIL import Image
 
-from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
+from bench.health import HealthWatch
 from tools.rig.bodies import encoded
+from tools.rig.processes import Started, forget_peak, gateway_and_emulator, resident_mb
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 WISH = {"prompt": "a lighthouse"}
@@ -86,6 +87,16 @@ def half_a_head(gateway: Started) -> str:
         return f"closed after {time.perf_counter() - started:.1f} s"
 
 
+def deep_json(gateway: Started) -> str:
+    """Lists in lists, 4 million deep."""
+    started = time.perf_counter()
+    headers = {"Authorization": f"Bearer {gateway.token}", "Content-Type": "application/json"}
+    answer = httpx.post(
+        f"{gateway.url}{TEXT_TO_IMAGE}", content=b"[" * 4_000_000, headers=headers, timeout=120
+    )
+    return f"{answer.status_code} after {time.perf_counter() - started:.2f} s"
+
+
 def endless_prompt(gateway: Started) -> str:
     """A prompt of 30 MB."""
     body = json.dumps({"prompt": "a" * 30_000_000}).encode()
@@ -127,6 +138,7 @@ ATTACKS: tuple[Callable[[Started], str], ...] = (
     drips,
     endless_header,
     half_a_head,
+    deep_json,
     endless_prompt,
     unread_answers,
     storage_down,

@@ -18,10 +18,15 @@ from urllib.parse import unquote, urlsplit
 import pybase64
 import uvloop
 
-from bench.chaos import GEN, TEXT_TO_IMAGE, Answer, Cloud, Gateway, Row, ask, cloud, post, show, token, wish
-from bench.run import FLOOR_MALLOC, SECRET, HealthWatch, forget_peak, free_ports, resident_mb, running
-from bench.vendor import drawn, label_of, prompt_of, raise_descriptors
-from bench.wire import connect
+from bench.health import HealthWatch
+from bench.run import FLOOR_MALLOC
+from tools.rig.callers import GEN, TEXT_TO_IMAGE, Answer, ask, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.http1 import connect
+from tools.rig.labelled import drawn, label_of, prompt_of
+from tools.rig.processes import SECRET, forget_peak, free_ports, raise_descriptors, resident_mb, running
+from tools.rig.report import Row, show
 
 USERS = 20
 SECONDS = 5.0

@@ -8,98 +8,20 @@ over the bytes of the request's pictures, in and out. `python -m bench.edits mem
 import asyncio
 import base64
 import os
-import secrets
 import sys
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 from PIL import Image
 
-from bench.run import HealthWatch, Started, forget_peak, gateway_and_emulator, resident_mb
-from tools.rig.bodies import OPERATIONS, as_form, as_json, body, encoded, mask, path
+from bench.health import HealthWatch
+from tools.rig.bodies import OPERATIONS, as_form, body, encoded, mask, path
+from tools.rig.large_requests import measure, retire
+from tools.rig.processes import Started, gateway_and_emulator, resident_mb
 
 WANTED = "wanted: growth under 4.0 x the pictures; /health never above 100 ms\n\n"
 EDITS, SIDES = 10, (5000, 3000)
-
-
-def noise(size: tuple[int, int], mode: str = "RGB") -> bytes:
-    pixels = secrets.token_bytes(size[0] * size[1] * len(mode))
-    return encoded(Image.frombytes(mode, size, pixels), compress_level=0)
-
-
-def large(case: str) -> dict[str, Any]:
-    """A body with a picture of 20 MB; of less for upscaling, whose answer may have 17 megapixels."""
-    match case:
-        case "image-upscale":
-            return {"image": noise((2060, 2060), "RGBA")}
-        case "image-upscale x4":
-            return {"image": noise((1030, 1030), "RGBA"), "upscaleFactor": "x4"}
-        case "image-edit":
-            wish = body(case, sampleCount=1)
-            wish["referenceImages"][0]["bytesBase64Encoded"] = noise((2640, 2640))
-            wish["referenceImages"][1]["bytesBase64Encoded"] = mask((2640, 2640))
-            return wish
-        case "image-customize":
-            wish = body(case, sampleCount=1)
-            wish["referenceImages"][0]["bytesBase64Encoded"] = noise((2640, 2640))
-            return wish
-        case "virtual-try-on":
-            return {
-                "personImage": noise((2640, 2640)),
-                "productImages": [encoded(Image.new("RGB", (64, 64)))],
-            }
-        case _:
-            return {"productImages": [noise((2640, 2640))]}
-
-
-def picture_bytes(value: Any) -> int:
-    match value:
-        case bytes():
-            return len(value)
-        case dict():
-            return sum(map(picture_bytes, value.values()))
-        case list():
-            return sum(map(picture_bytes, value))
-        case _:
-            return 0
-
-
-class Memory(NamedTuple):
-    """Of one request, in MB: its pictures in and out, and by how much the gateway grew meanwhile."""
-
-    given: float
-    made: float
-    growth: float
-
-    @property
-    def times(self) -> float:
-        return self.growth / (self.given + self.made)
-
-
-def measure(case: str, *, form: bool, successor: bool = False) -> Memory:
-    """Ask a fresh gateway for one small picture and then for a large one. `successor`: made by Gemini."""
-    wish = large(case)
-    operation = case.split()[0]
-    given = picture_bytes(wish)
-    with (
-        gateway_and_emulator() as gateway,
-        httpx.Client(
-            base_url=gateway.url, headers={"Authorization": f"Bearer {gateway.token}"}, timeout=120
-        ) as client,
-    ):
-        if successor:
-            retire(gateway)
-        client.post(path(operation), json=as_json(body(operation))).raise_for_status()
-        parts = {"files": list(as_form(wish))} if form else {"json": as_json(wish)}
-        request = client.build_request("POST", path(operation), **parts)
-        request.read()
-        before = resident_mb(gateway.pid)
-        forget_peak(gateway.pid)
-        answer = client.send(request).raise_for_status()
-        growth = resident_mb(gateway.pid, peak=True) - before
-    made = sum(len(base64.b64decode(one["bytesBase64Encoded"])) for one in answer.json()["predictions"])
-    return Memory(given / 1e6, made / 1e6, growth)
 
 
 def report(case: str, *, form: bool, successor: bool = False) -> None:
@@ -110,11 +32,6 @@ def report(case: str, *, form: bool, successor: bool = False) -> None:
         f" | growth {memory.growth:5.0f} MB = {memory.times:5.2f} x\n"
     )
     sys.stdout.flush()
-
-
-def retire(gateway: Started) -> None:
-    order = {"kind": "retired", "model": "imagen-3.0-capability-001"}
-    httpx.post(f"{gateway.storage}/__emulator/trouble", json=order).raise_for_status()
 
 
 async def edit(gateway: Started, wish: dict[str, Any]) -> None:

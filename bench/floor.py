@@ -20,7 +20,7 @@ import google_crc32c
 import pybase64
 import uvloop
 
-from bench.wire import Client, Connection, Message, Part, Pool
+from tools.rig.http1 import Client, Connection, Message, Part, Pool
 
 _MODELS = "/v1/projects/p/locations/us-central1/publishers/google/models"
 _UPLOAD = "/upload/storage/v1/b/image-gateway/o?uploadType=multipart&ifGenerationMatch=0"

@@ -20,9 +20,9 @@ from PIL import Image
 from app.pictures.picture import MAX_PICTURE_BYTES, picture
 from app.pictures.pixels import normalise
 from app.pictures.work_folder import WorkFolder
-from bench.run import forget_peak, resident_mb
 from tools.rig.bodies import encoded
 from tools.rig.hostile_files import HOSTILE, MEGABYTE, disposed_gif, scans, segment
+from tools.rig.processes import forget_peak, resident_mb
 
 WANTED = "wanted: about a second of CPU, two at most; no more memory than the pixels take\n"
 PATIENCE_SECONDS = 60

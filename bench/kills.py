@@ -23,25 +23,14 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from bench.chaos import (
-    GEMINI,
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Account,
-    Cloud,
-    Gateway,
-    Row,
-    account,
-    ask,
-    cloud,
-    drain,
-    post,
-    show,
-    token,
-    wish,
-)
-from bench.vendor import Made, raise_descriptors
-from bench.wire import connect
+from bench.account import Account, account, drain
+from tools.rig.callers import GEMINI, IMAGEN, TEXT_TO_IMAGE, ask, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.http1 import connect
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
+from tools.rig.vendors import Made
 
 SETTINGS = {"UPLOAD_WAIT_SECONDS": "1", "SPOOL_SECONDS": "2", "LOG_LEVEL": "warning"}
 """Callers are told of pending pictures, and the spool is drained, within a round."""

@@ -20,26 +20,13 @@ from dataclasses import dataclass
 from signal import SIGCONT, SIGSTOP
 from typing import Literal, get_args
 
-from bench.chaos import (
-    GEMINI,
-    GEN,
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Account,
-    Answer,
-    Cloud,
-    Gateway,
-    Row,
-    account,
-    ask_once,
-    cloud,
-    drain,
-    post,
-    show,
-    token,
-    wish,
-)
-from bench.vendor import drawn, raise_descriptors
+from bench.account import Account, account, drain
+from tools.rig.callers import GEMINI, GEN, IMAGEN, TEXT_TO_IMAGE, Answer, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.labelled import drawn
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
 
 LEAVERS = 12
 """Callers at the same time."""
@@ -233,9 +220,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.leavers", description=__doc__)
     parser.add_argument("--hang-ups", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="for other moments")
+    parser.add_argument(
+        "--spare", type=int, default=SPARE_DESCRIPTORS, help="descriptors that may stay open in the end"
+    )
     options = parser.parse_args()
     raise_descriptors()
-    outcome = run(options.hang_ups, seed=options.seed)
+    outcome = run(options.hang_ups, seed=options.seed, spare=options.spare)
     sys.exit(not show(f"{options.hang_ups} hang-ups", outcome.rows()))
 
 

@@ -20,7 +20,7 @@ from app.contract.ledger import Begun, Limit, NewCall, StoredPicture
 from app.db import migrate
 from app.process import freeze, tune
 from app.storage.ledger import Ledger, open_store
-from bench.postgres import new_database
+from tools.rig.postgres import new_database
 
 WANTED = "wanted: under 0.3 ms of CPU per wish with 16 under way"
 UNDER_WAY = (1, 16, 64)

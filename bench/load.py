@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from bench.wire import Client, Message, connect
+from tools.rig.http1 import Client, Message, connect
 
 Check = Callable[[Message], list[str]]
 """Looks at an answer and returns the URLs of its stored pictures. Raises AssertionError."""

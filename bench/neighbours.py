@@ -19,22 +19,13 @@ from dataclasses import dataclass
 
 import uvloop
 
-from bench.chaos import (
-    GEMINI,
-    GEN,
-    TEXT_TO_IMAGE,
-    Cloud,
-    Gateway,
-    Row,
-    ask_once,
-    cloud,
-    post,
-    show,
-    token,
-    wish,
-)
 from bench.stops import until
-from bench.vendor import drawn, raise_descriptors
+from tools.rig.callers import GEMINI, GEN, TEXT_TO_IMAGE, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.labelled import drawn
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
 
 UPSCALE = "/api/v1/image/image-upscale"
 TIMES = 5
@@ -120,11 +111,14 @@ def run(name: str, *, times: int = TIMES) -> list[Row]:
 
 def main() -> None:
     formatter = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m bench.neighbours", description=__doc__, formatter_class=formatter
-    ).parse_args()
+    )
+    parser.add_argument("--cases", nargs="+", default=[HANGING, GREEDY], choices=[HANGING, GREEDY])
+    parser.add_argument("--times", type=int, default=TIMES, help="how often another user asks for each thing")
+    options = parser.parse_args()
     raise_descriptors()
-    fine = [show(name, run(name)) for name in (HANGING, GREEDY)]
+    fine = [show(name, run(name, times=options.times)) for name in options.cases]
     sys.exit(not all(fine))
 
 

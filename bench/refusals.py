@@ -24,11 +24,13 @@ from typing import NamedTuple
 import httpx
 import uvloop
 
-from bench.chaos import TEXT_TO_IMAGE, Cloud, Gateway, Row, ask_once, cloud, post, show, token, wish
-from bench.postgres import new_database
-from bench.run import cpu_seconds
-from bench.vendor import raise_descriptors
-from bench.wire import Client, connect
+from tools.rig.callers import TEXT_TO_IMAGE, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.http1 import Client, connect
+from tools.rig.postgres import new_database
+from tools.rig.processes import cpu_seconds, raise_descriptors
+from tools.rig.report import Row, show
 
 RATE = 300
 SECONDS = 20.0

@@ -11,232 +11,48 @@ remembers nothing (`bench.no_ledger`).
 
 import argparse
 import contextlib
-import gc
 import json
-import multiprocessing
-import os
 import secrets
 import shutil
-import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-import httpx
 import pybase64
 import uvloop
-from jose import jwt
 from PIL import Image
 
+from bench.health import HealthWatch
 from bench.load import Loaded, Wish, holds, load, look, refused, urls, vendors_answer
-from bench.postgres import new_database
+from tools.rig.postgres import new_database
+from tools.rig.processes import (
+    LIVE,
+    MALLOC,
+    SECRET,
+    UVICORN,
+    Emulated,
+    Started,
+    cpu_seconds,
+    emulator,
+    forget_peak,
+    free_ports,
+    gateway,
+    migrate,
+    resident_mb,
+    running,
+)
 
-ROOT = Path(__file__).parents[1]
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "4194304",
-    "MALLOC_TRIM_THRESHOLD_": "16777216",
-    "MALLOC_ARENA_MAX": "2",
-}
-"""For the emulator, what the gateway sets itself (app/process.py)."""
 FLOOR_MALLOC = {**MALLOC, "MALLOC_TRIM_THRESHOLD_": "1000000000"}
 """The floor keeps what it has freed: fresh pages were a third of its CPU for four pictures."""
-SECRET = secrets.token_hex(32)
 STARTS = 5
 ROUNDS = 3
-UVICORN = "import sys; sys.modules['rich'] = None; import uvicorn; uvicorn.main()"
-"""As in production: structlog loads rich, 4 MB, where the development tools have brought it."""
 NO_LEDGER = UVICORN.replace("import uvicorn", "import bench.no_ledger, uvicorn")
-LIVE = {
-    "CLOUD": "live",
-    "GOOGLE_CLOUD_PROJECT": "bench-project",
-    "GCS_BUCKET": "image-gateway",
-    "ANTHROPIC_API_KEY": "none",
-    "AWS_ACCESS_KEY_ID": "none",
-    "AWS_SECRET_ACCESS_KEY": "none",
-}
 WANTED_FRESH_MB, WANTED_READY_SECONDS = 130, 1.5
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on, no two of them alike."""
-    with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [int(listener.getsockname()[1]) for listener in listeners]
-
-
-def status(url: str) -> int | None:
-    """The status of the answer; None if nobody answers."""
-    address = urlsplit(url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
-    try:
-        connection.request("GET", address.path)
-        return connection.getresponse().status
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-@contextlib.contextmanager
-def running(
-    arguments: list[str], url: str, environment: dict[str, str], niceness: int = 0
-) -> Iterator[tuple[int, float]]:
-    """Start a process and wait until the URL answers; give its id and the seconds that took.
-
-    The cloud is not on the gateway's machine: what plays it here steps back (`niceness`) for the gateway.
-    """
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
-    )
-    os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
-    try:
-        while status(url) is None:
-            if process.poll() is not None:
-                raise SystemExit(f"{arguments} ended with {process.returncode}")
-            time.sleep(0.01)
-        yield process.pid, time.perf_counter() - started
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def forget_peak(pid: int) -> None:
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def resident_mb(pid: int, *, peak: bool = False) -> float:
-    """Its resident set, now or at its highest since `forget_peak`, in millions of bytes."""
-    name = "VmHWM:" if peak else "VmRSS:"
-    kibibytes = Path(f"/proc/{pid}/status").read_text().partition(name)[2].split()[0]
-    return int(kibibytes) * 1024 / 1e6
-
-
-class HealthWatch:
-    """Asks /health again and again, from a process of its own, and keeps the longest wait in milliseconds.
-
-    One connection, which has been used once when this is made.
-    """
-
-    def __init__(self, url: str, every_seconds: float = 0.05) -> None:
-        self._pause = every_seconds
-        self._begun, self._ended = multiprocessing.Event(), multiprocessing.Event()
-        self._longest = multiprocessing.Value("d", 0.0)
-        self._process = multiprocessing.Process(target=self._run, args=(url,))
-        self._process.start()
-        self._begun.wait(30)
-
-    def _run(self, url: str) -> None:
-        gc.disable()  # going through all modules that this process has inherited takes it 100 ms
-        with httpx.Client(timeout=120) as client:
-            client.get(f"{url}/health").raise_for_status()
-            self._begun.set()
-            while not self._ended.wait(self._pause):
-                started = time.perf_counter()
-                client.get(f"{url}/health").raise_for_status()
-                self._longest.value = max(self._longest.value, (time.perf_counter() - started) * 1000)
-
-    def end(self) -> float:
-        self._ended.set()
-        self._process.join()
-        return float(self._longest.value)
-
-
-class Emulated(NamedTuple):
-    """The vendors' address, and the folder in which they and the gateway keep their files."""
-
-    url: str
-    folder: Path
-
-    @property
-    def database(self) -> dict[str, str]:
-        return {"DATABASE_URL": f"sqlite:///{self.folder}/gateway.db"}
-
-
-class Started(NamedTuple):
-    """A gateway in front of an emulator, whose address is `storage`. `seconds` until it answered."""
-
-    pid: int
-    url: str
-    token: str
-    storage: str
-    seconds: float
-
-
-@contextlib.contextmanager
-def emulator(*flags: str) -> Iterator[Emulated]:
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = ["-m", "app.emulator", *flags, "--data-dir", folder]
-        arguments += ["--grpc-port", "0", "--http-port", str(port)]
-        with running(arguments, f"{url}/__emulator/calls", MALLOC, niceness=19):
-            yield Emulated(url, Path(folder))
-
-
-def made_token() -> str:
-    return str(jwt.encode({"sub": "bench", "exp": int(time.time()) + 3600}, SECRET, "HS256"))
-
-
-def gateway_environment(emulated: Emulated, more: dict[str, str]) -> dict[str, str]:
-    return {
-        **emulated.database,
-        "VERTEX_ENDPOINT": emulated.url,
-        "STORAGE_EMULATOR_HOST": emulated.url,
-        "PUBLIC_BASE_URL": emulated.url,
-        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": emulated.url,
-        "ANTHROPIC_BASE_URL": emulated.url,
-        "JWT_SECRET": SECRET,
-        "SPOOL_DIR": f"{emulated.folder}/spool",
-        "DATA_DIR": str(emulated.folder),
-        "RATE_LIMIT": "",
-        "LOG_LEVEL": "info",
-        **more,
-    }
-
-
-@contextlib.contextmanager
-def gateway(emulated: Emulated, more: dict[str, str], program: str = UVICORN) -> Iterator[Started]:
-    """Start one, with `more` in its environment, and wait until /health/ready says yes."""
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    environment = gateway_environment(emulated, more)
-    arguments = ["-c", program, "app.main:app", "--port", str(port), "--no-access-log"]
-    with running(arguments, f"{url}/health", environment) as (pid, seconds):
-        ends = time.monotonic() + 30
-        while status(f"{url}/health/ready") != 200:
-            if time.monotonic() > ends:
-                raise SystemExit(httpx.get(f"{url}/health/ready").text)
-            time.sleep(0.1)
-        yield Started(pid, url, made_token(), emulated.url, seconds)
-
-
-@contextlib.contextmanager
-def gateway_and_emulator(*flags: str) -> Iterator[Started]:
-    """Start both, each in a process of its own. `flags` are the emulator's."""
-    with emulator(*flags) as emulated, gateway(emulated, {}) as started:
-        yield started
-
-
-def migrate(emulated: Emulated) -> None:
-    """Make the tables, which a live gateway does not do itself."""
-    arguments = [sys.executable, "-m", "app.cli", "migrate"]
-    subprocess.run(arguments, cwd=ROOT, env={**os.environ, **emulated.database}, check=True)
 
 
 class Row(NamedTuple):

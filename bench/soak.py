@@ -20,25 +20,14 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from bench.chaos import (
-    GEMINI,
-    GEN,
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Cloud,
-    Gateway,
-    Row,
-    ask_once,
-    cloud,
-    drain,
-    post,
-    show,
-    token,
-    wish,
-)
+from bench.account import drain
 from bench.leavers import UPSCALE
-from bench.run import resident_mb
-from bench.vendor import drawn, raise_descriptors
+from tools.rig.callers import GEMINI, GEN, IMAGEN, TEXT_TO_IMAGE, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.labelled import drawn
+from tools.rig.processes import raise_descriptors, resident_mb
+from tools.rig.report import Row, show
 
 CALLERS = 16
 FAULTS = 0.02

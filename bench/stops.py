@@ -19,24 +19,12 @@ from signal import SIGTERM
 
 import uvloop
 
-from bench.chaos import (
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Account,
-    Answer,
-    Cloud,
-    Gateway,
-    Row,
-    account,
-    ask_once,
-    cloud,
-    drain,
-    post,
-    show,
-    token,
-    wish,
-)
-from bench.vendor import raise_descriptors
+from bench.account import Account, account, drain
+from tools.rig.callers import IMAGEN, TEXT_TO_IMAGE, Answer, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
 
 REQUESTS = 20
 AT_ONCE_SECONDS = 3
@@ -204,16 +192,17 @@ def run(name: str, times: Times) -> Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.stops", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of a case's name")
-    parser.add_argument("--model-seconds", type=float, default=20)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--model-seconds", type=float, default=20, help="how long the slow model takes")
+    parser.add_argument("--quick-seconds", type=float, default=1, help="and that of the other cases")
     parser.add_argument("--grace", type=int, default=10)
+    parser.add_argument("--spare-seconds", type=float, default=3, help="for the exit itself")
     options = parser.parse_args()
     raise_descriptors()
-    times = Times(options.model_seconds, options.grace)
+    times = Times(options.model_seconds, options.grace, options.quick_seconds, options.spare_seconds)
     fine = True
-    for name in CASES:
-        if any(word in name for word in options.only):
-            fine &= show(name, run(name, times).rows())
+    for name in options.cases:
+        fine &= show(name, run(name, times).rows())
     sys.exit(not fine)
 
 

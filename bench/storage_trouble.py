@@ -20,24 +20,12 @@ from pathlib import Path
 
 import uvloop
 
-from bench.chaos import (
-    GEMINI,
-    TEXT_TO_IMAGE,
-    Answer,
-    Cloud,
-    Gateway,
-    Row,
-    account,
-    ask_once,
-    cloud,
-    drain,
-    post,
-    show,
-    token,
-    wish,
-)
-from bench.run import forget_peak, resident_mb
-from bench.vendor import raise_descriptors
+from bench.account import account, drain
+from tools.rig.callers import GEMINI, TEXT_TO_IMAGE, Answer, ask_once, post, wish
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway, token
+from tools.rig.processes import forget_peak, raise_descriptors, resident_mb
+from tools.rig.report import Row, show
 
 SETTINGS = {"UPLOAD_WAIT_SECONDS": "1", "SPOOL_SECONDS": "1"}
 MEGABYTE = 1_000_000
@@ -295,12 +283,13 @@ async def _play(case: Case, scene: Scene) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.storage_trouble", description=__doc__)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of a case's name")
+    names = [case.name for case in CASES]
+    parser.add_argument("--cases", nargs="+", default=names, choices=names)
     options = parser.parse_args()
     raise_descriptors()
     fine = True
     for case in CASES:
-        if not any(word in case.name for word in options.only):
+        if case.name not in options.cases:
             continue
         if possible(case):
             fine &= show(case.name, run(case))

@@ -131,7 +131,8 @@ def test_a_pipe_holds_json(format: str) -> None:
 
 
 def test_a_terminal_may_hold_json() -> None:
-    assert all(json.loads(line)["level"] for line in on_a_terminal("json"))
+    levels = [json.loads(line)["level"] for line in on_a_terminal("json")]
+    assert levels == [json.loads(line)["level"] for line in piped("json")]
 
 
 def test_a_failure_that_nobody_asked_for_is_logged_without_its_message() -> None:

@@ -1,4 +1,4 @@
-"""JSON answers. Pictures in them go out as base64, piece by piece: never as one text of tens of megabytes."""
+"""JSON responses. Their pictures are sent as base64 in pieces, never as one text of tens of megabytes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ def json_response(
 
 
 _ALL_PIECES_BYTES = 4 * 1024 * 1024
-"""What the waiting pieces of all answers may hold together: one piece of each waits in memory."""
+"""The memory of waiting pieces of all responses together. Of each response one piece waits."""
 _LEAST_PIECE_BYTES = 12 * 1024
 
 
 class _Pieces(Response):
-    """An answer with pictures in it, sent piece by piece.
+    """A response with pictures, sent in pieces.
 
-    It is given up after ANSWER_IDLE_SECONDS without progress. That time is long because the kernel asks for
-    more only after a third of its buffer (a megabyte) was read.
+    It is given up after ANSWER_IDLE_SECONDS without progress. That time is long, because the kernel asks for
+    more only when a third of its buffer (a megabyte) was read.
     """
 
     being_sent = 0
@@ -67,7 +67,7 @@ class _Pieces(Response):
 
     @classmethod
     def _piece_bytes(cls) -> int:
-        """How many bytes of a picture the next piece holds."""
+        """Returns how many bytes of a picture the next piece has."""
         share = _ALL_PIECES_BYTES // cls.being_sent
         return max(_LEAST_PIECE_BYTES, min(PIECE_BYTES, share - share % 3))
 

@@ -1,4 +1,4 @@
-"""Reading a body: JSON, urlencoded or multipart becomes one raw value, within its limit and its time."""
+"""Reads a body (JSON, urlencoded or multipart) into one raw value, within its limits of size and time."""
 
 import asyncio
 import codecs
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 
-from app.api.brackets import nest
+from app.api.brackets import values_of
 from app.api.exchange import parts
 from app.api.form import MAX_FIELDS, TEXT_LIMITS, receive_form
 from app.contract.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMedia
@@ -31,9 +31,9 @@ Take = Callable[[int], Awaitable[None]]
 """Takes a number of bytes. Returns when that much more of the body may be kept."""
 
 _LARGE_BODY_BYTES = 10_000_000
-"""The pictures of a body that announces more go to disk while they arrive, and never through memory."""
+"""If a body announces more, its pictures are written to disk while they arrive, never kept in memory."""
 _BUILT_AT_ONCE_BYTES = 64 * 1024
-"""What a body of so few bytes holds is built on the event loop: a thread would cost more than the work."""
+"""A body up to this size is built on the event loop: a thread would cost more than the work."""
 _MAX_URLENCODED_BYTES = 1024 * 1024
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
@@ -68,7 +68,7 @@ async def read_raw(
     """Read the request's body and `build` something of it, off the event loop if it may hold large pictures.
 
     Pictures become blobs while they arrive. `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of
-    a type that is not read here counts as empty, as in Nest. Raises InvalidRequest, PayloadTooLarge,
+    another media type counts as empty, as in NestJS. Raises InvalidRequest, PayloadTooLarge,
     UnsupportedMedia, RequestTimedOut and NoRoom.
     """
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
@@ -115,13 +115,13 @@ def _has_body(request: Request) -> bool:
 
 
 def _declared(request: Request) -> int:
-    """The bytes that Content-Length promises; 0 if it is missing."""
+    """Returns Content-Length, or 0 if it is missing."""
     declared = request.headers.get("content-length", "")
     return int(declared) if declared.isdecimal() else 0
 
 
 async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int) -> AsyncIterator[bytes]:
-    """The body as it arrives. Stops at the limit, when nothing comes for `idle_seconds`, when it drips."""
+    """Yields the body as it arrives. Raises PayloadTooLarge, and RequestTimedOut if it arrives too slowly."""
     if _declared(request) > limit:
         raise PayloadTooLarge
     left, seconds = limit, 0.0
@@ -176,6 +176,6 @@ async def _read_json(chunks: AsyncIterator[bytes], charset: str, new_blob: Calla
 async def _read_urlencoded(chunks: AsyncIterator[bytes], charset: str) -> Raw:
     text = b"".join([chunk async for chunk in chunks]).decode("latin-1")
     try:
-        return nest(parse_qsl(text, True, encoding=charset, max_num_fields=MAX_FIELDS))
+        return values_of(parse_qsl(text, True, encoding=charset, max_num_fields=MAX_FIELDS))
     except ValueError as exc:
         raise PayloadTooLarge("too many parameters") from exc

@@ -13,8 +13,9 @@ _BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,5})")
 _INDEX = re.compile(r"\d{1,6}", re.ASCII)
 
 
-def nest(pairs: Iterable[Pair]) -> dict[str, Raw]:
-    """`a[b]=1` nests, `a[]=1`, `a[0]=1` and a repeated `a=1` make lists, gaps close up. Dots mean nothing."""
+def values_of(pairs: Iterable[Pair]) -> dict[str, Raw]:
+    """Returns the values of a form's pairs. `a[b]=1` makes an object in `a`; `a[]=1`, `a[0]=1` and a repeated
+    `a=1` make lists, without gaps. Dots have no meaning."""
     root: dict[str, Raw] = {}
     for name, value in pairs:
         match = _BRACKETED.fullmatch(name)
@@ -30,7 +31,7 @@ def nest(pairs: Iterable[Pair]) -> dict[str, Raw]:
 
 
 def _inside(at: dict[str, Raw], step: str) -> dict[str, Raw]:
-    """The branch below a step; a value that stood there becomes its first element."""
+    """Returns the branch below a step. A value that is there already becomes its first element."""
     branch = at.get(step)
     if not isinstance(branch, dict):
         branch = at[step] = {} if branch is None else {"0": branch}
@@ -38,7 +39,7 @@ def _inside(at: dict[str, Raw], step: str) -> dict[str, Raw]:
 
 
 def _lists(value: Raw) -> Raw:
-    """Branches whose keys are all indices become lists."""
+    """Returns the value with lists in place of branches whose keys are all indices."""
     if not isinstance(value, dict):
         return value
     if all(_INDEX.fullmatch(key) for key in value):

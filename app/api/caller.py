@@ -1,4 +1,4 @@
-"""Who is calling: the Authorization header, read before the body."""
+"""The caller of a request: the Authorization header, read before the body."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ LOGIN = OAuth2(
 """The other entry of the Authorize dialog (`docs.py`): FastAPI takes one for each dependency."""
 
 
-class _Token(SecurityBase):
+class _Authorization(SecurityBase):
     """A dependency that is also an entry of the Authorize dialog in the API documentation."""
 
     scheme_name = "token"
@@ -37,4 +37,4 @@ class _Token(SecurityBase):
         return caller
 
 
-CurrentCaller = Annotated[Caller, Depends(_Token())]
+CurrentCaller = Annotated[Caller, Depends(_Authorization())]

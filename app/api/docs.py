@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from app.api import error_codes
 from app.api.auth import login_body
 from app.api.caller import LOGIN
+from app.api.exchange import Gateway
 from app.api.openapi.headers import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
@@ -50,7 +51,7 @@ _TAGS = [
 ]
 
 
-def install(app: FastAPI) -> None:
+def install(app: Gateway) -> None:
     """Serve the page, and describe the API in its document.
 
     Make the app with `docs_url=None, redoc_url=None`, which turns off FastAPI's own pages.
@@ -69,8 +70,7 @@ def install(app: FastAPI) -> None:
         for operation in (one for path in document["paths"].values() for one in path.values()):
             if operation.get("security"):
                 operation["security"] = [{"login": []}, {"token": []}]
-        running = getattr(app.state, "parts", None)  # the document can be made without starting the app
-        if running and (login := running.open_login):
+        if app.parts and (login := app.parts.open_login):  # the document can be made before the start
             document["paths"]["/api/v1/auth/login"]["post"]["requestBody"] = login_body(login)
         return document
 

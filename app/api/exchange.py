@@ -1,13 +1,19 @@
-"""What a request has besides its body: typed access to the ASGI scope and to the app's parts."""
+"""What a request has besides its body: typed access to the app's parts and to the ASGI scope."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from starlette.types import Scope
 
 from app.parts import Parts
 from app.pictures.blob import Blobs
+
+
+class Gateway(FastAPI):
+    """The ASGI app. `parts` is set while it runs."""
+
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +42,7 @@ def blobs(request: Request, owner: str | None = None) -> Blobs:
 
 def parts(scope: Scope) -> Parts:
     """Returns the parts of the running app."""
-    found: Parts = scope["app"].state.parts
-    return found
+    app = scope["app"]
+    if not isinstance(app, Gateway) or app.parts is None:
+        raise RuntimeError("the app is not running")
+    return app.parts

@@ -8,7 +8,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.api.brackets import nest
+from app.api.brackets import values_of
 from app.contract.errors import InvalidRequest, PayloadTooLarge
 from app.contract.fields import MAX_TEXT_CHARACTERS
 from app.contract.rules import Uploads
@@ -33,7 +33,7 @@ async def receive_form(
     uploads: Uploads,
     new_blob: Callable[[], Blob],
 ) -> dict[str, Raw]:
-    """Parse a form as it arrives. Multer's complaints, in multer's words. Raises NoRoom, too."""
+    """Parse a form as it arrives. Raises NoRoom, and InvalidRequest and PayloadTooLarge in multer's words."""
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("Multipart: Boundary not found")
@@ -49,7 +49,7 @@ async def receive_form(
         raise PayloadTooLarge(file=True) from exc
     if not form.complete:
         raise InvalidRequest("Multipart: Unexpected end of form")
-    return nest([*_texts_beside(form), *form.files])
+    return values_of([*_texts_beside(form), *form.files])
 
 
 def _texts_beside(form: "_Form") -> Iterator[tuple[str, str | Blob]]:
@@ -78,7 +78,7 @@ async def _from_first_boundary(chunks: AsyncIterator[bytes], delimiter: bytes) -
 
 @dataclass
 class _Form:
-    """The parts of one form. `uploads`: the fields that take files, and how many (None: any number)."""
+    """The parts of one form. `uploads` are the fields that take files, and how many; None is any number."""
 
     uploads: Uploads
     new_blob: Callable[[], Blob]

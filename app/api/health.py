@@ -69,5 +69,5 @@ async def ready(request: Request) -> Response:
     answer within 3 seconds. A vendor is `required` while no other one works. The result is valid for 2
     seconds.
     """
-    told = await parts(request.scope).readiness.ask()
-    return json_response(told, 503 if told.status == "failed" else 200)
+    health = await parts(request.scope).readiness.ask()
+    return json_response(health, 503 if health.status == "failed" else 200)

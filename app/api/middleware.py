@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, and headers that a handler wants on any answer."""
+"""Wraps every request: its id, its log line, and headers that all its responses have."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from app.api.pace import Pace
 log = structlog.get_logger()
 
 _NO_ANSWER = 499
-"""What the log says when the client left before an answer began."""
+"""The logged status if the client left before the response began."""
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -59,12 +59,12 @@ class RequestLog:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                if scope["method"] == "POST":  # nobody else waits for them
+                if scope["method"] == "POST":  # others, like /health, do not wait
                     await self._pace.begin()
                 await self._app(scope, counted_receive, counted_send)
             except Exception as exc:
                 if status != _NO_ANSWER:
-                    raise  # half an answer is out
+                    raise  # a part of the response is sent
                 await crashed(Request(scope), exc)(scope, receive, counted_send)
             finally:
                 exchange.closing.close()

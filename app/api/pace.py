@@ -1,4 +1,4 @@
-"""How many requests begin at a time: a thousand that arrive together do not stop the event loop."""
+"""Limits how many requests begin at a time, so that a thousand that arrive together do not block the loop."""
 
 import asyncio
 from collections import deque

@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT: the first one stops the gateway in order, the second one at once.
 
 uvicorn handles them: it takes no further requests, and waits for those under way, at most for its
-`--timeout-graceful-shutdown`. Here the parts of the gateway are told as well. uvicorn alone would take a
-second SIGTERM for the first one, and wait on; a second SIGINT makes it end.
+`--timeout-graceful-shutdown`. This module also tells the gateway's parts. uvicorn alone would treat a
+second SIGTERM like the first one, and go on waiting. A second SIGINT makes it end.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""How many calls to vendors may be under way: in the process, of one model, of one user; and who waits."""
+"""Limits the calls under way to vendors: of the process, of each model and of each user. Others wait."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from app.contract.models import Model
 from app.ports import Call
 
 _MODEL_PERCENT = 60
-"""Of all places: so many may one model hold. The others stay free when it is slow or hangs."""
+"""The share of all places that one model may hold, so that others stay free when it is slow or hangs."""
 _RETRY_AFTER_SECONDS = 5
 
 log = structlog.get_logger()
@@ -24,8 +24,8 @@ log = structlog.get_logger()
 class _Share:
     """Places of the process, of a model or of a user. As many calls may wait as may be under way.
 
-    `lines`: of a user all lines, by model id. Of a model those that wait for their turn, by user, the next
-    one first.
+    `lines` of a user: all of them, by model id. `lines` of a model: those that wait for their turn, by user
+    id, the next one first.
     """
 
     limit: int
@@ -60,9 +60,9 @@ class Admission:
     """Gives each call a place while it is under way. An `app.ports.Admission`.
 
     The process has `max_calls` places. One model may hold 60 % of them, one user `max_calls_per_user`. A call
-    enters if all three shares have room, whoever else waits. Otherwise it waits, and holds nothing. When a
-    place becomes free, the users who wait take turns, those with room only; the calls of one user for one
-    model are served in their order.
+    gets a place at once if all three shares have room, even if other calls wait. Otherwise it waits, and
+    holds nothing. When a place becomes free, the waiting users take turns, except those whose share is full.
+    The calls of one user for one model are served in their order.
 
     A call is not sent when less than `min_seconds` of its time are left.
     """
@@ -86,11 +86,11 @@ class Admission:
                 turn.set_exception(Busy())
 
     def latest(self, call: Call) -> float:
-        """Returns until when (in the event loop's time) the call may be sent."""
+        """Returns the latest time at which the call may be sent, in the event loop's time."""
         return call.answer_by - self._min_seconds
 
     def has_room(self, model: Model, call: Call) -> bool:
-        """Whether the call would get a place at once."""
+        """Returns whether the call would get a place at once."""
         shares = self._process, self._models.get(model.id), self._users.get(call.caller)
         return all(share is None or share.has_room for share in shares)
 
@@ -136,7 +136,7 @@ class Admission:
                 raise _refused(name, model, Busy())
 
     async def _wait(self, line: _Line, model: Model, latest: float) -> None:
-        """Return with a place. If the call is cancelled or its time is up, it leaves nothing behind."""
+        """Return when the call has its place. A call that is cancelled or too late leaves nothing behind."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.turns[turn] = None
         self._count_waiting(line, 1)
@@ -159,7 +159,7 @@ class Admission:
             share.under_way += 1
 
     def _leave(self, line: _Line) -> None:
-        """Give the place back, and let those in for whom there is room now."""
+        """Give the place back, and let waiting calls in."""
         had_room = line.user.has_room
         for share in (self._process, line.model, line.user):
             share.under_way -= 1
@@ -186,7 +186,7 @@ class Admission:
                     self._queue(line)
 
     def _next(self) -> _Line | None:
-        """Returns the line that has waited longest for its turn, of those for which there is room."""
+        """Returns the line that has waited longest, of those that have room."""
         firsts = [
             line
             for model in self._models.values()
@@ -210,7 +210,7 @@ class Admission:
 
 
 def _first_with_room(model: _Share) -> _Line | None:
-    """A line whose user has no room leaves the queue. It comes back when one of the user's calls ends."""
+    """Returns the first line whose user has room. Other lines leave the queue until their user has."""
     while model.lines:
         line = next(iter(model.lines.values()))
         if line.user.has_room:

@@ -1,4 +1,4 @@
-"""Who may call: a login for a token, a token for a caller."""
+"""Logins and callers: returns a token for a password, and a caller for a token or an API key."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NEVER = 253_402_300_799.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request this is. `id` is the token's subject, or the key's user; `expires` in Unix seconds."""
+    """The user of a request. `id` is the token's subject or the key's user. `expires` is in Unix seconds."""
 
     id: str
     username: str | None
@@ -35,14 +35,16 @@ class Caller:
 
     @property
     def counted_as(self) -> str:
-        """Whose requests a rate limit counts: the key's or the user's. The words before the colon keep a
-        subject `key:ci` of another issuer apart from the key ci."""
+        """The scope whose requests a rate limit counts: the key's, or the user's.
+
+        A scope's prefix distinguishes the key ci from a subject `key:ci` of another issuer.
+        """
         return self.scopes[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the database said about one of our users, and when. `username` None: gone or disabled."""
+    """A user as read from the database at a time. `username` is None if the user is deleted or disabled."""
 
     username: str | None
     password_version: int
@@ -61,10 +63,10 @@ class LoginLimits:
 class Auth:
     """Logins, and the callers behind tokens and API keys.
 
-    A token under our secret with the id of one of our users is valid as long as that user exists, is not
-    disabled and has not changed the password. A lookup in the database counts for `recheck_seconds`, so a
-    token may stay valid for that long after a change. If the database does not answer, such callers get Busy.
-    For every other subject (another service's, an identity provider's) only the signature counts.
+    A token with the gateway's signature and the id of one of its users is valid as long as that user exists,
+    is not disabled and has not changed the password. The user is looked up again after `recheck_seconds`, so
+    a token can stay valid for that long after a change. If the database does not answer, such callers get
+    Busy. For every other subject (another service's, an identity provider's) only the signature counts.
     A key is valid as long as its user exists and is not disabled. A changed password does not end it.
     """
 
@@ -94,8 +96,8 @@ class Auth:
         """Returns a token. Raises RateLimited, Unauthorized, and Busy from the database or the queue of
         passwords.
 
-        The limit per account and address is much lower than that of the account: one stranger cannot lock out
-        the owner, who has another address.
+        The limit per account and address is much lower than that of the account, so a stranger cannot lock
+        out the owner, who has another address.
         """
         name = fold(request.username)
         await self._limits.account_and_address.hit(f"{name} {_network(address)}")
@@ -111,7 +113,7 @@ class Auth:
 
     async def authenticate(self, token: str) -> Caller:
         """Returns the caller of a token or of a key. Raises Unauthorized, and UpstreamUnavailable when a key
-        or one of our users cannot be looked up."""
+        or a user cannot be looked up."""
         if token.startswith(PREFIX):
             return await self._key_holder(token)
         read = await self.tokens.read(token)
@@ -155,7 +157,7 @@ class Auth:
                 seen = _Seen(None, 0, asked)
             else:
                 seen = _Seen(user.username, user.password_version, asked)
-            self._seen.pop(id, None)  # the newest stand last
+            self._seen.pop(id, None)  # the newest come last
             self._seen[id] = seen
             if len(self._seen) > MAX_SEEN:
                 del self._seen[next(iter(self._seen))]
@@ -163,7 +165,7 @@ class Auth:
 
 
 def _network(address: str) -> str:
-    """What one subscriber holds: an IPv4 address, or the /64 of an IPv6 one."""
+    """Returns the addresses that one subscriber has: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Budgets in the database, and what is spent of them. Every method raises Busy if the database fails."""
+"""Budgets in the database, and how much of them is spent. Every method raises Busy if the database fails."""
 
 from collections.abc import Callable, Sequence
 from time import time
@@ -22,7 +22,7 @@ def _now() -> int:
 class Used(NamedTuple):
     """What a scope has spent and reserved in the present period, in micro-USD or pictures.
 
-    `limit` is None if it may spend any amount. `resets_at` is None for a total.
+    `limit` is None if there is no limit. `resets_at` is None for a total.
     """
 
     unit: Unit

@@ -1,4 +1,4 @@
-"""Which model really serves: the one that was named, or whoever follows it when the cloud says it is gone."""
+"""Finds the model that serves: the requested one, or its successor if the vendor no longer has it."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ class Chain:
     def candidates(self, model_id: str) -> tuple[Model, ...]:
         """Returns the models that may serve a request for this one, in the order in which they are tried.
 
-        Raises InvalidRequest for a model that is known to be retired when not following.
+        Raises InvalidRequest for a model that is known to be retired, if `follow` is false.
         """
         models = tuple(self._catalogue.chain(model_id))
         if self._follow:
@@ -52,10 +52,10 @@ class Chain:
         *,
         rehearsed: str | None = None,
     ) -> tuple[Model, T]:
-        """Try each model for which `takes` is true until one serves. Returns that model and its answer.
+        """Try the models for which `takes` is true until one serves. Returns that model and its result.
 
-        `rehearsed`: the failure that the request rehearses. Raises InvalidRequest for a retired model when
-        not following, UpstreamFailed at the chain's end, and whatever `attempt` raises but ModelGone.
+        `rehearsed` is the failure that the request rehearses. Raises InvalidRequest for a retired model if
+        `follow` is false, UpstreamFailed at the chain's end, and all that `attempt` raises but ModelGone.
         """
         gone: ModelGone | None = None
         for model in self.candidates(model_id):

@@ -1,4 +1,4 @@
-"""Finds the pictures of calls that were sent, wherever they are: in the bucket, on the spool, in private."""
+"""Finds the pictures of calls that were sent: in the bucket, on the spool, or in the private store."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from app.ports import Buckets, PrivateStore, Waiting
 from app.services.made import Found, rows
 
 PRIVATE = "@private"
-"""Stands for the private store where the ledger has a bucket. No bucket is called so."""
+"""Stands for the private store in the ledger's column for a bucket. No bucket can have this name."""
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ _END = re.compile(rf"[0-9]{{1,3}}\.({'|'.join(EXTENSIONS.values())})")
 
 
 class Finder:
-    """`new_blobs` makes a scope of blobs, for pictures that are only counted."""
+    """Finds pictures. `new_blobs` returns a scope of blobs, for pictures that are only counted."""
 
     def __init__(
         self, buckets: Buckets, spool: Waiting, private: PrivateStore, new_blobs: Callable[[], Blobs]
@@ -54,16 +54,16 @@ class Finder:
     async def _stored(self, bucket: str, stem: str) -> list[str]:
         try:
             return await self._buckets.names(bucket, stem)
-        except UpstreamFailed as exc:  # we may not list this bucket, now and later
+        except UpstreamFailed as exc:  # the gateway has no permission to list this bucket
             log.warning("a bucket cannot be listed", bucket=bucket, cause=causes(exc))
             return []
 
     async def fetch(self, one: Found, blobs: Blobs) -> Picture:
-        """Returns the picture, from its bucket if need be. Raises what the store raises."""
+        """Returns the picture, from its bucket if it is there. Raises what the store raises."""
         return one.picture or await self._buckets.fetch(one.name, blobs, bucket=one.call.bucket or "")
 
     async def recover(self, call: PaidCall) -> Recovered:
-        """Returns what is found of a call whose process has died. Raises what the stores raise."""
+        """Returns the found pictures of a call whose process has died. Raises what the stores raise."""
         with self._new_blobs() as blobs:
             found = await self.find(call, blobs)
         return Recovered(len(found), rows(found))

@@ -1,4 +1,4 @@
-"""Where finished pictures are stored: on the spool when they are whole, from there in a bucket."""
+"""Stores finished pictures: on the spool as soon as they are whole, and from there in a bucket."""
 
 import asyncio
 import time
@@ -34,8 +34,11 @@ _AGAIN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Named:
-    """A picture with its place, and its number among those of its call. `path` is its file on the spool, if
-    it could land. `hidden`: it must not be stored, only what is made of it."""
+    """A picture with its place and its number among the pictures of its call.
+
+    `path` is its file on the spool, or None if the spool did not take it. A `hidden` picture must not be
+    stored, only the one that is made from it.
+    """
 
     picture: Picture
     place: Place
@@ -54,9 +57,9 @@ class _Named:
 
 
 class Landing:
-    """Where the pictures of one request land that are to be stored (`app.ports.Landing`). A context manager.
+    """Receives the pictures of one request that are to be stored (`app.ports.Landing`). A context manager.
 
-    What has landed and is not stored when it is closed stays on the spool, which uploads it later.
+    A picture that has landed and is not stored at the end stays on the spool, which uploads it later.
     """
 
     def __init__(self, gallery: "Gallery", operation: Operation, call: Call, uri: str | None) -> None:
@@ -106,7 +109,7 @@ class Landing:
         picture.blob.close()
 
     def take(self, picture: Picture) -> tuple[_Named, Blobs]:
-        """Take a picture that has landed out of here. Returns it, and a scope of it alone for its upload."""
+        """Hand over a picture that has landed. Returns it with a scope of its own, for its upload."""
         blobs, one = self.blobs.another(), self._named.pop(picture.blob)
         blobs.take(picture.blob)
         self.call.wish.stored(
@@ -119,8 +122,8 @@ class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
     A caller waits at most `wait_seconds` for storage, and not beyond `call.store_by`. A picture that is not
-    in the bucket by then is on the spool, and its URL will work later. `retry_after` (seconds) goes into
-    StorageDown.
+    in the bucket by then is on the spool, and its URL will work later. `retry_after` is that of StorageDown,
+    in seconds.
     """
 
     def __init__(
@@ -151,11 +154,11 @@ class Gallery:
         self._checked = time.monotonic()
 
     def landing(self, operation: Operation, call: Call, uri: str | None = None) -> Landing:
-        """Returns where the pictures of a request land that are to be stored. To be closed by the caller."""
+        """Returns the landing of a request's pictures. The caller closes it."""
         return Landing(self, operation, call, uri)
 
     async def store(self, pictures: tuple[Picture, ...], landing: Landing) -> tuple[Stored, ...]:
-        """Upload all pictures, which have landed. They are paid for, so this goes on if the caller leaves.
+        """Upload pictures that have landed. They are paid for, so this goes on if the caller leaves.
 
         Raises StorageDown with the pending pictures if none could be stored in time.
         """
@@ -207,7 +210,7 @@ class Gallery:
                 upload.cancel()
 
     async def aclose(self) -> None:
-        """Wait for pictures that are being stored, not long for those that are safe on the spool."""
+        """Wait until pictures are stored: at most 2 s for those on the spool, for others to the end."""
         self._closing.set()
         if self._storing:
             await asyncio.wait(self._storing, timeout=min(self._wait_seconds, _STOP_SECONDS))
@@ -216,14 +219,14 @@ class Gallery:
             await asyncio.wait(self._storing)
 
     async def land(self, one: _Named) -> None:
-        """Put a picture on the spool. If it takes none, the picture stays where it is."""
+        """Put a picture on the spool. If the spool is full, the picture stays where it is."""
         try:
             one.path = await self.spool.land(one.picture.blob, one.bucket, one.name)
         except NoRoom as exc:
             log.error("the spool does not take a paid picture", object=one.name, reason=str(exc))
 
     def go_on(self, one: _Named, blobs: Blobs, call: Call) -> None:
-        """Store a picture later that no caller waits for. `blobs` is its scope."""
+        """Store a picture that no caller waits for. `blobs` is its scope."""
         if one.path:
             self.spool.release(one.path)
             blobs.close()
@@ -231,9 +234,9 @@ class Gallery:
             self._start(one, blobs, call)
 
     async def _upload(self, one: _Named, blobs: Blobs, call: Call) -> bool:
-        """Returns whether the bucket has the picture; if not, the spool will upload it. `blobs` is closed.
+        """Returns True when the bucket has the picture, and False when the spool will upload it.
 
-        As long as neither has it, both are tried again.
+        Tries both again until one of them has taken it, or the process ends. Closes `blobs`.
         """
         again = False
         with blobs:

@@ -1,4 +1,4 @@
-"""/gen: rewrite the prompt if asked, draw, each with whichever model serves, and store if asked."""
+"""/gen: rewrites the prompt if asked, makes the picture, and stores it if asked."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -41,9 +41,11 @@ class Rewriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gen:
-    """`providers`: the vendors that draw. `chain` finds the model that draws, `rewrite_chain` the one that
-    rewrites; it always follows successors, since callers do not name it. `rewrite_seconds` is the time limit
-    of a rewrite.
+    """Makes the pictures of /gen.
+
+    `providers` are the vendors that draw. `chain` finds the model that draws, `rewrite_chain` the one that
+    rewrites prompts; the latter always follows successors, since callers do not name that model. A rewrite
+    may take `rewrite_seconds`.
     """
 
     providers: Mapping[Vendor, Provider[GenRequest]]
@@ -82,7 +84,7 @@ class Gen:
         return Made(model, named, (picture,), stored, prompt=prompt, prompt_enhanced=rewritten is not None)
 
     async def recovered(self, request: GenRequest, found: Sequence[Found], call: Call) -> Made:
-        """Returns what an interrupted request has made. Raises StorageDown as `make` does."""
+        """Returns the result from found pictures of an interrupted request. Raises StorageDown."""
         (one,) = found[:1]
         model, rewritten = self.catalogue[one.call.model], call.wish.rewritten
         stored = self.gallery.found((one,))
@@ -107,7 +109,7 @@ class Gen:
     async def _draw(
         self, request: GenRequest, text: str, named: str, call: Call
     ) -> tuple[Model, str, Picture]:
-        """Draw as much of the text as the model takes, which is known when it is found who serves."""
+        """Draw as much of the text as the model takes. Returns the model, that text and the picture."""
 
         async def draw(model: Model) -> tuple[str, Picture]:
             words = _fit(text, model)
@@ -130,8 +132,8 @@ class Gen:
         return await self._rewrite(request, drawer, call)
 
     async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
-        """Returns the rewritten prompt, or None if the caller's own has to do. Raises as `_do_without`."""
-        if not call.landing:  # without a key, a caller who leaves now has nothing to come back for
+        """Returns the rewritten prompt, or None to use the caller's own. Raises as `_do_without`."""
+        if not call.landing:  # without a key, nothing of this call outlives the caller
             call = replace(call, progress=Progress())
         call = replace(call, landing=None)
 
@@ -155,10 +157,10 @@ class Gen:
 
 
 def _do_without(request: GenRequest, exc: Exception) -> None:
-    """Return if the caller's own prompt will do although the rewrite failed.
+    """Return if the caller's own prompt can be used although the rewrite has failed.
 
-    Vietnamese will not do, which the image models do not read. Raises UpstreamFailed, or Busy or RateLimited
-    if Claude was not asked at all.
+    The image models do not read Vietnamese: such a prompt raises UpstreamFailed, or Busy or RateLimited if
+    Claude was not asked at all.
     """
     if request.prompt_language == "vi":
         if isinstance(exc, Busy) or (isinstance(exc, RateLimited) and not exc.by_vendor):
@@ -168,9 +170,9 @@ def _do_without(request: GenRequest, exc: Exception) -> None:
 
 
 async def _normalised(request: Img2Img, call: Call) -> Img2Img:
-    """The same request with an init_image that is known to be whole, upright and without metadata.
+    """Returns the request with an init_image that is whole, upright and without metadata.
 
-    Done before anything is paid. Raises InvalidGen, and Busy if the call's time is up meanwhile.
+    This happens before anything is paid. Raises InvalidGen, and Busy if the call's time is up meanwhile.
     """
     try:
         async with asyncio.timeout_at(call.answer_by):
@@ -183,7 +185,7 @@ async def _normalised(request: Img2Img, call: Call) -> Img2Img:
 
 
 def _whole(picture: Picture) -> Picture:
-    """Normalised. A PNG's pixels are decoded too: of damaged ones Bedrock says nothing that could be told."""
+    """Returns the normalised picture. Decodes a PNG, since Bedrock's error for a damaged one is no help."""
     found = normalise(picture)
     if found.mime_type == "image/png":
         decode(found)

@@ -1,4 +1,4 @@
-"""The six image operations: check, make with whichever model serves, store."""
+"""The six image operations: checks the request, makes the pictures, and stores them if asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ class Images:
         )
 
     async def recovered(self, request: ImageRequest, found: Sequence[Found], call: Call) -> Made:
-        """Returns what an interrupted request has made. Raises StorageDown as `make` does."""
+        """Returns the result from found pictures of an interrupted request. Raises StorageDown."""
         model = self.catalogue[found[0].call.model]
         masked = request if isinstance(request, ImageEdit) and model.family == "gemini" else None
         return Made(
@@ -82,7 +82,7 @@ class Images:
 
 
 def _gcs_uris(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted path and URI of every picture that is given as `gs://`."""
+    """Yields the dotted path and the URI of every picture that is a `gs://` URI."""
     if isinstance(value, GcsUri):
         yield path, value.uri
     elif isinstance(value, tuple):

@@ -35,8 +35,8 @@ class Jwks:
     """The key set behind one URL.
 
     It is fetched again after `max_age_seconds`, and when a token names an unknown key: one fetch at a time,
-    and not within `cooldown_seconds` of the last, so that invented key ids cannot hammer the provider. While
-    the provider is down the last good set stays in use.
+    and not within `cooldown_seconds` of the last, so that invented key ids cause few fetches. While
+    the provider is down, the last good set stays in use.
     """
 
     def __init__(self, url: str, *, max_age_seconds: float = 600, cooldown_seconds: float = 10) -> None:
@@ -49,7 +49,7 @@ class Jwks:
         self._fetch: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str | None, algorithm: str) -> PublicKey | None:
-        """The key of this id and algorithm; without an id, the algorithm's only one. None: no such key."""
+        """Returns the key of this id and algorithm, without an id the algorithm's only one, or None."""
         if algorithm not in ALGORITHMS:
             return None
         found = self._known(key_id, algorithm)
@@ -58,12 +58,14 @@ class Jwks:
             self._asked = time.monotonic()
             self._fetch = asyncio.create_task(self._refresh())
         if found is None and self._fetch:
-            await asyncio.shield(self._fetch)  # the others who wait must not fail when one of them hangs up
+            await asyncio.shield(
+                self._fetch
+            )  # shared: it goes on if one of the waiting requests is cancelled
             found = self._known(key_id, algorithm)
         return found
 
     async def ready(self) -> None:
-        """Return when there are keys; raise LookupError when none could be fetched yet."""
+        """Return if there are keys. Raises LookupError if none could be fetched yet."""
         if not self._keys:
             await self.find(None, ALGORITHMS[0])
         if not self._keys:
@@ -104,7 +106,7 @@ class Jwks:
 
 
 def _read(body: bytes) -> Iterator[PublicKey]:
-    """The usable keys of a JWKS document. Raises ValueError when it is none."""
+    """Yields the usable keys of a JWKS document. Raises ValueError if it is not such a document."""
     document = orjson.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -115,7 +117,7 @@ def _read(body: bytes) -> Iterator[PublicKey]:
 
 
 def _public_key(entry: Mapping[str, Any]) -> PublicKey | None:
-    """None for what checks no signature we accept: other types, curves, uses or algorithms, or too short."""
+    """Returns None for another type, curve, use or algorithm, and for an RSA key that is too short."""
     match entry:
         case {"kty": "RSA", "n": str(n), "e": str(e)}:
             algorithm, public = "RS256", {"kty": "RSA", "n": n, "e": e}

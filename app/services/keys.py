@@ -31,13 +31,14 @@ class KeyNameTaken(Exception):
 
 
 class NoSuchUser(Exception):
-    """Nobody has this name."""
+    """There is no user with this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A valid key, and what it may be used for. `user`: the id of its user. `operations` and `models` None:
-    all. `expires_at`: milliseconds since 1970, or None for a key that does not expire.
+    """A valid key and its limits. `user` is the id of its user. None allows all operations or models.
+
+    `expires_at` is in milliseconds since 1970. It is None for a key that does not expire.
     """
 
     name: str
@@ -60,10 +61,10 @@ class Key:
 class Keys:
     """The table of keys. Every method raises Busy if the database does not answer.
 
-    For `find` all valid keys are kept in memory and read again after `recheck_seconds`: a revoked key is
-    refused after that time at the latest. So that a new key works soon, an unknown one has them read again
-    too, but not within `pause_seconds`, nor within twenty times as long as the reading took: however many
-    invented keys come, they cost a twentieth of the time at most, and no memory.
+    `find` keeps all valid keys in memory and reads them again after `recheck_seconds`, so a revoked key is
+    refused after that time at the latest. An unknown key may be a new one: they are then read again, too,
+    but not within `pause_seconds`, nor within twenty times as long as the reading took. So invented keys cost
+    a twentieth of the time at most, and no memory.
     """
 
     def __init__(
@@ -85,8 +86,8 @@ class Keys:
     async def find(self, secret: str) -> Key | None:
         """Returns the key, or None if it is unknown, revoked or expired.
 
-        It is looked up by its hash in the ordinary way. The time that takes tells nothing of use: nobody can
-        choose the hash of a key, and 32 random bytes are not guessed.
+        It is looked up by its hash, not in constant time. The time tells an attacker nothing: nobody can
+        choose the hash of a key.
         """
         if not _SECRET.fullmatch(secret):
             return None
@@ -151,13 +152,13 @@ class Keys:
             return (await session.execute(revoked.returning(ApiKeyRow.name))).first() is not None
 
     async def aclose(self) -> None:
-        """Ends a reading that nobody waits for. The engine stays open."""
+        """End a reading that is under way. The engine stays open."""
         if self._reading:
             self._reading.cancel()
             await asyncio.wait((self._reading,))
 
     async def _not_older_than(self, seconds: float) -> None:
-        """Return when the valid keys are at most so old. All who wait share a reading, and its failure."""
+        """Return when the valid keys are at most so old. Callers share a reading, and its failure."""
         if self._clock() - self._read_at <= seconds:
             return
         if self._reading is None or self._reading.done():

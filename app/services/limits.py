@@ -35,8 +35,8 @@ class RateLimit:
     """A limit in the `limits` notation ("60/minute", "10/minute; 100/hour"; "" is off), counted per key.
 
     The window slides: no burst of twice the limit at its edge. While Redis does not answer, each process
-    counts alone, rather than letting everything pass, and asks again every `redis_pause_seconds`.
-    `name` keeps the counters of several limits apart. Raises ValueError when the notation is wrong.
+    counts for itself. It asks Redis again every `redis_pause_seconds`.
+    `name` keeps the counters of several limits apart. Raises ValueError if the notation is wrong.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RateLimit:
         self._together_again = 0.0
 
     async def hit(self, key: str) -> Window | None:
-        """Count one. Returns the tightest window, None when the limit is off; raises RateLimited."""
+        """Count a request. Returns the tightest window, or None if there is no limit. Raises RateLimited."""
         if self._together and time.monotonic() >= self._together_again:
             try:
                 async with asyncio.timeout(REDIS_SECONDS):

@@ -1,4 +1,4 @@
-"""What a paid request made, before a dialect presents it; and pictures of an earlier try that were found."""
+"""The result of a paid request, before a dialect presents it, and found pictures of an earlier request."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """At least one picture, and what else there is to say.
+    """At least one picture, and what callers read about it.
 
-    `requested` is the id of the model that was asked for, `model` the one that served. `stored` is there if
-    the caller wants URLs: one for each picture, whose bytes are then no longer readable. `filtered` and
-    `failed` tell of the samples that are missing, as in Generation. `prompt` is the text
-    that was drawn, if the caller is told; `prompt_enhanced` if it was rewritten.
+    `requested` is the id of the requested model, `model` the one that served. If the caller wants URLs,
+    `stored` has an entry for each picture, and the bytes of `pictures` can no longer be read. `filtered` and
+    `failed` describe the missing samples, as in Generation. `prompt` is the text that was drawn by /gen.
+    `prompt_enhanced` says whether it was rewritten.
     """
 
     model: Model
@@ -58,14 +58,14 @@ class Made:
 
     @property
     def substituted(self) -> str | None:
-        """The id of the model that was asked for, if another one served."""
+        """The id of the requested model, if another one served."""
         return None if self.model.id == self.requested else self.requested
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A picture of an interrupted request. The private store has it if `picture` is there. Otherwise the
-    bucket has it, or it is `pending` on the spool."""
+    """A picture of an interrupted request. `picture` is set if the private store has it. Otherwise it is in
+    the bucket, or `pending` on the spool."""
 
     call: PaidCall
     name: str
@@ -79,11 +79,11 @@ class Found:
 
     @property
     def row(self) -> StoredPicture:
-        """What the ledger says about it."""
+        """Its row in the ledger."""
         bucket, extension = self.call.bucket or "", self.name.rpartition(".")[2]
         return StoredPicture(self.call.id, self.number, bucket, self.name, _TYPES[extension])
 
 
 def rows(found: Iterable[Found]) -> tuple[StoredPicture, ...]:
-    """Returns what the ledger says about those that are not private."""
+    """Returns the rows of those that are not private."""
     return tuple(one.row for one in found if not one.picture)

@@ -24,18 +24,18 @@ class Passwords:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._free = threads + max_waiting
-        self._nobodys = self._hasher.hash(secrets.token_hex())
+        self._unknown_users = self._hasher.hash(secrets.token_hex())
 
     async def hash(self, password: str) -> str:
         return await self._run(lambda: self._hasher.hash(_bytes(password)))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether the password is the stored hash's. Without one (unknown user), no; which takes as long."""
-        right = await self._run(lambda: self._matches(stored or self._nobodys, password))
+        """Returns whether the password has this hash. For no hash (an unknown user) False, as slowly."""
+        right = await self._run(lambda: self._matches(stored or self._unknown_users, password))
         return right and stored is not None
 
     def outdated(self, stored: str) -> bool:
-        """Whether the hash was made with other parameters than today's."""
+        """Returns whether the hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ from app.ports import Call, PrivateStore
 from app.services.auth import Caller
 from app.services.finding import Finder
 from app.services.made import Found, Made, rows
-from app.services.replays import Keeping, fingerprint, kept, retold
+from app.services.replays import Keeping, fingerprint, kept, replayed
 from app.services.wish import CHARGED, REWRITE, Wish
 from app.storage.ledger import Ledger
 from app.threads import off_loop
@@ -43,14 +43,14 @@ from app.threads import off_loop
 _PAUSES_SECONDS = (0.1, 0.2, 0.5, 1.0)
 """Between looks at a request that another process is working on."""
 _MISSING = "it is unknown whether this picture was made"
-"""What callers are told of each picture of an interrupted request that is not found."""
+"""The sentence for each picture of an interrupted request that is not found."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a caller is told. `made` is None for a replay, whose answer another request has got."""
+    """The answer to a caller. `made` is None for a replay, the answer to an earlier request."""
 
     status: int
     body: JsonWriter
@@ -59,10 +59,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What has to be done for a wish.
+    """What to do for a wish.
 
-    `request` is the validated body, `make` does the work, `recover` builds its result from pictures that were
-    found, `present` its answer, and `refuse` status and body of an error.
+    `request` is the validated body. `make` makes the pictures, `recover` builds the same result from pictures
+    that were found. `present` returns the answer, and `refuse` the status and the body of an error.
     """
 
     request: BaseModel
@@ -74,10 +74,10 @@ class Work:
 
 
 class Paying:
-    """Does what a caller wishes, and pays for it once.
+    """Fulfils the wishes of callers, and pays for each once.
 
-    A request with a key that was answered before is answered so again; one that is under way is waited for;
-    one that was interrupted goes on, or is answered with the pictures that it has paid for.
+    A request with a key gets the same answer as an earlier request with that key. If that one is under way,
+    this one waits. If it was interrupted, it goes on, or is answered with the pictures that it has paid for.
     """
 
     def __init__(self, ledger: Ledger, prices: Prices, finder: Finder, private: PrivateStore) -> None:
@@ -91,7 +91,7 @@ class Paying:
         return Wish(self.ledger, self._prices, who, route, key)
 
     def keeping(self, wish: Wish, blobs: Blobs) -> Keeping:
-        """Returns where the pictures of an answer in base64 are kept for replays."""
+        """Returns the landing of pictures that are returned in base64: they are kept for replays."""
         return Keeping(self._private, wish.kept, blobs)
 
     async def fulfil(self, wish: Wish, work: Work) -> Reply:
@@ -116,7 +116,7 @@ class Paying:
                     return await self._work(wish, outcome, work)
                 case Replay():
                     wish.id, wish.paid_before = outcome.wish, True
-                    body = await retold(outcome.body, self._private, work.call.blobs)
+                    body = await replayed(outcome.body, self._private, work.call.blobs)
                     return Reply(outcome.status, body)
                 case Running():
                     await self._wait(outcome, looks, work.call)
@@ -148,7 +148,7 @@ class Paying:
             del self._running[wish.id]
 
     async def _resume(self, wish: Wish, work: Work) -> Made | None:
-        """Returns what an interrupted request has made, or None if it has paid for no picture."""
+        """Returns the pictures of an interrupted request, or None if it has not sent a call for any."""
         record = await self.ledger.look(wish.id or "")
         if not record:
             raise Busy
@@ -159,10 +159,10 @@ class Paying:
         found: list[Found] = []
         missing = 0
         for call in drawn:
-            theirs = await self._finder.find(call, work.call.blobs)
-            self.ledger.tell(recovered(call, Recovered(len(theirs), rows(theirs))))
-            missing += max((call.made if call.state == "settled" else call.samples) - len(theirs), 0)
-            found += theirs
+            pictures = await self._finder.find(call, work.call.blobs)
+            self.ledger.tell(recovered(call, Recovered(len(pictures), rows(pictures))))
+            missing += max((call.made if call.state == "settled" else call.samples) - len(pictures), 0)
+            found += pictures
         for row in rows(found):
             wish.stored(row)
         if found:

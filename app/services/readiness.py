@@ -1,4 +1,4 @@
-"""Whether everything works that the gateway needs."""
+"""Checks whether everything that the gateway needs works."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from app.ports import Part
 log = structlog.get_logger()
 
 _HOLDS_SECONDS = 2.0
-"""Anybody may ask, and each check reaches the database and the vendors."""
+"""Each check calls the database and the vendors, and /health/ready needs no token."""
 _GIVE_UP_SECONDS = 30.0
 """A part that does not answer is asked again after this time at the latest."""
 
@@ -21,9 +21,9 @@ _GIVE_UP_SECONDS = 30.0
 class Readiness:
     """Asks the parts, all at the same time. Its result is valid for 2 seconds.
 
-    The gateway is ready if all `required` parts work and one of the `vendors`. A vendor is required while no
-    other one works. A part that does not answer within `seconds` has failed. It is not asked again while it
-    has not answered: whatever hangs, it hangs once, and not once for each check.
+    The gateway is ready if all `required` parts and one of the `vendors` work. A vendor is required while no
+    other one works. A part that does not answer within `seconds` has failed. It is not asked again before it
+    has answered, so a part that hangs has one call under way, not one for each check.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Readiness:
         self._checked_at = -_HOLDS_SECONDS
         self._asking: dict[str, asyncio.Task[tuple[Status, str | None]]] = {}
         self._statuses: dict[str, Status] = dict.fromkeys(self._parts, "ok")
-        self._health = self._told()
+        self._health = self._result()
 
     async def ask(self) -> Health:
-        """Returns within `seconds`. All who ask at the same time share one check."""
+        """Returns the result within `seconds`. Concurrent callers share one check."""
         if self._checking is None and time.monotonic() - self._checked_at >= _HOLDS_SECONDS:
             self._checking = asyncio.create_task(self._check())
         if self._checking:
@@ -62,7 +62,7 @@ class Readiness:
     async def _check(self) -> None:
         try:
             await self._ask_all()
-            self._health = self._told()
+            self._health = self._result()
             self._checked_at = time.monotonic()
         finally:
             self._checking = None
@@ -84,7 +84,7 @@ class Readiness:
         return self._asking[name]
 
     def _note(self, name: str, status: Status, reason: str | None) -> None:
-        """Log a change, once."""
+        """Log the status of a part if it has changed."""
         if status == self._statuses[name]:
             return
         self._statuses[name] = status
@@ -93,7 +93,7 @@ class Readiness:
         else:
             log.warning(f"part {status}", part=name, reason=reason)
 
-    def _told(self) -> Health:
+    def _result(self) -> Health:
         parts = {
             name: PartHealth(status=status, required=self._needs(name))
             for name, status in self._statuses.items()

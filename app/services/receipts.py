@@ -1,4 +1,4 @@
-"""Receipts: what the ledger has recorded about each wish, read and, when it is old, removed.
+"""Receipts: reads what the ledger has recorded about each wish, and removes it when it is old.
 
 Every method raises Busy if the database fails.
 """
@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 _HOUR_SECONDS = 3600.0
 _PAUSE_SECONDS = 0.1
 _WISHES = 100
-"""So many are removed in one transaction: with their calls and pictures it is hundreds of rows."""
+"""How many are removed in one transaction. With their calls and pictures these are hundreds of rows."""
 _COUNTERS = 1000
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Cursor(NamedTuple):
-    """A place between receipts: after the one of this time and id."""
+    """A position in the list of receipts: after the one of this time and id."""
 
     created_at: int
     id: str
@@ -42,7 +42,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> "Cursor | None":
-        """Returns None for a text that is no cursor."""
+        """Returns None if the text is not a cursor."""
         if not re.fullmatch(CURSOR, text):
             return None
         data = urlsafe_b64decode(text)
@@ -50,7 +50,7 @@ class Cursor(NamedTuple):
 
 
 class BookedCall(NamedTuple):
-    """What a receipt says about a call: the columns of `calls` with these names."""
+    """A call on a receipt: the columns of `calls` with these names."""
 
     model: str
     operation: str
@@ -74,7 +74,7 @@ class Booked(NamedTuple):
 
     @property
     def operation(self) -> str:
-        """What the caller asked for: a rewrite of the prompt is only a part of it."""
+        """The requested operation, of which the rewrite of a prompt is only a part."""
         names = [call.operation for call in self.calls]
         return next((name for name in names if name != "rewrite"), names[0])
 
@@ -129,7 +129,7 @@ class Receipts:
         return found[0] if found else None
 
     async def keep(self, days: int) -> None:
-        """Remove what is older, every hour, until cancelled."""
+        """Remove older receipts every hour, until cancelled."""
         while True:
             try:
                 number = await self.remove(int(time() * 1000) - days * DAY_MS)
@@ -143,7 +143,7 @@ class Receipts:
         """Remove wishes that were begun before this time, and counters of days and months that ended before
         it. Returns the number of wishes.
 
-        A wish stays that is running, holds its Idempotency-Key or has an open call.
+        A wish is not removed while it is running, holds its Idempotency-Key or has an open call.
         """
         removed = 0
         while number := await self._remove_some(before):
@@ -174,7 +174,7 @@ class Receipts:
         return gone.rowcount
 
     async def _remove_counters(self, day: str) -> bool:
-        """Returns whether there may be more."""
+        """Returns whether there can be more."""
         days = (CounterRow.period.like("____-__-__")) & (CounterRow.period < day)
         months = (CounterRow.period.like("____-__")) & (CounterRow.period < day[:7])
         key = tuple_(CounterRow.scope, CounterRow.period)

@@ -1,4 +1,4 @@
-"""Answers that are kept for those who repeat a request, and how a repeated request is recognised."""
+"""Keeps answers for repeated requests, and recognises a repeated request."""
 
 import asyncio
 import hashlib
@@ -19,15 +19,15 @@ from app.services.finding import PRIVATE
 
 _KEEP_SECONDS = 10.0
 _VERSION = "1"
-"""Of fingerprints: those of another version never match."""
+"""The version of fingerprints. Those of different versions never match."""
 
 log = structlog.get_logger()
 
 
 class Keeping:
-    """Keeps the pictures of one answer in base64 for those who repeat it (`app.ports.Landing`).
+    """Keeps the pictures of one answer in base64 for repeated requests (`app.ports.Landing`).
 
-    `names` gets the name of each picture that is kept.
+    The name of each picture that is kept is added to `names`.
     """
 
     def __init__(self, private: PrivateStore, names: dict[Blob, str], blobs: Blobs) -> None:
@@ -66,16 +66,16 @@ class Keeping:
 
 
 def kept(body: JsonWriter, names: Mapping[Blob, str]) -> str | None:
-    """Returns the answer's text, pictures by their names. None if one of them is not kept."""
+    """Returns the answer as a text with the names of its pictures, or None if one of them is not kept."""
     if any(blob not in names for blob in body.blobs):
         return None
     pictures = [names[blob] for blob in body.blobs]
     return orjson.dumps({"parts": [part.decode() for part in body.parts], "pictures": pictures}).decode()
 
 
-async def retold(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter:
-    """Returns the answer that `kept` has made a text of. Raises UpstreamFailed if a picture is gone, and what
-    the store raises."""
+async def replayed(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter:
+    """Returns the answer from the text that `kept` has made. Raises UpstreamFailed if a picture is gone, and
+    what the store raises."""
     answer = orjson.loads(text)
     names, found = answer["pictures"], dict[str, Picture]()
     for call_id in {name.partition("-")[0] for name in names}:
@@ -87,7 +87,7 @@ async def retold(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter:
 
 
 def fingerprint(request: BaseModel) -> str:
-    """Returns the same for the same request, whatever its spelling. Reads its pictures."""
+    """Returns a text that is equal for equal requests, also if one is JSON and one a form. Reads pictures."""
     text = orjson.dumps(_plain(request), option=orjson.OPT_SORT_KEYS)
     return f"{_VERSION}:{hashlib.sha256(text).hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""Memory for request bodies: how much each may receive, and which ones wait."""
+"""Limits the memory of request bodies. Bodies that do not fit wait."""
 
 import asyncio
 from collections import Counter
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 _FREE_BYTES = 64 * 1024
-"""The first bytes of a body never wait: requests without pictures overtake those with many."""
+"""The first bytes of each body never wait, so requests without pictures overtake those with many."""
 
 
 @dataclass(eq=False, slots=True)

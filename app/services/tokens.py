@@ -1,4 +1,4 @@
-"""Access tokens: minted with our secret, read with our secret or an identity provider's public keys."""
+"""Access tokens: signed with the gateway's secret, verified with it or an identity provider's keys."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A valid token: its subject, its expiry (Unix seconds), and whether our secret signed it.
+    """A valid token: its subject, its expiry (Unix seconds), and whether this gateway's secret signed it.
 
     `password_version` is the user's at the time of the login. It is 0 without the claim and -1 if the claim
     is not an integer.
@@ -45,13 +45,13 @@ class Token:
 
 
 class Tokens:
-    """Each key source has one fixed set of algorithms, chosen by us: a public key never checks an HMAC.
+    """Makes and reads tokens. Each source of keys has fixed algorithms: a public key never verifies an HMAC.
 
-    `secret` None: no tokens are minted and only the identity provider's are read. `issuer` and `audience`
-    are required of the provider's tokens only. Tokens under our secret may have any issuer or none, because
-    other services sign with it too, as the NestJS login did. One exception: a gateway in emulator mode
-    (`emulated`) puts its own issuer into its tokens, and a live gateway refuses them, also under the same
-    secret.
+    Without a `secret` no tokens are made, and only those of the identity provider are read. Only the
+    provider's tokens must have the `issuer` and the `audience`. Tokens with the gateway's signature can have
+    any issuer, because other services sign with the same secret, as the NestJS login did. One exception: a
+    gateway on the emulator (`emulated`) puts an issuer of its own into its tokens, and a live gateway refuses
+    them.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Tokens:
         return self._secret is not None
 
     def mint(self, subject: str, username: str, password_version: int = 0) -> str:
-        """Returns a token for one of our users with their `password_version`, or for any other subject."""
+        """Returns a token for a user of this gateway, or (without `password_version`) another subject."""
         now = int(time.time())
         claims = {
             "iss": EMULATED_ISSUER if self._emulated else ISSUER,
@@ -147,7 +147,7 @@ class Tokens:
 
 
 def _within_its_time(claims: Mapping[str, Any]) -> float:
-    """`exp`, once it and `nbf` are seen to hold. python-jose takes text and booleans, and fails on null."""
+    """Returns `exp` if it and `nbf` hold. python-jose accepts text and booleans there, and fails on null."""
     now = time.time()
     expires = _seconds(claims.get("exp"))
     if expires <= now:
@@ -164,7 +164,7 @@ def _seconds(value: object) -> float:
 
 
 def _subject(claims: Mapping[str, Any], token: str) -> str:
-    """Who the caller is: `sub`, or a digest where that is missing, or unfit for logs and keys."""
+    """Returns `sub`, or a digest if it is missing or not printable."""
     subject = claims.get("sub")
     if isinstance(subject, int | float) and not isinstance(subject, bool):
         subject = str(subject)

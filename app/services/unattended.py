@@ -1,4 +1,4 @@
-"""Requests that go on without their caller: what was sent is paid, and its pictures are stored."""
+"""Requests that go on after their caller has left: their calls are paid, and their pictures are stored."""
 
 import asyncio
 from contextlib import ExitStack, suppress
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class Unattended:
-    """Runs them to their end. A stopping process waits `stop_seconds` for them, and gives up the rest."""
+    """Runs them to their end. A stopping process waits `stop_seconds` for them, then cancels them."""
 
     def __init__(self, stop_seconds: float) -> None:
         self._stop_seconds = stop_seconds
@@ -36,7 +36,7 @@ class Unattended:
         request.add_done_callback(ended)
 
     def hurry(self) -> None:
-        """Cancel all of them. What has arrived stays on the spool."""
+        """Cancel all of them. Pictures that have arrived stay on the spool."""
         for request in self._requests:
             request.cancel()
 

@@ -13,18 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from app.db import User, answering
 
 ID_PREFIX = "usr_"
-"""Tells our users' ids from the subjects of other issuers."""
+"""Begins the ids of this gateway's users, and distinguishes them from the subjects of other issuers."""
 
 
 MAX_NAME = 128
 
 
 class UsernameTaken(Exception):
-    """Somebody has this name already."""
+    """There is a user with this name already."""
 
 
 def fold(username: str) -> str | None:
-    """The name as it is stored and looked up; None when nobody can have it."""
+    """Returns the name as it is stored and looked up, or None if it is not allowed."""
     if len(username) > MAX_NAME:
         return None
     name = unicodedata.normalize("NFKC", username).casefold()
@@ -71,7 +71,7 @@ class Users:
         return user
 
     async def set_disabled(self, username: str | None, disabled: bool) -> bool:
-        """False when there is no such user."""
+        """Returns False if there is no such user."""
         return await self._change(User.username == username, disabled=disabled)
 
     async def set_password_hash(self, username: str | None, password_hash: str) -> bool:
@@ -93,7 +93,7 @@ class Users:
         await self._change(same, password_hash=password_hash)
 
     async def ready(self) -> None:
-        """Return when the database answers and its schema is there."""
+        """Return if the database answers and has its schema."""
         async with answering(), self._engine.connect() as connection:
             await connection.execute(text("SELECT 1 FROM users WHERE 1 = 0"))
 

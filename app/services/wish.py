@@ -1,4 +1,4 @@
-"""One request in the ledger, and the paid calls that are made for it."""
+"""One request in the ledger, and its paid calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Paid:
-    """A row of `calls` and what this process knows of it. Implements `app.ports.PaidCall`."""
+    """A row of `calls`, and its state in this process. Implements `app.ports.PaidCall`."""
 
     wish: "Wish"
     model: Model
@@ -99,7 +99,7 @@ class _Paid:
 
 
 class _Together:
-    """Calls of a wish that are reserved by the first of them that needs it."""
+    """Calls of a wish that are reserved together, by the first of them that needs it."""
 
     def __init__(self, wish: "Wish", calls: Sequence[_Paid]) -> None:
         self.begun = False
@@ -109,7 +109,7 @@ class _Together:
         self._failure: GatewayError | None = None
 
     async def reserve(self, fence: Callable[[], Awaitable[None]] | None = None) -> bool:
-        """Returns True if they were not reserved before; then `fence`, too, is carried out."""
+        """Returns True if this call has reserved them, and carried out `fence` in the same commit."""
         if self.begun:
             await self._ended.wait()
             if self._failure:
@@ -131,7 +131,7 @@ class _Together:
 class Wish:
     """One request of a caller. Implements `app.ports.Wish`.
 
-    It is in the ledger from its first call on; with a `key` it is from the beginning.
+    With a `key` it is in the ledger from its beginning, without one from its first call on.
     """
 
     def __init__(self, ledger: Ledger, prices: Prices, who: Caller, route: str, key: str | None) -> None:
@@ -152,7 +152,7 @@ class Wish:
         self._first_slot = 0
 
     def check(self, model: Model, operation: Operation, /) -> None:
-        if self.api_key and operation != REWRITE:  # which is a part of /gen
+        if self.api_key and operation != REWRITE:  # a part of /gen
             self.api_key.check_operation(operation)
             self.api_key.check_model(model.id)
 
@@ -206,7 +206,7 @@ class Wish:
         self._pictures.append(picture)
 
     def go_on(self, record: Record) -> None:
-        """Begin again where an earlier process has stopped before it sent a call for a picture."""
+        """Continue a request of an earlier process that has not sent a call for a picture."""
         self._first_slot = max((call.slot for call in record.calls), default=-1) + 1
         sent = [call for call in record.calls if call.operation == REWRITE and call.state in CHARGED]
         texts = [call.text for call in sent if call.text]
@@ -215,23 +215,23 @@ class Wish:
         self.paid_before = any(call.state in CHARGED for call in record.calls)
 
     def finish(self, status: int | None = None, body: str | None = None) -> None:
-        """Nothing more is done for it. With a status, its answer is kept for those who repeat it."""
+        """End it. If there is a status, its answer is kept for repeated requests."""
         if self.id is not None:
             process, pictures = self.ledger.process, tuple(self._pictures)
             self.ledger.tell(Finish(self.id, process, status, body, pictures))
 
     @property
     def receipt(self) -> str | None:
-        """Its id, if something was sent for it, now or earlier."""
+        """Its id, if a call was sent for it, by this request or an earlier one."""
         now = any(call.state in CHARGED for call in self._calls)
         return self.id if now or self.paid_before else None
 
     @property
     def cost_micros(self) -> int:
-        """What its calls cost now, as far as is known: not those of earlier tries."""
+        """The cost of its calls as far as it is known, without those of earlier requests."""
         return sum(call.charged for call in self._calls if call.state in CHARGED)
 
     @property
     def is_unknown(self) -> bool:
-        """Whether a call may have been paid for nothing."""
+        """Whether a call may have been paid without a picture."""
         return self.rewrite_lost or any(call.state in _UNKNOWN for call in self._calls)

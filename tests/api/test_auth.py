@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -248,11 +249,14 @@ async def test_user_is_looked_up_once_in_a_while(users: Users, passwords: Passwo
 
 
 class TestDatabaseDown:
+    """The gateway had started before."""
+
     @pytest.fixture
-    async def auth(self, passwords: Passwords) -> AsyncIterator[Auth]:
-        users = Users(open_database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing"))
-        yield auth_with(users, passwords)
-        await users.aclose()
+    async def auth(self, auth: Auth) -> AsyncIterator[Auth]:
+        running, auth.users = auth.users, Users(open_database("postgresql+asyncpg://nobody@127.0.0.1:1/no"))
+        yield auth
+        await auth.users.aclose()
+        auth.users = running
 
     async def test_login_and_our_users_tokens_are_unavailable(
         self, auth_client: httpx.AsyncClient, auth: Auth
@@ -373,8 +377,12 @@ class TestAttempts:
     """Limits per hour, so that no test runs over the end of a window."""
 
     @pytest.fixture
-    def login_limits(self) -> dict[str, str]:
-        return {"account_and_address": "3/hour", "account": "5/hour", "address": "7/hour"}
+    def account_settings(self) -> dict[str, Any]:
+        return {
+            "login_rate_limit": "3/hour",
+            "login_account_rate_limit": "5/hour",
+            "login_address_rate_limit": "7/hour",
+        }
 
     async def test_are_limited_per_account_and_address(self, auth: Auth, ann: User) -> None:
         """Whether or not the account exists. Its owner can log in from elsewhere, and other users from

@@ -2,7 +2,6 @@
 
 import base64
 import shutil
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,13 +24,11 @@ SHORT = {
     "raiFilteredReason": "The model returned no picture",
 }
 
-DEADLINE = 2.0
-
 
 @pytest.fixture(scope="module")
 def hasty(start: Start) -> Iterator[str]:
-    """A gateway with a short deadline."""
-    with start(request_timeout_seconds=DEADLINE, retry_pause_seconds=0.05) as url:
+    """A gateway with a short deadline, after which it does not wait for a vendor that hangs."""
+    with start(request_timeout_seconds=2, retry_pause_seconds=0.05) as url:
         yield url
 
 
@@ -65,13 +62,11 @@ def test_trouble_is_told_and_nothing_is_paid_twice(
     asked: int,
     paid: int,
 ) -> None:
-    started = time.monotonic()
     answer = chaos.text_to_image(f"a lighthouse #trouble:{trouble}", model=model)
     told = without_receipt(answer) if status in (500, 504) else answer.json()
     assert (answer.status_code, told) == (status, body)
     calls = [call for call in emulator.calls.list() if call.vendor == "vertex"]
     assert (len(calls), emulator.calls.paid) == (asked, paid)
-    assert time.monotonic() - started < DEADLINE + 2
     if status in (429, 503):
         assert int(answer.headers["retry-after"]) >= 1
 
@@ -209,8 +204,9 @@ def test_a_quota_in_the_middle_of_a_batch_costs_one_picture(chaos: Client, emula
     assert "filtered" not in body
 
 
-def test_slow_is_no_trouble(chaos: Client) -> None:
-    assert chaos.text_to_image("a lighthouse #trouble:slow=1").status_code == 200
+@pytest.mark.parametrize(("seconds", "status"), [(0.5, 200), (60, 504)])
+def test_a_slow_vendor_is_waited_for_until_the_deadline(chaos: Client, seconds: float, status: int) -> None:
+    assert chaos.text_to_image(f"a lighthouse #trouble:slow={seconds}").status_code == status
 
 
 @pytest.mark.parametrize("operation", ["text-to-image", *OPERATIONS])

@@ -98,7 +98,7 @@ def test_an_answer_holds_for_a_moment(start: Start, emulator: Emulator) -> None:
         for _ in range(20):
             http.get("/health/ready").raise_for_status()
     asked = [call for call in emulator.calls.list() if call.method == "buckets.testIamPermissions"]
-    assert len(asked) <= 2
+    assert len(asked) in (1, 2)  # a result holds for two seconds
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,9 +40,7 @@ def nothing_is_paid_and_all_goes_on(client: Client, emulator: Emulator) -> Itera
     ],
 )
 def test_malformed_json_is_a_400(client: Client, body: bytes) -> None:
-    started = time.monotonic()
     answer = client.http.post(PATH, content=body, headers=JSON)
-    assert time.monotonic() - started < 1
     told = answer.json()
     assert (answer.status_code, set(told), told["error"]) == (
         400,

@@ -326,7 +326,9 @@ def test_no_pixel_outside_the_dilated_mask_changes(successors: Client) -> None:
     replaced(wish, "referenceImages.0.bytesBase64Encoded", encoded(original))
     replaced(wish, "referenceImages.1.maskImageConfig.dilation", 0.1)
     left, top, right, bottom = 32 - 10, 21 - 10, 48 + 10, 32 + 10  # the mask, ten pixels wider
-    for one in post_json(successors, "image-edit", wish).json()["predictions"]:
+    made = post_json(successors, "image-edit", wish).json()["predictions"]
+    assert len(made) == 2
+    for one in made:
         changed = ImageChops.difference(original, opened(one["bytesBase64Encoded"])).getbbox()
         assert changed
         assert left <= changed[0] < changed[2] - 1 <= right

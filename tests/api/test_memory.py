@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from bench.edits import measure
-from bench.run import Started, gateway_and_emulator, resident_mb
 from tools.rig.bodies import as_json, encoded, path
+from tools.rig.large_requests import measure
+from tools.rig.processes import Started, gateway_and_emulator, resident_mb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 

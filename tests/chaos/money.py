@@ -35,23 +35,14 @@ from PIL import Image
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bench.chaos import (
-    GEMINI,
-    GEN,
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Answer,
-    Cloud,
-    Row,
-    ask_once,
-    cloud,
-    post,
-    show,
-    token,
-)
-from bench.postgres import new_database
-from bench.vendor import drawn, label_of, prompt_of, raise_descriptors
 from tests.chaos.mortal import STEPS, Mortal, Nursery
+from tools.rig.callers import GEMINI, GEN, IMAGEN, TEXT_TO_IMAGE, Answer, ask_once, post
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import token
+from tools.rig.labelled import drawn, label_of, prompt_of
+from tools.rig.postgres import new_database
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
 
 UPSCALE = "/api/v1/image/image-upscale"
 SETTINGS = {"UPLOAD_WAIT_SECONDS": "2", "SPOOL_SECONDS": "0.5", "LOG_LEVEL": "warning"}

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
 
-from bench.chaos import START_SECONDS, Cloud
-from bench.run import LIVE, ROOT, free_ports, gateway_environment, status
+from tools.rig.cloud import Cloud
+from tools.rig.gateways import START_SECONDS
+from tools.rig.processes import LIVE, ROOT, free_ports, gateway_environment, status
 
 _PR_SET_PDEATHSIG = 1
 _VENDOR_WORKS_SECONDS = 0.08

@@ -18,21 +18,14 @@ from dataclasses import dataclass
 
 import uvloop
 
-from bench.chaos import (
-    GEMINI,
-    GEN,
-    IMAGEN,
-    TEXT_TO_IMAGE,
-    Cloud,
-    Gateway,
-    Row,
-    ask_once,
-    cloud,
-    show,
-)
-from bench.postgres import new_database
-from bench.vendor import prompt_of, raise_descriptors
 from tests.chaos.money import Kind, LedgerCall, Wish, delivered, ledger, picture_label
+from tools.rig.callers import GEMINI, GEN, IMAGEN, TEXT_TO_IMAGE, ask_once
+from tools.rig.cloud import Cloud, cloud
+from tools.rig.gateways import Gateway
+from tools.rig.labelled import prompt_of
+from tools.rig.postgres import new_database
+from tools.rig.processes import raise_descriptors
+from tools.rig.report import Row, show
 
 MODEL_SECONDS = 3.0
 PATIENCE_SECONDS = 1.0

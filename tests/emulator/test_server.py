@@ -5,14 +5,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError
 
 from app.contract.models import load_catalogue
 from app.emulator.server import Emulator, Listen
@@ -43,17 +42,16 @@ def test_stopping_ends_calls_that_hang(tmp_path: Path) -> None:
         for thread in hanging:
             thread.start()
         emulator.calls.wait_for(lambda calls: len(calls) == 2)
-        begun = time.monotonic()
     for thread in hanging:
         thread.join(timeout=5)
         assert not thread.is_alive()
-    assert time.monotonic() - begun < 4
 
 
 def failing(ask: object, emulator: Emulator) -> None:
     assert callable(ask)
-    with pytest.raises((httpx.HTTPError, GoogleAPICallError)):
+    with pytest.raises((httpx.NetworkError, httpx.RemoteProtocolError, GoogleAPICallError)) as failure:
         ask(emulator, IMAGEN, asking("#trouble:hang"))
+    assert not isinstance(failure.value, DeadlineExceeded)  # the end of the client's own patience
 
 
 def test_stopped_ports_are_free_again(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.services import jwks as module
+from app.services.auth import Auth
 from app.services.jwks import Jwks
 from tests.support.signing import IN_AN_HOUR, PROVIDER_CLAIMS, ProviderKey, compact, hs
 
@@ -53,12 +54,6 @@ class Provider:
 
 
 @pytest.fixture
-def migrated() -> str:
-    """No table is needed: nobody here is one of our users."""
-    return "sqlite+aiosqlite://"
-
-
-@pytest.fixture
 def provider() -> Iterator[Provider]:
     provider = Provider()
     provider.publish(RSA.jwk, EC.jwk)
@@ -72,20 +67,28 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-async def jwks(provider: Provider) -> AsyncIterator[Jwks]:
-    """The key set of `auth` and `auth_client`. Rests an hour after a fetch, unless a test says not."""
-    jwks = Jwks(provider.url, cooldown_seconds=3600)
-    yield jwks
-    await jwks.aclose()
+def account_settings(provider: Provider) -> dict[str, Any]:
+    return {"jwks_url": provider.url}
+
+
+@pytest.fixture
+def jwks(auth: Auth) -> Jwks:
+    """The gateway's key set. Rests an hour after a fetch, unless a test says not."""
+    jwks = auth.tokens._jwks
+    assert jwks
+    jwks.cooldown_seconds = 3600
+    return jwks
 
 
 Ask = Callable[[str], Any]
 
 
 @pytest.fixture
-def ask(auth_client: httpx.AsyncClient) -> Ask:
+def ask(auth_client: httpx.AsyncClient, jwks: Jwks) -> Ask:
     async def ask(token: str) -> int:
-        return (await auth_client.post("/x", headers={"Authorization": f"Bearer {token}"})).status_code
+        return (
+            await auth_client.get("/api/v1/auth/profile", headers={"Authorization": f"Bearer {token}"})
+        ).status_code
 
     return ask
 

@@ -1,34 +1,29 @@
-"""The parts of authentication, on a migrated database, and a small app around them."""
+"""Users, keys and tokens of a gateway: the parts that production builds, on a database of the test's own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from app.api import auth as routes
-from app.api import errors
-from app.api.caller import CurrentCaller
-from app.api.middleware import RequestLog
-from app.contract.auth import Profile
-from app.contract.models import load_catalogue
 from app.db import User, open_database
-from app.pictures.work_folder import WorkFolder
-from app.services.auth import Auth, LoginLimits
-from app.services.jwks import Jwks
+from app.services.auth import Auth
 from app.services.keys import Keys
-from app.services.limits import RateLimit
 from app.services.passwords import Passwords
-from app.services.tokens import Tokens
 from app.services.users import Users
 from app.settings import Settings
-from tests.support.signing import SECRET
+from tests.support.signing import PROVIDER_CLAIMS, SECRET
+
+if TYPE_CHECKING:
+    from app.parts import Parts
 
 PASSWORD = "correct horse battery staple"
+NOWHERE = "http://127.0.0.1:9"
+"""For vendors and storage, which these tests never call."""
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +46,58 @@ async def engine(migrated: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-def users(engine: AsyncEngine) -> Users:
-    return Users(engine)
+def account_settings() -> dict[str, Any]:
+    """Override to build `parts` with other settings."""
+    return {}
 
 
 @pytest.fixture
-async def keys(engine: AsyncEngine) -> AsyncIterator[Keys]:
-    keys = Keys(engine, recheck_seconds=0)
-    yield keys
-    await keys.aclose()
+async def parts(
+    migrated: str, redis_url: str | None, tmp_path: Path, account_settings: dict[str, Any]
+) -> "AsyncIterator[Parts]":
+    """The parts of a live gateway. Users and keys are looked up at every request: production looks again
+    after 30 seconds, which no test waits for."""
+    from app.parts import build  # as in tests.conftest: seconds that most tests need not wait
+    from app.plan import plan
+
+    given = {
+        "cloud": "live",
+        "google_cloud_project": "our-project",
+        "gcs_bucket": "our-bucket",
+        "vertex_endpoint": NOWHERE,
+        "storage_emulator_host": NOWHERE,
+        "aws_endpoint_url_bedrock_runtime": NOWHERE,
+        "anthropic_base_url": NOWHERE,
+        "anthropic_api_key": "none",
+        "database_url": migrated,
+        "redis_url": redis_url,
+        "data_dir": tmp_path,
+        "spool_dir": tmp_path / "spool",
+        "jwt_secret": SECRET,
+        "jwt_issuer": PROVIDER_CLAIMS["iss"],
+        "jwt_audience": PROVIDER_CLAIMS["aud"],
+        "login_rate_limit": "",
+        "login_account_rate_limit": "",
+        "login_address_rate_limit": "",
+    }
+    async with build(plan(Settings(**{**given, **account_settings}))) as built:
+        built.auth._recheck_seconds = built.auth.keys._recheck_seconds = 0
+        yield built
+
+
+@pytest.fixture
+def auth(parts: "Parts") -> Auth:
+    return parts.auth
+
+
+@pytest.fixture
+def users(auth: Auth) -> Users:
+    return auth.users
+
+
+@pytest.fixture
+def keys(auth: Auth) -> Keys:
+    return auth.keys
 
 
 @pytest.fixture
@@ -68,58 +106,12 @@ async def ann(users: Users, password_hash: str) -> User:
 
 
 @pytest.fixture
-def login_limits() -> dict[str, str]:
-    """Override to test the limits of logins: `account_and_address`, `account`, `address`."""
-    return {}
+async def auth_client(parts: "Parts") -> AsyncIterator[httpx.AsyncClient]:
+    """Sends requests to the gateway that has these parts."""
+    from app.main import create_app  # as above
 
-
-@pytest.fixture
-def jwks() -> Jwks | None:
-    """Override to accept an identity provider's tokens."""
-    return None
-
-
-@pytest.fixture
-async def auth(
-    users: Users,
-    keys: Keys,
-    passwords: Passwords,
-    jwks: Jwks | None,
-    login_limits: dict[str, str],
-    redis_url: str | None,
-) -> AsyncIterator[Auth]:
-    """Everything real; our users and keys are looked up at every request."""
-    limits = {
-        name: RateLimit(login_limits.get(name, ""), name=name, redis_url=redis_url)
-        for name in ("account_and_address", "account", "address")
-    }
-    tokens = Tokens(secret=SECRET, jwks=jwks, issuer="https://idp.example", audience="gateway")
-    yield Auth(
-        users=users,
-        keys=keys,
-        passwords=passwords,
-        tokens=tokens,
-        limits=LoginLimits(**limits),
-        recheck_seconds=0,
-    )
-    await tokens.aclose()
-    for limit in limits.values():
-        await limit.aclose()
-
-
-@pytest.fixture
-async def auth_client(auth: Auth, work: WorkFolder) -> AsyncIterator[httpx.AsyncClient]:
-    """The auth routes, and beside them any POST, which tells who calls."""
-    app = FastAPI()
-    app.state.parts = SimpleNamespace(settings=Settings(), catalogue=load_catalogue(), auth=auth, work=work)
-    app.include_router(routes.router)
-
-    @app.post("/{path:path}")
-    async def anything(caller: CurrentCaller) -> Profile:
-        return Profile(id=caller.id, username=caller.username, exp=caller.expires)
-
-    errors.install(app)
-    app.add_middleware(RequestLog)
+    app = create_app(parts.settings)
+    app.parts = parts
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with capture_logs():  # drawing tracebacks takes seconds
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

@@ -1,8 +1,8 @@
-"""The vendors of the load and chaos programs. Usage: python -m bench.vendor PORT FOLDER [SECONDS]
+"""The vendors of the load and chaos programs. Usage: python -m tools.rig.vendors PORT FOLDER [SECONDS]
 
-Cloud Storage, the troubles and the control routes are the emulator's. The models are made for counting: each
-picture is another one, which tells whom it was drawn for and can be drawn again for comparison (`drawn`), and
-`GET /__bench/pictures` tells how far each of them has come:
+Cloud Storage, the troubles and the control routes are the emulator's. Each picture is different: it names the
+prompt it was drawn for, and can be drawn again for comparison (`labelled.drawn`).
+`GET /__bench/pictures` tells how far each picture has come:
 
 - `asked`: the request was read.
 - `answered`: the model has finished, so that the picture is paid; the first byte of the answer leaves now.
@@ -18,16 +18,13 @@ model takes; a prompt may ask for more time with #trouble:slow=0.5.
 
 import asyncio
 import fcntl
-import hashlib
 import re
-import resource
 import sys
 import termios
 import time
 import zlib
 from collections import deque
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,70 +46,13 @@ from app.emulator.gcs.public import public
 from app.emulator.travel import TRANSPORT
 from app.emulator.trouble import Troubles
 from app.emulator.vertex import rest_front
+from tools.rig.labelled import SIZES_KB, beginning, kilobytes_of, rest_in_base64
+from tools.rig.processes import raise_descriptors
 
-SIDE = 1024
-SIZES_KB = (40, 300, 1500)
 _PROMPT = re.compile(rb"bench-[\w-]+")
 _TROUBLE = re.compile(rb"#trouble:[\w=.-]+")
 _SAMPLES = re.compile(rb'"sampleCount"\s*:\s*([1-4])')
-_KEYWORD = b"bench\0"
-_HEAD_BYTES = 33
-"""A PNG's signature and its first chunk."""
 _SAMPLING_SECONDS = 0.002
-
-
-# ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-
-@cache
-def _plain(kilobytes: int) -> bytes:
-    """A PNG of about that size whose rows are noise first, then black."""
-    noise = hashlib.shake_128(b"bench").digest(kilobytes * 1000)  # the same in every process
-    rows = bytearray(SIDE * (1 + 3 * SIDE))
-    rows[: len(noise)] = noise
-    for row in range(SIDE):
-        rows[row * (1 + 3 * SIDE)] = 0  # no filter
-    header = SIDE.to_bytes(4, "big") * 2 + bytes((8, 2, 0, 0, 0))
-    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(rows), 1)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def _beginning(label: str) -> bytes:
-    """The PNG up to and with the chunk that holds the label. A multiple of 3 bytes: base64 can be joined."""
-    text = _KEYWORD + label.encode()
-    text += b" " * (-(_HEAD_BYTES + 12 + len(text)) % 3)
-    return _plain(_kilobytes(label))[:_HEAD_BYTES] + _chunk(b"tEXt", text)
-
-
-def _kilobytes(label: str) -> int:
-    return int(label.rpartition("/")[2])
-
-
-def drawn(label: str) -> bytes:
-    """The picture with this label. A label ends with its size: `bench-crowd-7/0/1500`."""
-    return _beginning(label) + _plain(_kilobytes(label))[_HEAD_BYTES:]
-
-
-@cache
-def _rest_in_base64(kilobytes: int) -> bytes:
-    return pybase64.b64encode(_plain(kilobytes)[_HEAD_BYTES:])
-
-
-def label_of(picture: bytes) -> str | None:
-    """The label that the beginning of a picture tells; None if it is not one of ours."""
-    at = _HEAD_BYTES + 8
-    if picture[at - 4 : at + len(_KEYWORD)] != b"tEXt" + _KEYWORD:
-        return None
-    length = int.from_bytes(picture[at - 8 : at - 4], "big")
-    return picture[at + len(_KEYWORD) : at + length].decode().rstrip()
-
-
-def prompt_of(label: str) -> str:
-    return label.partition("/")[0]
 
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +103,7 @@ class Pictures(Response):
         self._parts = [quotes.before]
         for number, one in enumerate(made):
             self._parts += [quotes.between] * bool(number)
-            self._parts += [pybase64.b64encode(_beginning(one.label)), _rest_in_base64(_kilobytes(one.label))]
+            self._parts += [pybase64.b64encode(beginning(one.label)), rest_in_base64(kilobytes_of(one.label))]
         self._parts.append(quotes.after)
         self._made = made
         self._readers = readers
@@ -356,14 +296,8 @@ def server(port: int, folder: Path, seconds: float, *, watch_readers: bool) -> u
         timeout_keep_alive=240,
     )
     for kilobytes in SIZES_KB:
-        _rest_in_base64(kilobytes)
+        rest_in_base64(kilobytes)
     return uvicorn.Server(config)
-
-
-def raise_descriptors() -> None:
-    """A connection costs a descriptor at each end."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":
