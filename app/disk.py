@@ -1,4 +1,4 @@
-"""Steps that may touch the disk: on the event loop while the disk is fast, in threads while it is slow."""
+"""Runs steps that touch the disk: on the event loop while the disk is fast, else in threads."""
 
 import asyncio
 import resource
@@ -22,9 +22,9 @@ _threads = ThreadPoolExecutor(8, thread_name_prefix="disk")
 class Disk:
     """Runs a step of a stream: `piece = await disk(next, pieces, None)`.
 
-    A step runs on the event loop: a file on a fast disk is written in microseconds, and taking each piece to
-    a thread would cost more than the piece. When two steps of one second have waited for more than 5 ms, all
-    steps of the next second run in threads. A single one may have waited for the interpreter.
+    A step runs on the event loop: a fast disk writes a piece in microseconds, less than the way to a thread
+    takes. When two steps within a second have waited for more than 5 ms each, all steps of the next second
+    run in threads. One slow step is ignored: it may have waited for the interpreter.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Disk:
         self._slow_until = 0.0
 
     async def __call__(self, step: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Returns what `step` returns, and raises what it raises. No step runs on when this is cancelled."""
+        """Returns what `step` returns, and raises what it raises. A cancelled step ends first."""
         begun = perf_counter()
         if begun >= self._slow_until:
             waits = _waits()
@@ -42,14 +42,17 @@ class Disk:
                 ended = perf_counter()
                 # A step that was merely interrupted, on a busy machine, has not waited.
                 if ended - begun > _SLOW_SECONDS and _waits() > waits:
-                    if ended - self._waited_at < _REST_SECONDS:
-                        self._slow_until = ended + _REST_SECONDS
-                    self._waited_at = ended
+                    self._note_wait(ended)
         return await to_thread(step, *args)
+
+    def _note_wait(self, ended: float) -> None:
+        if ended - self._waited_at < _REST_SECONDS:
+            self._slow_until = ended + _REST_SECONDS
+        self._waited_at = ended
 
 
 async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run a step in a thread. It has ended when this returns or raises, also if this is cancelled."""
+    """Run a step in a thread. Returns or raises when the step has ended, even if this is cancelled."""
     running = asyncio.get_running_loop().run_in_executor(_threads, copy_context().run, lambda: step(*args))
     try:
         return await asyncio.shield(running)
@@ -59,12 +62,12 @@ async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
 
 
 def in_thread(step: Callable[[], None]) -> None:
-    """Run a step that nobody waits for, some time. It must not raise."""
+    """Run a step in a thread soon, without waiting for it. It must not raise."""
     _threads.submit(copy_context().run, step)
 
 
 def _waits() -> int:
-    """How often this thread has waited for something: the disk, or a lock."""
+    """Returns how often this thread has waited, for the disk or for a lock."""
     return resource.getrusage(_WHO).ru_nvcsw
 
 

@@ -16,17 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import housekeeping, process
 from app.contract.book import Terms
 from app.contract.ledger import new_id
-from app.contract.models import Catalogue, Vendor
+from app.contract.models import Catalogue
 from app.db import migrate, open_database
 from app.environment import replaced
 from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
 from app.plan import Plan
 from app.ports import Storage
-from app.providers.bedrock.client import Bedrock
-from app.providers.claude import Claude
 from app.providers.transport import Transport
-from app.providers.vertex.client import Vertex
+from app.providers.vendors import GEN_VENDORS, IMAGE_VENDORS, Outside, make_rewriter
 from app.providers.vertex.credentials import Bearer, Credentials
 from app.services.admission import Admission
 from app.services.auth import Auth, LoginLimits
@@ -44,7 +42,7 @@ from app.services.paying import Paying
 from app.services.readiness import Readiness
 from app.services.receipts import Receipts
 from app.services.room import Room
-from app.services.tokens import Tokens
+from app.services.tokens import IdentityProvider, Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
 from app.settings import MEBIBYTE, Settings
@@ -52,13 +50,11 @@ from app.storage.gcs import Gcs
 from app.storage.ledger import Ledger, open_store
 from app.storage.private import PrivateStore
 from app.storage.recovery import PREFIX, Recovery
-from app.storage.spool import Spool
+from app.storage.spool import DiskSpool
 
 if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
-_EMULATED_KEY = "emulated"
-"""So that real credentials, where there are any, are not even looked for."""
 _BODIES, _BODIES_OF_ONE_USER = 1536 * MEBIBYTE, 768 * MEBIBYTE
 """What all request bodies under way may have together, and those of one user."""
 _LATE_SECONDS = 60
@@ -140,9 +136,10 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         admission = Admission(
             settings.max_calls, settings.max_calls_per_user, min_seconds=settings.min_seconds
         )
-        vertex = _vertex(settings, transport, admission, token)
-        bedrock = _bedrock(settings, catalogue, transport, admission)
-        claude = _claude(settings, admission)
+        outside = Outside(settings, catalogue, transport, admission, token)
+        image_providers = {id: vendor.make(outside) for id, vendor in IMAGE_VENDORS.items()}
+        gen_providers = {id: vendor.make(outside) for id, vendor in GEN_VENDORS.items()}
+        claude = make_rewriter(outside)
         stack.push_async_callback(claude.aclose)
         stores = await _stores(settings, _storage(settings, transport, plan.google, token), work, stack)
         unattended = Unattended(settings.request_timeout_seconds)
@@ -152,7 +149,8 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         identity_provider = {"jwks": auth.tokens} if settings.jwks_url else {}
         readiness = Readiness(
             required={"database": auth.users, "storage": stores.storage, "spool": stores.spool},
-            vendors={"vertex": vertex, "bedrock": bedrock},
+            vendors={IMAGE_VENDORS[id].name: provider for id, provider in image_providers.items()}
+            | {GEN_VENDORS[id].name: provider for id, provider in gen_providers.items()},
             optional={"limits": rate_limit, "claude": claude, **identity_provider},
         )
         stack.push_async_callback(readiness.aclose)
@@ -169,14 +167,14 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
             bodies=Room(_BODIES, _BODIES_OF_ONE_USER),
             paying=Paying(ledger, plan.prices, stores.finder, stores.private),
             images=Images(
-                providers={"google": vertex},
+                providers=image_providers,
                 gallery=stores.gallery,
                 chain=chain,
                 catalogue=catalogue,
                 allowed_prefixes=settings.allowed_prefixes,
             ),
             gen=Gen(
-                providers={"aws": bedrock},
+                providers=gen_providers,
                 rewriter=claude,
                 gallery=stores.gallery,
                 chain=chain,
@@ -236,7 +234,7 @@ class _Stores:
     """Where pictures are kept, and how they are found again."""
 
     storage: Gcs
-    spool: Spool
+    spool: DiskSpool
     gallery: Gallery
     private: PrivateStore
     finder: Finder
@@ -244,7 +242,7 @@ class _Stores:
 
 async def _stores(settings: Settings, storage: Gcs, work: WorkFolder, stack: AsyncExitStack) -> _Stores:
     spool = await asyncio.to_thread(
-        Spool,
+        DiskSpool,
         settings.spool_dir,
         min_free_bytes=settings.spool_min_free_bytes,
         fsync=settings.spool_fsync,
@@ -280,19 +278,6 @@ def _storage(
     )
 
 
-def _vertex(settings: Settings, transport: Transport, admission: Admission, token: Bearer | None) -> Vertex:
-    return Vertex(
-        transport=transport,
-        admission=admission,
-        project=settings.google_cloud_project,
-        location=settings.vertex_location,
-        gemini_location=settings.vertex_gemini_location,
-        endpoint=settings.vertex_endpoint,
-        credentials=token.headers if token else None,
-        pause_seconds=settings.retry_pause_seconds,
-    )
-
-
 async def _ledger(
     settings: Settings, finder: Finder, stack: AsyncExitStack, clock: Callable[[], int] | None
 ) -> Ledger:
@@ -311,18 +296,16 @@ async def _ledger(
 
 
 def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> Auth:
-    jwks = None
+    provider = None
     if settings.jwks_url:
         from app.services.jwks import Jwks  # httpx: memory that others need not spend
 
-        jwks = Jwks(settings.jwks_url)
+        provider = IdentityProvider(Jwks(settings.jwks_url), settings.jwt_issuer, settings.jwt_audience)
     tokens = Tokens(
         secret=settings.signing_secret,
         algorithm=settings.jwt_algorithm,
         lifetime_seconds=settings.jwt_expires_seconds,
-        jwks=jwks,
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
+        provider=provider,
         emulated=settings.cloud == "emulator",
     )
     url = settings.redis_url
@@ -339,39 +322,6 @@ def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> A
     )
     stack.push_async_callback(auth.aclose)
     return auth
-
-
-def _bedrock(settings: Settings, catalogue: Catalogue, transport: Transport, admission: Admission) -> Bedrock:
-    emulated = _EMULATED_KEY if settings.cloud == "emulator" else None
-    vendor: Vendor = "aws"
-    return Bedrock(
-        transport=transport,
-        admission=admission,
-        regions={model.location for model in catalogue.model if model.vendor == vendor},
-        endpoint_url=settings.aws_endpoint_url_bedrock_runtime,
-        access_key_id=emulated,
-        secret_access_key=emulated,
-        pause_seconds=settings.retry_pause_seconds,
-    )
-
-
-def _claude(settings: Settings, admission: Admission) -> Claude:
-    api_key: str | None = None  # by Bedrock and by Vertex AI the SDK finds credentials itself
-    if settings.cloud == "emulator":
-        api_key = _EMULATED_KEY
-    elif settings.claude_via == "anthropic" and settings.anthropic_api_key:
-        api_key = settings.anthropic_api_key.get_secret_value()
-    return Claude(
-        admission=admission,
-        via=settings.claude_via,
-        api_key=api_key,
-        base_url=settings.anthropic_base_url,
-        aws_region=settings.aws_region,
-        google_project=settings.google_cloud_project,
-        google_location=settings.cloud_ml_region,
-        bedrock_version=settings.claude_bedrock_version,
-        pause_seconds=settings.retry_pause_seconds,
-    )
 
 
 def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:

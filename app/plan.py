@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app import process
 from app.contract.models import Catalogue, load_catalogue
 from app.contract.prices import Prices, load_prices
+from app.providers.vendors import check_served
 from app.providers.vertex.credentials import Credentials, NoCredentials, find
 from app.settings import Settings
 
@@ -29,6 +30,7 @@ def plan(settings: Settings) -> Plan:
     variable = "MODELS_FILE"
     try:
         catalogue = load_catalogue(settings.models_file)
+        check_served(catalogue)
         variable = "PRICES_FILE"
         prices = load_prices(catalogue, settings.prices_file)
     except (OSError, ValueError) as exc:

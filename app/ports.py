@@ -1,4 +1,4 @@
-"""What the gateway asks of the outside."""
+"""The ports: what services ask of vendors, stores and the ledger."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -35,8 +35,8 @@ class Generation:
 class Progress:
     """How far one request has come.
 
-    `kept`: its pictures are stored. `sent`: a call for a picture was sent, which may be paid. `left`: nobody
-    waits for its answer any more, so that nothing more is sent.
+    `kept`: its pictures are stored. `sent`: a call for a picture was sent, and can be charged. `left`: the
+    caller has left, so nothing more is sent.
     """
 
     kept: bool = False
@@ -48,7 +48,7 @@ class Progress:
 class Bill:
     """What a vendor has delivered, noted while its answer is read: its price depends on it.
 
-    `pictures` counts those that the vendor charges for, broken ones too. `text`: what a rewrite answered.
+    `pictures` counts those that the vendor charges for, broken ones too. `text`: the prompt of a rewrite.
     """
 
     pictures: int = 0
@@ -57,17 +57,14 @@ class Bill:
 
 
 class PaidCall(Protocol):
-    """One paid call in the ledger. Its price is reserved until it ends in one of four ways.
-
-    An end is written soon, by and by: nobody waits for it.
-    """
+    """One paid call in the ledger. Its price is reserved until one of four methods ends it, at once."""
 
     @property
     def id(self) -> str:
-        """Is part of the names of its pictures."""
+        """Part of the names of its pictures."""
 
     async def reserve(self) -> None:
-        """Reserve its price, and those of the calls that were made with it: all of them or none.
+        """Reserve its price, and those of the calls made by the same `pay_for`: all of them or none.
 
         Raises BudgetExhausted, InvalidRequest if the model has no price and a budget in money applies, and
         Busy if the ledger does not answer.
@@ -76,7 +73,7 @@ class PaidCall(Protocol):
     async def fence(self, place: "Place | None", /) -> None:
         """Record that it is sent, and where its pictures will be. If this raises, do not send it.
 
-        Reserves first what is not reserved yet, at the price of one commit for both, and raises as `reserve`.
+        Reserves it first if that is not done yet, in the same commit. Raises as `reserve` does.
         """
 
     def settle(self, bill: Bill, /) -> None:
@@ -86,13 +83,13 @@ class PaidCall(Protocol):
         """It was surely not served."""
 
     def unknown(self) -> None:
-        """It was sent, and nobody knows what became of it."""
+        """It was sent, and its outcome is unknown."""
 
     def abandon(self) -> None:
-        """It was sent, and is given up because nobody wants it."""
+        """It was sent, and was cancelled."""
 
     def again(self) -> "PaidCall":
-        """Returns the same call once more, after `void`."""
+        """Returns a new call for the same order. Call it after `void`."""
 
 
 class Wish(Protocol):
@@ -126,7 +123,7 @@ class Place:
 
 
 class Landing(Protocol):
-    """Where the pictures of one request land that are to be kept: each is safe on disk when it is whole.
+    """Where the pictures of one request are kept: each is safe on disk as soon as it is whole.
 
     `blobs` is the scope into which vendors' answers are written.
     """
@@ -139,12 +136,12 @@ class Landing(Protocol):
     async def land(self, picture: Picture, place: Place, /, *, later: bool = False) -> None:
         """Give a whole picture the name it will have in the bucket, and keep its file until it is there.
 
-        `later`: it only gets its name, and `replace` keeps what is made of it. Never raises: what the disk
-        refuses is uploaded from where it is.
+        `later`: only name it; `replace` keeps what is made of it. Never raises: if the disk is full, the
+        picture is uploaded from where it is.
         """
 
     async def replace(self, raw: Picture, picture: Picture, /) -> None:
-        """Land what was made of another picture under that one's name. The other one is deleted."""
+        """Land `picture`, which was made of `raw`, under the name of `raw`. `raw` is deleted."""
 
     def discard(self, picture: Picture, /) -> None:
         """Delete a picture that has landed and is broken."""
@@ -154,14 +151,13 @@ class Landing(Protocol):
 class Call:
     """One request of a caller, as providers and storage need to know it.
 
-    In the event loop's time: at `answer_by` what is ready has to be returned, so that it can be stored; at
-    `store_by` the caller has to be told where the pictures are or will be; `ends` is the end of calls whose
-    pictures are kept, which go on when the caller's time is up. `blobs` keeps what
-    belongs to the request, and is closed when the request ends. `wish` pays for its calls. `progress` is the
-    request's, and the same in all copies of a Call but a rewrite's. `trouble` is
-    the failure that the request rehearses ("429=7"); each of its calls carries it; never set in live.
-    `landing` is set if the pictures are to be kept. `unfinished`: nobody may get them as they arrive.
-    `place` and `bill` belong to one paid call: where its pictures land, and what was delivered.
+    Times are the event loop's. At `answer_by` providers return what is ready, so that it can be stored; at
+    `store_by` the caller is told where the pictures are or will be; `ends` is the deadline of calls whose
+    pictures are kept, which go on when the caller's time is up. `blobs` holds the request's blobs until it
+    ends. `wish` pays for its calls. All copies of a Call share its `progress`, but for a rewrite's.
+    `trouble` is the failure that the request rehearses ("429=7"), sent with each call; never set in live.
+    `landing` is set if the pictures are to be kept. `unfinished`: the caller must not get the pictures as
+    they arrive. `place` and `bill` belong to one paid call: where its pictures land, and what was delivered.
     """
 
     caller: str
@@ -180,7 +176,7 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """Until when a vendor may answer, in the event loop's time."""
+        """When the vendor's answer must be whole, in the event loop's time."""
         return self.ends if self.progress.kept else self.answer_by
 
     @property
@@ -190,19 +186,23 @@ class Call:
 
 
 class Provider(Protocol[Request]):
-    """A vendor's image models.
+    """A vendor's image models."""
 
-    Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
-    """
+    async def run(self, request: Request, model: Model, call: Call, /) -> Generation:
+        """Make the pictures that the request asks for, in paid calls of `call.wish`.
 
-    async def run(self, request: Request, model: Model, call: Call, /) -> Generation: ...
+        Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
+        """
+
+    async def ready(self) -> str | None:
+        """As `Part.ready`. Nothing is paid."""
 
 
 class Admission(Protocol):
     """Says when a call may be sent to a vendor."""
 
     def latest(self, call: Call, /) -> float:
-        """Returns until when (in the event loop's time) the call may be sent."""
+        """Returns the latest time (of the event loop) at which the call can be sent."""
 
     def has_room(self, model: Model, call: Call, /) -> bool:
         """Whether the call would get a place at once."""
@@ -232,46 +232,46 @@ class Storage(Protocol):
     ) -> str:
         """Store the picture under the object name and return its public URL.
 
-        `bucket` defaults to the gateway's own. `again`: an earlier try may have landed, which is as good.
-        `trouble`: as in Call. Raises UpstreamUnavailable when it can be tried again later, UpstreamFailed
-        when not.
+        `bucket` defaults to the gateway's own. `again`: success if an earlier try has stored it. `trouble`:
+        as in Call. Raises UpstreamUnavailable if it can be tried again later, UpstreamFailed if not.
         """
 
 
-class Spool(Protocol):
-    """Where pictures wait on disk until the bucket has them. A process that dies leaves them to others."""
-
-    def blobs(self, spare: Blobs, /) -> Blobs:
-        """Returns a scope of blobs in the folder. What finds no more room there goes to that of `spare`."""
-
-    async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
-        """Keep a whole picture under its object's name. Returns the path of its file.
-
-        A blob of the folder's becomes that file; of any other a copy is made. Raises NoRoom.
-        """
-
-    def remove(self, path: Path, /) -> None:
-        """The bucket has it, or it is not wanted."""
-
-    def release(self, path: Path, /) -> None:
-        """Nobody else uploads it any more: the spool shall, until the bucket has it."""
+class Spooled(Protocol):
+    """Pictures that wait on disk until the bucket has them."""
 
     async def find(self, bucket: str, stem: str, /) -> list[str]:
         """Returns the names of whole pictures that wait in any process's folder and begin with the stem.
 
-        The stem's last "/" ends their folder. Ask here before the bucket: what this misses, because it was
-        uploaded meanwhile, is there. Raises OSError.
+        The stem's last "/" ends their folder. Ask here before the bucket: a picture that was uploaded
+        meanwhile is missing here, and is there. Raises OSError.
         """
+
+
+class Spool(Spooled, Protocol):
+    """Keeps pictures on disk until the bucket has them. If a process dies, others upload its pictures."""
+
+    def blobs(self, spare: Blobs, /) -> Blobs:
+        """Returns a scope of blobs in the folder. If the folder is full, blobs go to `spare`."""
+
+    async def land(self, blob: Blob, bucket: str, name: str, /) -> Path:
+        """Keep a whole picture under its object's name. Returns the path of its file.
+
+        A blob of the folder becomes that file; any other blob is copied. Raises NoRoom.
+        """
+
+    def remove(self, path: Path, /) -> None:
+        """Delete the file of a picture that the bucket has, or that is not wanted."""
+
+    def release(self, path: Path, /) -> None:
+        """Leave the upload of a picture to the spool, which tries until the bucket has it."""
 
     async def ready(self) -> str | None:
-        """Returns if a picture can be kept now: None, or what is wrong with those that wait.
-
-        Raises OSError with the folder's name if none can be kept.
-        """
+        """As `Part.ready`. Raises OSError with the folder's name if no picture can be kept now."""
 
 
 class Buckets(Protocol):
-    """What has been stored."""
+    """Reads what has been stored."""
 
     async def names(self, bucket: str, stem: str, /) -> list[str]:
         """Returns the names of the objects that begin with the stem. Raises as `save` does."""
@@ -280,19 +280,8 @@ class Buckets(Protocol):
         """Returns the picture of an object. Raises as `save` does."""
 
 
-class Waiting(Protocol):
-    """What waits for its bucket."""
-
-    async def find(self, bucket: str, stem: str, /) -> list[str]:
-        """Returns the names of whole pictures that wait in any process's folder and begin with the stem.
-
-        The stem's last "/" ends their folder. Ask here before the bucket: what this misses, because it was
-        uploaded meanwhile, is there. Raises OSError.
-        """
-
-
 class PrivateStore(Protocol):
-    """Pictures for those who repeat a request. Names are `{call id}-{number}.{extension}`."""
+    """Pictures for repeated requests. Names are `{call id}-{number}.{extension}`."""
 
     async def keep(self, name: str, picture: Picture, /) -> None:
         """Keep a picture whole, or not at all. Raises NoRoom, OSError and `contract.errors`."""
@@ -305,7 +294,7 @@ class Part(Protocol):
     """Something the gateway works with."""
 
     async def ready(self) -> str | None:
-        """Returns None if it works, or in a few words what is wrong although it works; these are logged.
+        """Returns None if it works, or a few words for the log if it works with a problem.
 
         Raises any exception if it does not work.
         """

@@ -61,22 +61,29 @@ def open_files() -> int:
 
 def open_to_others() -> list[str]:
     """Returns the TCP addresses, other than loopback, on which this process accepts connections."""
-    found = []
-    for number in os.listdir("/dev/fd"):
-        try:
-            one = socket.socket(fileno=int(number))
-        except OSError:
-            continue  # a file
-        try:
-            if one.family in (socket.AF_INET, socket.AF_INET6) and one.getsockopt(
-                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-            ):
-                host, port = one.getsockname()[:2]
-                if not _is_loopback(host):
-                    found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        finally:
-            one.detach()  # the socket has another owner and must stay open
-    return found
+    addresses = [address for number in os.listdir("/dev/fd") if (address := _listening_at(int(number)))]
+    return [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for host, port in addresses
+        if not _is_loopback(host)
+    ]
+
+
+def _listening_at(descriptor: int) -> tuple[str, int] | None:
+    """Returns host and port of a listening TCP socket, and None for any other descriptor."""
+    try:
+        one = socket.socket(fileno=descriptor)
+    except OSError:
+        return None  # a file
+    try:
+        if one.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return None
+        host, port = one.getsockname()[:2]
+        return host, port
+    finally:
+        one.detach()  # the socket has another owner and must stay open
 
 
 def _is_loopback(host: str) -> bool:

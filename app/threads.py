@@ -1,4 +1,4 @@
-"""Threads for pixel work and other computing that would hold up the event loop."""
+"""Threads for pixel work and other computing that would block the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,11 +13,10 @@ _pixels = ThreadPoolExecutor(2, thread_name_prefix="pixels")
 
 
 async def off_loop(work: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run `work` beside the event loop, at most two pieces at a time in one process.
+    """Run `work` in a thread, at most two at a time in one process, in the order of the calls.
 
-    First come, first served. That is fair between requests, because a request waits for one piece (at most
-    one of each sample) before it asks for the next. A piece that is cancelled before its turn is not begun.
-    Call it within a deadline. The piece runs in a copy of the caller's context, so that log lines keep the
-    request's id.
+    That is fair between requests: each waits for one piece of work (or one for each sample) before it asks
+    for the next. Work that is cancelled before its turn is not begun. Call it within a deadline. The work
+    runs in a copy of the caller's context, so that log lines keep the request's id.
     """
     return await asyncio.get_running_loop().run_in_executor(_pixels, copy_context().run, work, *args)

@@ -4,7 +4,7 @@ GatewayError
 ├── InvalidRequest        400   what the caller sent breaks a rule; one sentence or a list of them
 ├── SafetyBlocked         400   the vendor refused the prompt or every picture
 ├── Unauthorized          401
-├── BudgetExhausted       402   a budget has no room for what the request may cost
+├── BudgetExhausted       402   the request can cost more than a budget has left
 ├── Forbidden             403   the API key does not allow it
 ├── NotFound              404   the caller has no such thing
 │   └── RouteNotFound     404
@@ -14,14 +14,14 @@ GatewayError
 ├── UnsupportedMedia      415
 ├── KeyReused             422   the Idempotency-Key belongs to another request
 ├── RateLimited           429
-├── UpstreamFailed        500   the vendor broke, or our account there did; the reason stays in the log
+├── UpstreamFailed        500   the vendor failed, or refused the gateway's account; the reason is only logged
 │   ├── ModelGone         ---   the vendor no longer has this model; services go on along the chain
 │   └── BrokenPicture     500   a picture in the vendor's answer cannot be used
 ├── UpstreamUnavailable   503   the vendor is down for now
 │   ├── Busy              503   the gateway is overloaded, it is too late for a call, or the database is down
 │   └── StorageDown       503   pictures cannot be stored for now
 ├── UpstreamTimeout       504
-└── CallerLeft            ---   nobody waits for the answer any more, so nothing more is sent
+└── CallerLeft            ---   the caller has left, so nothing more is sent
 
 An error's message is public. The private reason travels as `__cause__` and is only logged.
 Statuses and bodies are made in `api/errors.py`.
@@ -36,8 +36,8 @@ from app.contract.safety import Block
 class GatewayError(Exception):
     """A failure that is reported to the caller. `message` is public.
 
-    `vendor_code` is the vendor's error code, for the log. The vendor's text is not kept: it may hold project
-    ids. `receipt` is the id of the receipt if something may be charged although there is no picture.
+    `vendor_code` is the vendor's error code, for the log. The vendor's text is not kept: it can hold project
+    ids. `receipt` is the id of the receipt if something can be charged although there is no picture.
     """
 
     vendor_code: str | None = None
@@ -55,7 +55,7 @@ class GatewayError(Exception):
 class InvalidRequest(GatewayError):
     """The request breaks a rule. `sentences` is set when each broken rule has one (a list in the body).
 
-    `hint` says what would be right, for sentences that are fixed by older clients and do not say it.
+    `hint` says what would be right, where the sentence itself cannot: older clients rely on its words.
     """
 
     def __init__(self, message: str | Sequence[str], *, hint: str | None = None) -> None:
@@ -73,7 +73,7 @@ class SafetyBlocked(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """No valid token or key. Why is never told."""
+    """No valid token or key. The response never says why."""
 
 
 class Forbidden(GatewayError):
@@ -102,7 +102,7 @@ class KeyReused(GatewayError):
 
 
 class NotFound(GatewayError):
-    """There is no such thing, or it is another caller's: which of both is never told."""
+    """It does not exist, or it belongs to another caller. The response never says which."""
 
 
 class RouteNotFound(NotFound):
@@ -122,7 +122,7 @@ class PayloadTooLarge(GatewayError):
 
 
 class UnsupportedMedia(GatewayError):
-    """A charset or content encoding the gateway does not read."""
+    """A charset or content encoding that the gateway does not support."""
 
 
 class RateLimited(GatewayError):
@@ -137,11 +137,11 @@ class RateLimited(GatewayError):
 
 
 class UpstreamFailed(GatewayError):
-    """The vendor broke, refused our credentials, or answered nonsense."""
+    """The vendor failed, refused the gateway's credentials, or returned something unreadable."""
 
 
 class ModelGone(UpstreamFailed):
-    """The vendor answers 404 for this model. Such a call costs nothing."""
+    """The vendor returns 404 for this model. Such a call costs nothing."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"{model} is not served any more")
@@ -149,11 +149,11 @@ class ModelGone(UpstreamFailed):
 
 
 class BrokenPicture(UpstreamFailed):
-    """A picture in the vendor's answer is cut off, damaged, or no picture at all."""
+    """A picture in the vendor's answer is cut off, damaged, or not a picture."""
 
 
 class UpstreamUnavailable(GatewayError):
-    """The vendor or the store is down for now. `retry_after` in seconds: every 503 says it."""
+    """The vendor or the store is down for now. `retry_after` in seconds; every 503 has it."""
 
     retry_after: int
 
@@ -179,8 +179,8 @@ class StorageDown(UpstreamUnavailable):
 
 
 class UpstreamTimeout(GatewayError):
-    """The deadline passed. The call's outcome is unknown and may be paid: it is never repeated."""
+    """The deadline passed. The call's outcome is unknown, and it can be charged: it is never repeated."""
 
 
 class CallerLeft(GatewayError):
-    """The caller has left before the call was sent, so it is not sent. Nobody reads this."""
+    """The caller left before the call was sent, so it is not sent. There is no response."""

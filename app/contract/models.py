@@ -1,31 +1,29 @@
-"""The catalogue: which models there are, what each can do, and who follows a model that is gone.
+"""The catalogue: which models there are, what each can do, and which model follows one that is gone.
 
 The data is `app/models.toml`, or the file that `MODELS_FILE` names.
 """
 
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from app.contract.words import Described
 
-Vendor = Literal["google", "aws", "anthropic"]
-Family = Literal["imagen", "gemini", "sdxl", "titan", "stability2", "claude"]
-Operation = Literal[
+ImageOperation = Literal[
     "text-to-image",
     "image-upscale",
     "image-edit",
     "image-customize",
     "virtual-try-on",
     "product-recontext",
-    "text2img",
-    "img2img",
-    "rewrite",
 ]
+GenOperation = Literal["text2img", "img2img"]
+Operation = Literal[ImageOperation, GenOperation, "rewrite"]
 ModelStatus = Literal["active", "preview", "retired"]
 Capability = Literal[
     "seed",
@@ -37,44 +35,28 @@ Capability = Literal[
     "control-computation",
     "several-products",
 ]
+Families = Mapping[str, Collection[Operation]]
+"""The families of models that a vendor's provider knows, and what it can ask of each."""
 
-_FAMILIES: dict[Vendor, tuple[Family, ...]] = {
-    "google": ("imagen", "gemini"),
-    "aws": ("sdxl", "titan", "stability2"),
-    "anthropic": ("claude",),
-}
-_OPERATIONS: dict[Family, tuple[Operation, ...]] = {
-    "imagen": (
-        "text-to-image",
-        "image-upscale",
-        "image-edit",
-        "image-customize",
-        "virtual-try-on",
-        "product-recontext",
-    ),
-    "gemini": ("text-to-image", "image-edit", "image-customize", "product-recontext"),
-    "sdxl": ("text2img",),
-    "titan": ("text2img", "img2img"),
-    "stability2": ("text2img", "img2img"),
-    "claude": ("rewrite",),
-}
-"""What the providers can ask of each family. A catalogue that promises more is refused at the start."""
+_PAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}/[^\s()]+")
 
 
 class Model(Described):
     """One row of the catalogue.
 
+    `vendor` and `family` are names of the providers that are plugged in (`Catalogue.check_served`).
     `location` is a region ("us-west-2"), "regional" (VERTEX_LOCATION) or "global" (VERTEX_GEMINI_LOCATION).
-    `capabilities` are the optional abilities a caller may ask for and a model may lack.
+    `capabilities` are the optional abilities that a caller can ask for and a model can lack.
     `prompt_characters` is the longest prompt the model takes, where its vendor counts characters.
-    `bedrock_id` and `vertex_id` are the names of an Anthropic model on those platforms.
+    `bedrock_id` and `vertex_id` are the names of an Anthropic model on those platforms. `source` is a public
+    page, without "https://".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    vendor: Vendor
-    family: Family
+    vendor: str
+    family: str
     short: str
     location: str
     operations: tuple[Operation, ...]
@@ -87,13 +69,12 @@ class Model(Described):
     source: str
     successor: str | None = None
 
-    @model_validator(mode="after")
-    def _is_served(self) -> "Model":
-        if self.family not in _FAMILIES[self.vendor]:
-            raise ValueError(f"{self.id}: {self.vendor} has no family {self.family}")
-        if unable := set(self.operations) - set(_OPERATIONS[self.family]):
-            raise ValueError(f"{self.id}: the family {self.family} cannot do {', '.join(sorted(unable))}")
-        return self
+    @field_validator("source")
+    @classmethod
+    def _is_a_page(cls, source: str) -> str:
+        if not _PAGE.fullmatch(source):
+            raise ValueError('must be a public page without "https://", for example "example.com/models"')
+        return source
 
 
 class Catalogue(BaseModel):
@@ -111,31 +92,49 @@ class Catalogue(BaseModel):
             raise ValueError(f"models listed twice: {', '.join(sorted(twice))}")
         named = {*self.defaults.values(), *(m.successor for m in self.model if m.successor)}
         if unknown := named - set(ids):
-            raise ValueError(f"defaults or successors that are no models: {', '.join(sorted(unknown))}")
+            raise ValueError(f"defaults or successors that are not models: {', '.join(sorted(unknown))}")
+        for model in self.model:
+            self._check_successors(model)
         for operation, id in self.defaults.items():
             if operation not in self[id].operations:
                 raise ValueError(f"{id} is the default for {operation}, but cannot do it")
-        for model in self.model:
-            seen = [model.id]
-            while model.successor:
-                successor = self[model.successor]
-                if successor.id in seen:
-                    raise ValueError(f"successors go round in a circle: {' → '.join([*seen, successor.id])}")
-                if not set(model.operations) <= set(successor.operations):
-                    raise ValueError(f"{successor.id} cannot do all that {model.id} can")
-                seen.append(successor.id)
-                model = successor
         return self
+
+    def _check_successors(self, model: Model) -> None:
+        seen = [model.id]
+        while model.successor:
+            successor = self[model.successor]
+            if successor.id in seen:
+                raise ValueError(f"successors go round in a circle: {' → '.join([*seen, successor.id])}")
+            if not set(model.operations) <= set(successor.operations):
+                raise ValueError(f"{successor.id} cannot do all that {model.id} can")
+            seen.append(successor.id)
+            model = successor
+
+    def check_served(self, operations: Collection[Operation], vendors: Mapping[str, Families]) -> None:
+        """Check that each operation has a default, and that every model that promises it is served.
+
+        `vendors` are those that are plugged in for these operations. Raises ValueError.
+        """
+        if undecided := {*operations} - {*self.defaults}:
+            raise ValueError(f"defaults are missing: {', '.join(sorted(undecided))}")
+        for model in self.model:
+            able = vendors.get(model.vendor, {}).get(model.family, ())
+            if unable := {*model.operations} & {*operations} - {*able}:
+                raise ValueError(
+                    f"{model.id}: {model.vendor} has no family {model.family} that can do "
+                    + ", ".join(sorted(unable))
+                )
 
     def __getitem__(self, id: str) -> Model:
         return next(model for model in self.model if model.id == id)
 
     def serving(self, operation: Operation) -> tuple[str, ...]:
-        """Ids of the models that can do the operation, in the order of the file."""
+        """Returns the ids of the models that can do the operation, in the order of the file."""
         return tuple(model.id for model in self.model if operation in model.operations)
 
     def chain(self, id: str) -> Iterator[Model]:
-        """The model itself, its successor, the successor's successor …"""
+        """Yields the model itself, its successor, the successor's successor …"""
         model: Model | None = self[id]
         while model:
             yield model
@@ -143,6 +142,6 @@ class Catalogue(BaseModel):
 
 
 def load_catalogue(path: Path | None = None) -> Catalogue:
-    """Read the catalogue. Raises ValueError with a readable text when the file breaks a rule."""
+    """Read the catalogue. Raises OSError, and ValueError with a readable text if the file breaks a rule."""
     path = path or Path(__file__).parents[1] / "models.toml"
     return Catalogue.model_validate(tomllib.loads(path.read_text("utf-8")))

@@ -6,7 +6,6 @@ from functools import cache
 import orjson
 from PIL import Image
 
-from app.contract.models import Family
 from app.emulator import painter
 from app.emulator.calls import Json
 from app.emulator.vertex.wire import encode_base64
@@ -49,14 +48,14 @@ def predict_bytes(samples: int, *, upscale: bool) -> bytes:
 
 
 @cache
-def bedrock_answer(family: Family) -> bytes:
+def bedrock_answer(family: str) -> bytes:
     """InvokeModel's answer: a picture of 2 MB."""
     data = _picture(0, noise=0.6)
     match family:
         case "sdxl":
             artifacts = [{"base64": data, "finishReason": "SUCCESS", "seed": 0}]
             return orjson.dumps({"result": "success", "artifacts": artifacts})
-        case "titan":
+        case "titan" | "nova":
             return orjson.dumps({"images": [data], "error": None})
         case _:
             return orjson.dumps({"images": [data], "seeds": [0], "finish_reasons": [None]})
@@ -72,5 +71,5 @@ def make_vertex_answers() -> None:
 
 def make_bedrock_answers() -> None:
     """Makes all answers of `bedrock_answer` now."""
-    for family in ("sdxl", "titan", "stability2"):
+    for family in ("sdxl", "titan", "nova", "stability2", "sd3"):
         bedrock_answer(family)

@@ -2,50 +2,25 @@
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from app.contract.errors import Busy, CallerLeft, GatewayError, SafetyBlocked
 from app.contract.models import Model
 from app.ports import Admission, Bill, Call, PaidCall, Place
+from app.providers.failures import CallFailed
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-Served = Literal["no", "refused", "unknown"]
-"""Whether a failed call was served.
-
-no: the vendor never saw it, or was too busy for it (429, 503): it costs nothing, and another try may succeed.
-refused: the vendor looked at it and said no: it costs nothing, and another try would not help.
-unknown: it was sent and may be paid. It is never repeated.
-"""
-
 _RETRIES = 2
-_SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s?", re.ASCII)
 _LONGEST_PAUSE_SECONDS = 5.0
 
 log = structlog.get_logger()
-
-
-class CallFailed(Exception):
-    """A vendor's call failed. `error` is what the caller is told; `pause`: seconds the vendor asks for."""
-
-    def __init__(self, error: GatewayError, served: Served, *, pause: float | None = None) -> None:
-        super().__init__(error.vendor_code)
-        self.error = error
-        self.served = served
-        self.pause = pause
-
-
-def seconds_of(duration: object) -> float | None:
-    """Seconds of a Retry-After header ("7") or of a vendor's duration ("7.5s"); None for anything else."""
-    found = _SECONDS.fullmatch(duration) if isinstance(duration, str) else None
-    return float(found[1]) if found else None
 
 
 async def attempt(
@@ -58,15 +33,16 @@ async def attempt(
     admission: Admission,
     pause_seconds: float,
 ) -> T:
-    """Send a paid call, and `read` its answer; every paid call of the program goes through here.
+    """Send a paid call, and `read` its answer. Every paid call of the gateway goes through here.
 
-    `paid` is reserved and ends here, whatever happens. `read` gets the answer and a copy of `call` in which
-    it notes what was delivered. `send` raises CallFailed. It runs with a place of
-    `admission`, which neither the pauses between tries nor `read` hold. A call that was not served is sent
-    again, at most twice, after `pause_seconds` and twice that, or after the vendor's pause if that is longer.
-    Raises the last failure's `error` if there is no further try, if the vendor asks for more than 5 s, or if
-    it may not be sent again; what `read` raises; and what `admission` and the ledger raise if nothing was
-    sent.
+    `paid` is reserved and ended here, whatever happens. `read` gets the answer and a copy of `call` whose
+    bill it fills in. `send` raises CallFailed. It holds a place of `admission`, which is free during the
+    pauses between tries and during `read`. A call that was not served is sent again, at most twice: after
+    `pause_seconds` and twice that, or after the vendor's pause if that is longer.
+
+    Raises the error of the last failure if there is no further try, because the call must not be repeated or
+    the vendor asks for more than 5 s; what `read` raises; and what `admission` and the ledger raise if
+    nothing was sent.
     """
     loop = asyncio.get_running_loop()
     last: CallFailed | None = None
@@ -87,7 +63,7 @@ async def attempt(
                 vendor_code=failed.error.vendor_code,
                 seconds=round(pause, 1),
             )
-        except GatewayError:  # there is no place, or the ledger does not answer
+        except GatewayError:  # no place, or the ledger refuses or is down
             if last:
                 raise last.error from last.__cause__
             raise
@@ -110,7 +86,7 @@ async def _send(
     fenced = False
     try:
         if not admission.has_room(model, call):
-            await paid.reserve()  # nobody waits for a place who cannot pay
+            await paid.reserve()  # only calls that are paid for wait for a place
         async with admission.place(model, call):
             if call.progress.left:
                 raise CallerLeft
@@ -132,7 +108,7 @@ async def _send(
 
 
 async def _read(answer: A, read: Callable[[A, Call], Awaitable[T]], paid: PaidCall, call: Call) -> T:
-    """The vendor has served it. An answer in an unknown shape does not tell what it costs."""
+    """Read the answer of a served call, and end `paid`. If the shape is unknown, so is the price."""
     try:
         result = await read(answer, call)
     except SafetyBlocked:
@@ -153,7 +129,7 @@ async def _read(answer: A, read: Callable[[A, Call], Awaitable[T]], paid: PaidCa
 
 @asynccontextmanager
 async def preparing(call: Call, admission: Admission) -> AsyncIterator[None]:
-    """Do what comes before a call. Raises Busy when it has become too late to send the call."""
+    """Bound the work before a call. Raises Busy when it is too late to send the call."""
     try:
         async with asyncio.timeout_at(admission.latest(call)):
             yield

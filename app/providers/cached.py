@@ -1,4 +1,4 @@
-"""The result of slow, blocking work: made in a thread on first use, and kept."""
+"""Keeps the result of slow, blocking work, which runs in a thread on first use."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """Does `work` in a thread, once at a time however many wait, and keeps what it returns while `fresh`.
+    """Runs `work` in a thread, once for all that wait, and keeps its result while it is `fresh`.
 
-    A failure is not kept: it is raised to those that waited, and the next call tries again.
+    A failure is raised to all that wait, and is not kept: the next call tries again.
     """
 
     def __init__(self, work: Callable[[], T], fresh: Callable[[T], bool] = lambda result: True) -> None:

@@ -1,34 +1,37 @@
-"""Claude, who rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
+"""Claude rewrites prompts: by Anthropic's own API, by Amazon Bedrock or by Vertex AI."""
 
 import asyncio
-import math
 import re
+from dataclasses import dataclass
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from app.contract.errors import (
-    GatewayError,
-    ModelGone,
-    RateLimited,
-    UpstreamFailed,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from app.contract.errors import UpstreamFailed
 from app.contract.gen import fit_words
-from app.contract.models import Model
+from app.contract.models import Families, Model
 from app.contract.prices import Order, Usage, today
 from app.ports import Admission, Call
-from app.providers.attempt import CallFailed, Served, attempt, seconds_of
+from app.providers.attempt import attempt
 from app.providers.cached import Cached
+from app.providers.failures import (
+    BEFORE_SENDING,
+    Said,
+    Table,
+    failed,
+    model_gone,
+    rate_limited,
+    retry_after,
+    timed_out,
+    translated,
+    unavailable,
+)
+from app.providers.google import host
 from app.providers.reach import reach
+from app.providers.transport import NotSent, NotSentInTime, TooLate
 
 if TYPE_CHECKING:
-    from anthropic import (
-        AsyncAnthropic,
-        AsyncAnthropicBedrock,
-        AsyncAnthropicVertex,
-    )
+    from anthropic import APIStatusError, AsyncAnthropic, AsyncAnthropicBedrock, AsyncAnthropicVertex
     from anthropic.types import Message
 
     Client = AsyncAnthropic | AsyncAnthropicBedrock | AsyncAnthropicVertex
@@ -51,48 +54,57 @@ Reply with the rewritten prompt only: no introduction, no quotation marks, no ta
 _NAME = re.compile(r"[A-Za-z_]{1,64}")
 _MAX_TOKENS = 512
 _CONNECT_SECONDS = 5
-_RETRY_AFTER_SECONDS = 10
-"""What callers are told when the vendor did not say."""
-_BUSY = (429, 503, 529)
-_REFUSED = (400, 401, 403, 404)
 
 
-class Claude:
-    """Rewrites prompts. `via` says who serves the model.
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Who serves the models.
 
     `api_key` is Anthropic's key, a Bedrock API key or a Google access token; without it the SDK looks in its
     usual places. `base_url` (no path) replaces the platform's address. `bedrock_version` replaces the
-    `anthropic_version` that the SDK sends to Bedrock. `pause_seconds` is the shortest pause before a second
-    try. The anthropic package is imported when the first prompt is rewritten, in a thread.
+    `anthropic_version` that the SDK sends to Bedrock.
     """
 
-    def __init__(
-        self,
-        *,
-        admission: Admission,
-        via: Via,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        aws_region: str = "us-east-1",
-        google_project: str = "",
-        google_location: str = "global",
-        bedrock_version: str | None = None,
-        pause_seconds: float = 0.5,
-    ) -> None:
+    via: Via
+    api_key: str | None = None
+    base_url: str | None = None
+    aws_region: str = "us-east-1"
+    google_project: str = ""
+    google_location: str = "global"
+    bedrock_version: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The same that the anthropic package calls."""
+        if self.base_url:
+            return self.base_url
+        if self.via == "anthropic":
+            return "https://api.anthropic.com"
+        if self.via == "bedrock":
+            return f"https://bedrock-runtime.{self.aws_region}.amazonaws.com"
+        return f"https://{host(self.google_location)}"
+
+
+class Claude:
+    """Rewrites prompts. `pause_seconds` is the shortest pause before a second try.
+
+    The anthropic package is imported when the first prompt is rewritten, in a thread.
+    """
+
+    families: ClassVar[Families] = {"claude": {"rewrite"}}
+
+    def __init__(self, platform: Platform, *, admission: Admission, pause_seconds: float = 0.5) -> None:
+        self._platform = platform
         self._admission = admission
-        self._via = via
-        self._address = base_url or _address(via, aws_region, google_location)
-        version = bedrock_version if via == "bedrock" else None
+        version = platform.bedrock_version if platform.via == "bedrock" else None
         self._extra_body = {"anthropic_version": version} if version else None
-        self._client = Cached(
-            partial(_connect, via, api_key, base_url, aws_region, google_project, google_location)
-        )
+        self._client = Cached(partial(_connect, platform))
         self._pause_seconds = pause_seconds
 
     async def rewrite(
         self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
     ) -> str:
-        """The prompt in better English, at most so many characters. `language` is the caller's word on it.
+        """Returns the prompt in better English, at most so many characters. `language`: what the caller said.
 
         Raises ModelGone, and other contract errors for a refusal, an empty or malformed answer, or a failure.
         """
@@ -111,7 +123,7 @@ class Claude:
     def _id(self, model: Model) -> str:
         """Returns the platform's own name of the model."""
         ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
-        return ids[self._via] or model.id
+        return ids[self._platform.via] or model.id
 
     def _order(self, message: str, model: Model) -> Order:
         text_bytes = len(INSTRUCTION.encode()) + len(message.encode())
@@ -120,21 +132,19 @@ class Claude:
         )
 
     async def ready(self) -> None:
-        """Return if the platform can be reached. Raises OSError or TimeoutError if it cannot."""
-        await reach(self._address)
+        """Raises OSError or TimeoutError if the platform cannot be reached."""
+        await reach(self._platform.address)
 
     async def aclose(self) -> None:
         if client := self._client.made:
             await client.close()
 
     async def _send(self, message: str, model: Model, call: Call) -> "Message":
-        """One paid call. Raises CallFailed for whatever happens: any exception may come from the SDK."""
-        try:
+        """One paid call. Raises CallFailed, whatever the SDK raises."""
+        with translated(BEFORE_SENDING, model):
             async with asyncio.timeout_at(call.answer_by):
                 client = await self._client()
-        except Exception as exc:
-            raise _not_connected(exc) from exc
-        try:
+        with translated(FAILURES, model, said):
             async with asyncio.timeout_at(call.answer_by):
                 return await client.messages.create(
                     model=self._id(model),
@@ -144,44 +154,29 @@ class Claude:
                     extra_body=self._extra_body,
                     extra_headers={"X-Trouble": call.trouble} if call.trouble else None,
                 )
-        except Exception as exc:
-            raise failed(exc, model) from exc
 
 
-def _address(via: Via, aws_region: str, google_location: str) -> str:
-    """Where the platform is, as the anthropic package has it."""
-    if via == "anthropic":
-        return "https://api.anthropic.com"
-    if via == "bedrock":
-        return f"https://bedrock-runtime.{aws_region}.amazonaws.com"
-    if google_location == "global":
-        return "https://aiplatform.googleapis.com"
-    if google_location in ("us", "eu"):
-        return f"https://aiplatform.{google_location}.rep.googleapis.com"
-    return f"https://{google_location}-aiplatform.googleapis.com"
-
-
-def _connect(
-    via: Via,
-    api_key: str | None,
-    base_url: str | None,
-    aws_region: str,
-    google_project: str,
-    google_location: str,
-) -> "Client":
+def _connect(platform: Platform) -> "Client":
     import anthropic
 
     timeout = anthropic.Timeout(None, connect=_CONNECT_SECONDS)
-    if via == "anthropic":
-        return anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
-    if via == "bedrock":
+    base_url = platform.base_url
+    if platform.via == "anthropic":
+        return anthropic.AsyncAnthropic(
+            api_key=platform.api_key, base_url=base_url, timeout=timeout, max_retries=0
+        )
+    if platform.via == "bedrock":
         return anthropic.AsyncAnthropicBedrock(
-            api_key=api_key, aws_region=aws_region, base_url=base_url, timeout=timeout, max_retries=0
+            api_key=platform.api_key,
+            aws_region=platform.aws_region,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
         )
     return anthropic.AsyncAnthropicVertex(
-        access_token=api_key,
-        project_id=google_project,
-        region=google_location,
+        access_token=platform.api_key,
+        project_id=platform.google_project,
+        region=platform.google_location,
         base_url=f"{base_url}/v1" if base_url else None,
         timeout=timeout,
         max_retries=0,
@@ -189,13 +184,13 @@ def _connect(
 
 
 def _message(prompt: str, language: str | None, characters: int) -> str:
-    """The caller's words as data: escaped, so that they cannot close their tag."""
+    """Returns the message: the prompt is escaped, so that it cannot close its tag."""
     said = f"<language>{language}</language>\n" if language else ""
     return f"{said}<characters>{characters}</characters>\n<prompt>{escape(prompt, quote=False)}</prompt>"
 
 
 async def _read(characters: int, answer: "Message", call: Call) -> str:
-    """Returns the prompt. Notes it, and the tokens if they are told."""
+    """Returns the rewritten prompt. Notes it on the bill, and the tokens if the answer has them."""
     try:
         tokens = (answer.usage.input_tokens, answer.usage.output_tokens)
         if all(isinstance(count, int) for count in tokens):
@@ -217,70 +212,61 @@ def _text(answer: "Message", characters: int) -> str:
     return fit_words(text, characters)
 
 
-def _not_connected(exc: Exception) -> CallFailed:
-    """The client could not be made: nothing was sent, and another try would not help."""
-    error = UpstreamTimeout() if isinstance(exc, TimeoutError) else UpstreamFailed()
-    error.vendor_code = type(exc).__name__
-    return CallFailed(error, "refused")
+# ── failures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def failed(exc: Exception, model: Model) -> CallFailed:
-    """Returns what any exception means: for the caller, and for whether the call was served."""
-    error = _meaning(exc, model)
-    error.vendor_code = _name(exc) or type(exc).__name__
-    return CallFailed(error, _served(exc), pause=_retry_after(exc))
+def said(exc: Exception) -> Said:
+    """Reads any exception of the anthropic package."""
+    import httpx2
+    from anthropic import APIConnectionError, APIStatusError, APITimeoutError
+
+    code = type(exc).__name__
+    if isinstance(exc, APIStatusError):
+        headers = exc.response.headers
+        final = headers.get("x-should-retry") == "false"
+        return Said(exc, exc.status_code, _name(exc), code, retry_after(headers), final=final)
+    if not isinstance(exc, APIConnectionError):
+        return Said(exc)
+    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+    late = isinstance(exc, APITimeoutError)
+    if isinstance(exc.__cause__, unsent):
+        return Said(NotSentInTime() if late else NotSent(), code=code)
+    return Said(TooLate() if late else exc, code=code)
 
 
-def _name(exc: Exception) -> str | None:
-    """Returns the vendor's name of the error, or None if the answer is not in the vendor's format.
+def _name(exc: "APIStatusError") -> str | None:
+    """Returns the vendor's name of the error, None if the answer is not in the vendor's format.
 
     It is Anthropic's type ("rate_limit_error"), Google's status ("NOT_FOUND") or AWS's exception.
     """
-    from anthropic import APIStatusError
-
-    if not isinstance(exc, APIStatusError):
-        return None
     error = exc.body.get("error") if isinstance(exc.body, dict) else None
     named = (error.get("type") or error.get("status")) if isinstance(error, dict) else None
     name = named or exc.response.headers.get("x-amzn-errortype", "").partition(":")[0]
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
-def _served(exc: Exception) -> Served:
-    import httpx2
-    from anthropic import APIConnectionError, APIStatusError
+FAILURES: Table = {
+    NotSentInTime: (timed_out, "no"),
+    NotSent: (failed, "no"),
+    TooLate: (timed_out, "unknown"),
+    TimeoutError: (timed_out, "unknown"),
+    400: (failed, "refused"),
+    401: (failed, "refused"),
+    403: (failed, "refused"),
+    404: (model_gone, "refused"),
+    408: (timed_out, "unknown"),
+    (408, None): (timed_out, "unknown"),
+    429: (rate_limited, "no"),
+    (429, None): (rate_limited, "unknown"),
+    503: (unavailable, "no"),
+    (503, None): (unavailable, "unknown"),
+    504: (timed_out, "unknown"),
+    (504, None): (timed_out, "unknown"),
+    529: (unavailable, "no"),
+    (529, None): (unavailable, "unknown"),
+    Exception: (failed, "unknown"),
+}
+"""https://platform.claude.com/docs/en/api/errors lists Anthropic's errors.
 
-    if isinstance(exc, APIConnectionError):
-        unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-        return "no" if isinstance(exc.__cause__, unsent) else "unknown"
-    if not isinstance(exc, APIStatusError) or not _name(exc):
-        return "unknown"
-    if exc.status_code in _BUSY:
-        return "refused" if exc.response.headers.get("x-should-retry") == "false" else "no"
-    return "refused" if exc.status_code in _REFUSED else "unknown"
-
-
-def _meaning(exc: Exception, model: Model) -> GatewayError:
-    from anthropic import APIStatusError, APITimeoutError, NotFoundError
-
-    if isinstance(exc, APITimeoutError | TimeoutError):
-        return UpstreamTimeout()
-    if isinstance(exc, NotFoundError) and _name(exc):
-        return ModelGone(model.id)
-    if not isinstance(exc, APIStatusError):
-        return UpstreamFailed()
-    pause = math.ceil(_retry_after(exc) or _RETRY_AFTER_SECONDS)
-    if exc.status_code in (408, 504):
-        return UpstreamTimeout()
-    if exc.status_code == 429:
-        return RateLimited(pause, by_vendor=True)
-    if exc.status_code in (503, 529):
-        return UpstreamUnavailable(retry_after=pause)
-    return UpstreamFailed()
-
-
-def _retry_after(exc: Exception) -> float | None:
-    """Seconds, if the vendor said how many."""
-    from anthropic import APIStatusError
-
-    return seconds_of(exc.response.headers.get("retry-after")) if isinstance(exc, APIStatusError) else None
+Any exception can come from the SDK, so the last row takes all.
+"""

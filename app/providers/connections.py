@@ -11,7 +11,7 @@ import certifi
 from aiohttp.client_proto import ResponseHandler
 
 WAITING_BYTES = 2 * 1024
-"""How much of an answer may be unread before its turn. aiohttp stops at twice as much."""
+"""How much of an answer can be unread before its turn. aiohttp pauses at twice as much."""
 _READ_BYTES = 256 * 1024
 _FEW = 64
 _KEEP_ALIVE_SECONDS = 30
@@ -42,7 +42,7 @@ def connector(reading: Reading, tls: ssl.SSLContext | bool, idle_seconds: float)
 class Connection(ResponseHandler):
     """One connection. While many calls are under way, it takes little of an answer at once before its turn.
 
-    The event loop would take 256 KB: a thousand answers that wait for their turn would hold so much each.
+    The event loop would read 256 KB at a time, and a thousand waiting answers would hold that much each.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reading: Reading) -> None:
@@ -56,7 +56,7 @@ class Connection(ResponseHandler):
 
 
 class _Buffered(asyncio.BufferedProtocol):
-    """Passes everything on to a Connection, which cannot be one: loops ask for the kind of a protocol."""
+    """Passes everything on to a Connection, which is not a BufferedProtocol: loops check the class."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -85,9 +85,9 @@ def proxy(scheme: str, authority: str) -> str | None:
 
 
 def system_tls() -> ssl.SSLContext | bool:
-    """Returns True if the system knows authorities: aiohttp has made a context of them when it was imported.
+    """Returns True if the system has certificate authorities: aiohttp made a context of them at import.
 
-    Making one takes some 20 ms.
+    Making one takes about 20 ms.
     """
     paths = ssl.get_default_verify_paths()
     if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):

@@ -7,7 +7,7 @@ _SECONDS = 5
 
 
 async def reach(url: str) -> None:
-    """Open a connection to the address and close it; nothing is asked. Raises OSError or TimeoutError."""
+    """Open a connection to the URL's host and close it. Sends nothing. Raises OSError or TimeoutError."""
     address = urlsplit(url)
     port = address.port or (443 if address.scheme == "https" else 80)
     async with asyncio.timeout(_SECONDS):

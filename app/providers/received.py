@@ -11,14 +11,14 @@ from app.threads import off_loop
 async def received(value: object, call: Call) -> Picture:
     """Returns the picture of one base64 string in an answer, as Transport gives it: a Blob, or a short text.
 
-    Raises BrokenPicture if it is not a whole picture, and UpstreamFailed if it cannot be kept: it is paid,
-    so the caller is not asked to try again.
+    Raises BrokenPicture if it is not a whole picture. Raises UpstreamFailed, not a 503, if it cannot be kept:
+    it is paid for, so the caller should not try again.
     """
     return await checked(await landed(value, call), call)
 
 
 async def landed(value: object, call: Call) -> Picture:
-    """Recognise a picture; if it is to be kept, it is then safe on disk. Raises as `received` does."""
+    """Recognise a picture, and keep it on disk if the call asks for that. Raises as `received` does."""
     call.bill.pictures += 1
     try:
         if isinstance(value, str):
@@ -36,7 +36,7 @@ async def landed(value: object, call: Call) -> Picture:
 
 
 async def checked(picture: Picture, call: Call) -> Picture:
-    """Returns the picture. Raises BrokenPicture if it is not whole; then it is not stored either."""
+    """Returns the picture. Raises BrokenPicture if it is not whole, and discards it."""
     try:
         if picture.mime_type == "image/png":
             check(picture)  # its chunks were checked while they arrived

@@ -25,9 +25,9 @@ from app.providers.connections import WAITING_BYTES, Connection, Reading, connec
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
 _MAX_TEXT_BYTES = 32 * 1024
-"""Of one string that is not a picture. So much is kept of each picture, too, while it arrives."""
+"""The limit of one string that is not a picture. That much of each arriving picture is in memory, too."""
 _READ_AHEAD_BYTES = 64 * 1024
-"""How much of an answer may be unread in its turn. aiohttp stops at twice as much."""
+"""How much of an answer can be unread during its turn. aiohttp pauses at twice as much."""
 _PIECE_BYTES = 64 * 1024
 _SILENT_SECONDS = 1
 
@@ -40,7 +40,11 @@ class TransportError(Exception):
 
 
 class NotSent(TransportError):
-    """No byte of the request's body has left: no address, refused, TLS, proxy, or no time to connect."""
+    """No byte of the body was sent: the name was not resolved, or connecting, TLS or the proxy failed."""
+
+
+class NotSentInTime(NotSent):
+    """The deadline passed before a byte of the body was sent."""
 
 
 class Broken(TransportError):
@@ -75,8 +79,9 @@ class Transport:
 
     `connect_seconds` bound the address look-up, TCP, TLS and a proxy's CONNECT together. A connection that
     was idle for more than `idle_seconds` is not used again: the vendor may have closed it. HTTP_PROXY,
-    HTTPS_PROXY and NO_PROXY are honoured, and SSL_CERT_FILE and SSL_CERT_DIR unless `tls` is given. So many
-    answers are read at a time: any number may be under way, and the others wait at their vendors.
+    HTTPS_PROXY and NO_PROXY are honoured, and SSL_CERT_FILE and SSL_CERT_DIR unless `tls` is given. Any
+    number of calls can be under way; `answers_at_a_time` answers are read, and the others wait in their
+    connections.
     """
 
     def __init__(
@@ -117,7 +122,7 @@ class Transport:
         except aiohttp.ClientError as exc:
             reason = _reason(exc)
         except TimeoutError:
-            raise (TooLate if sending.begun else NotSent)("the deadline has passed") from None
+            raise (TooLate if sending.begun else NotSentInTime)("the deadline has passed") from None
         except OSError as exc:
             reason = _reason(exc)
         except (MalformedJson, JsonTooLarge, NoRoom) as exc:
@@ -166,7 +171,7 @@ class Transport:
         return self._opened
 
     async def aclose(self) -> None:
-        """Close all connections, when no call is under way: it might wait until its deadline."""
+        """Close all connections. Call it when no call is under way: one could wait until its deadline."""
         if self._opened:
             await self._opened.close()
 
@@ -181,14 +186,14 @@ class _Sending(aiohttp.Payload):
         self._transport: asyncio.BaseTransport | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a body in pieces is no text")
+        raise TypeError("a body in pieces is not text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._transport = writer.transport
         pieces = _joined(self._value)
         while piece := await on_disk(next, pieces, b""):
             if self.begun:
-                await asyncio.sleep(0)  # other calls have their turn, and an early answer is seen
+                await asyncio.sleep(0)  # lets other calls run, and an early answer be seen
             self.begun = True
             await writer.write(piece)
         self.begun = True  # without a body only the head goes out
@@ -200,7 +205,7 @@ class _Sending(aiohttp.Payload):
 
 
 def _joined(pieces: Body) -> Iterator[bytes]:
-    """Yields the same bytes, small pieces together: each costs a call of the kernel. None is empty."""
+    """Yields the same bytes with small pieces joined: each piece costs a system call. No piece is empty."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -215,7 +220,7 @@ def _joined(pieces: Body) -> Iterator[bytes]:
 
 
 class _Turn:
-    """One answer's turn to be read. It is given back while the answer sends nothing for a second."""
+    """One answer's turn to be read. It is given back when nothing has arrived for a second."""
 
     def __init__(self, turns: asyncio.Semaphore) -> None:
         self._turns = turns
@@ -270,7 +275,7 @@ async def _read(response: aiohttp.ClientResponse, new_blob: Callable[[], Blob], 
 
 
 def _reason(exc: BaseException) -> str:
-    """What happened, without URLs and without the vendor's text, which aiohttp's messages may quote."""
+    """Returns what happened, without URLs and the vendor's text, which aiohttp's messages can quote."""
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         return f"the proxy refused with status {exc.status}"
     cause = exc.__cause__

@@ -10,7 +10,7 @@ from app.contract.ledger import PaidCall, Recovered
 from app.logs import causes
 from app.pictures.blob import Blobs
 from app.pictures.picture import EXTENSIONS, Picture
-from app.ports import Buckets, PrivateStore, Waiting
+from app.ports import Buckets, PrivateStore, Spooled
 from app.services.made import Found, rows
 
 PRIVATE = "@private"
@@ -25,7 +25,7 @@ class Finder:
     """Finds pictures. `new_blobs` returns a scope of blobs, for pictures that are only counted."""
 
     def __init__(
-        self, buckets: Buckets, spool: Waiting, private: PrivateStore, new_blobs: Callable[[], Blobs]
+        self, buckets: Buckets, spool: Spooled, private: PrivateStore, new_blobs: Callable[[], Blobs]
     ) -> None:
         self._buckets = buckets
         self._spool = spool

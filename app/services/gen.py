@@ -16,7 +16,7 @@ from app.contract.gen import (
     fit_words,
     refusal,
 )
-from app.contract.models import Catalogue, Model, Vendor
+from app.contract.models import Catalogue, Model
 from app.logs import causes
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode, normalise
@@ -48,7 +48,7 @@ class Gen:
     may take `rewrite_seconds`.
     """
 
-    providers: Mapping[Vendor, Provider[GenRequest]]
+    providers: Mapping[str, Provider[GenRequest]]
     rewriter: Rewriter
     gallery: Gallery
     chain: Chain

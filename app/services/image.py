@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from app.contract import gcs
 from app.contract.errors import InvalidRequest
 from app.contract.image import ImageEdit, ImageRequest, TextToImage
-from app.contract.models import Catalogue, Model, Vendor
+from app.contract.models import Catalogue, Model
 from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
 from app.services.chain import Chain
@@ -21,7 +21,7 @@ class Images:
     """`providers`: the vendors that serve these operations. `allowed_prefixes`: the `gs://` prefixes that
     callers may read from and store under."""
 
-    providers: Mapping[Vendor, Provider[ImageRequest]]
+    providers: Mapping[str, Provider[ImageRequest]]
     gallery: Gallery
     chain: Chain
     catalogue: Catalogue

@@ -44,14 +44,30 @@ class Token:
     password_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class IdentityProvider:
+    """Another issuer of tokens. They must have its `issuer` and `audience`, if these are set."""
+
+    jwks: "Jwks"
+    issuer: str | None
+    audience: str | None
+
+    def check(self, claims: Mapping[str, Any]) -> None:
+        """Raises Refused."""
+        if self.issuer and claims.get("iss") != self.issuer:
+            raise Refused("another issuer")
+        audience = claims.get("aud")
+        if self.audience and self.audience not in (audience if isinstance(audience, list) else [audience]):
+            raise Refused("another audience")
+
+
 class Tokens:
     """Makes and reads tokens. Each source of keys has fixed algorithms: a public key never verifies an HMAC.
 
-    Without a `secret` no tokens are made, and only those of the identity provider are read. Only the
-    provider's tokens must have the `issuer` and the `audience`. Tokens with the gateway's signature can have
-    any issuer, because other services sign with the same secret, as the NestJS login did. One exception: a
-    gateway on the emulator (`emulated`) puts an issuer of its own into its tokens, and a live gateway refuses
-    them.
+    Without a `secret` no tokens are made, and only those of the identity provider are read. Tokens with the
+    gateway's signature can have any issuer, because other services sign with the same secret, as the NestJS
+    login did. One exception: a gateway on the emulator (`emulated`) puts an issuer of its own into its tokens,
+    and a live gateway refuses them.
     """
 
     def __init__(
@@ -60,17 +76,13 @@ class Tokens:
         secret: str | None,
         algorithm: str = "HS256",
         lifetime_seconds: int = 3600,
-        jwks: "Jwks | None" = None,
-        issuer: str | None = None,
-        audience: str | None = None,
+        provider: "IdentityProvider | None" = None,
         emulated: bool = False,
     ) -> None:
         self._secret = jwk.construct(secret, algorithm) if secret else None
         self._algorithm = algorithm
         self.lifetime_seconds = lifetime_seconds
-        self._jwks = jwks
-        self._issuer = issuer
-        self._audience = audience
+        self._provider = provider
         self._emulated = emulated
 
     @property
@@ -101,12 +113,12 @@ class Tokens:
 
     async def ready(self) -> None:
         """Raises LookupError if there is an identity provider whose keys are not known."""
-        if self._jwks:
-            await self._jwks.ready()
+        if self._provider:
+            await self._provider.jwks.ready()
 
     async def aclose(self) -> None:
-        if self._jwks:
-            await self._jwks.aclose()
+        if self._provider:
+            await self._provider.jwks.aclose()
 
     async def _read(self, token: str) -> Token:
         # python-jose skips characters that are not base64url, and with them padding.
@@ -124,8 +136,8 @@ class Tokens:
         if not isinstance(claims, dict):
             raise Refused("claims are not an object")
         expires = _within_its_time(claims)
-        if not ours:
-            self._check_provider(claims)
+        if self._provider and not ours:
+            self._provider.check(claims)
         elif claims.get("iss") == EMULATED_ISSUER and not self._emulated:
             raise Refused("issued by a gateway in emulator mode")
         version = claims.get("pwv", 0)
@@ -133,17 +145,10 @@ class Tokens:
         return Token(_subject(claims, token), _username(claims), expires, ours, version)
 
     async def _provider_key(self, algorithm: object, key_id: object) -> Any:
-        if self._jwks is None:
+        if self._provider is None:
             return None
-        found = await self._jwks.find(key_id if isinstance(key_id, str) else None, str(algorithm))
+        found = await self._provider.jwks.find(key_id if isinstance(key_id, str) else None, str(algorithm))
         return found and found.key
-
-    def _check_provider(self, claims: Mapping[str, Any]) -> None:
-        if self._issuer and claims.get("iss") != self._issuer:
-            raise Refused("another issuer")
-        audience = claims.get("aud")
-        if self._audience and self._audience not in (audience if isinstance(audience, list) else [audience]):
-            raise Refused("another audience")
 
 
 def _within_its_time(claims: Mapping[str, Any]) -> float:

@@ -1,10 +1,11 @@
-"""Pictures in Google Cloud Storage: uploaded once, read by everybody at their public URL."""
+"""Pictures in Google Cloud Storage: uploaded once, and public at their URL."""
 
 import asyncio
 import random
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -29,9 +30,9 @@ E = TypeVar("E", bound=GatewayError)
 _GOOGLE = "https://storage.googleapis.com"
 _PUBLIC = "public, max-age=31536000, immutable"  # a name is never used twice
 _UPLOADS = 16
-"""So many uploads run at a time; further ones wait."""
+"""The number of uploads at a time; further ones wait."""
 _SILENCE_SECONDS = 10.0
-"""A connection on which nothing moves for so long is given up; the upload is tried again on another."""
+"""When nothing has moved for this long, the connection is closed and the upload tried on another."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _PERMISSION = "storage.objects.create"
 _READY_SECONDS = 3.0
@@ -39,8 +40,8 @@ _READY_SECONDS = 3.0
 
 
 class Gcs:
-    """A bucket. The account needs storage.objects.create, and storage.objects.list for `names`; the bucket
-    itself makes what is in it public. `objects` does everything but uploads.
+    """A bucket. The account needs storage.objects.create, and storage.objects.list for `names`. The bucket's
+    own policy must make its objects public. `objects` does everything but uploads.
 
     `endpoint` is an emulator's address with scheme, called without credentials; None is Google, called with
     the headers that `credentials` returns, which may raise as `save` does. `google` are the same credentials
@@ -84,39 +85,46 @@ class Gcs:
         """Store the picture under the object name and return its public URL.
 
         `cache_control`: what caches may do with it. Tries again while Cloud Storage is unavailable and time
-        remains: an upload costs nothing, the picture does. Raises UpstreamUnavailable and UpstreamFailed.
+        remains: an upload is free, the picture is paid for. Raises UpstreamUnavailable and UpstreamFailed.
         """
-        bucket = bucket or self._bucket
+        upload = partial(self._upload, bucket or self._bucket, name, picture, trouble, cache_control)
         failure: UpstreamUnavailable | None = None
         pause = _FIRST_PAUSE_SECONDS
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                while True:
-                    try:
-                        async with self._slots:
-                            await self._upload(bucket, name, picture, trouble, cache_control, again=again)
-                        return self.url(name, bucket=bucket)
-                    except UpstreamUnavailable as exc:
-                        failure, again = exc, again or _may_have_landed(exc)
-                        log.warning(
-                            "retrying an upload",
-                            object=name,
-                            cause=causes(exc),
-                            vendor_code=exc.vendor_code,
-                        )
+                while failure := await self._failed(upload, again=again):
+                    again = again or _may_have_landed(failure)
+                    log.warning(
+                        "retrying an upload",
+                        object=name,
+                        cause=causes(failure),
+                        vendor_code=failure.vendor_code,
+                    )
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads retries, no secret
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         except TimeoutError as exc:
             code = failure.vendor_code if failure else type(exc).__name__
             raise _coded(UpstreamUnavailable(), code) from failure or exc
+        return self.url(name, bucket=bucket or self._bucket)
+
+    async def _failed(
+        self, upload: Callable[..., Awaitable[None]], *, again: bool
+    ) -> UpstreamUnavailable | None:
+        """Upload in turn. Returns the failure if it can be tried again."""
+        try:
+            async with self._slots:
+                await upload(again=again)
+        except UpstreamUnavailable as exc:
+            return exc
+        return None
 
     def url(self, name: str, /, *, bucket: str) -> str:
         return f"{self._public_base_url}/{bucket}/{quote(name, safe='/~')}"
 
     async def ready(self) -> None:
-        """Return when the bucket takes new objects from this account. Asking needs no permission.
+        """Raises UpstreamFailed if the account is not allowed to create objects, and Google's exceptions.
 
-        Raises UpstreamFailed if it does not, and any exception of Google's client.
+        Asking needs no permission.
         """
         held = await asyncio.to_thread(self._permissions)
         if _PERMISSION not in held:
@@ -142,7 +150,7 @@ class Gcs:
             try:
                 picture = recognise(found[name])
             except (KeyError, ValueError) as exc:
-                raise UpstreamFailed("an object is gone, or no picture") from exc
+                raise UpstreamFailed("an object is missing or not a picture") from exc
             blobs.take(picture.blob)
             return picture
 
@@ -158,8 +166,8 @@ class Gcs:
     ) -> None:
         """One try.
 
-        A taken name means `again` that an earlier try, whose answer was lost, had landed. At a first try it
-        cannot be taken: then a policy of the bucket's has refused the picture.
+        If the name is taken and this is a further try (`again`), an earlier one has stored the picture. At a
+        first try the name cannot be taken: then a policy of the bucket has refused the picture.
         """
         base = f"{self._endpoint or _GOOGLE}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
         url = f"{base}?uploadType=multipart&ifGenerationMatch=0"
@@ -225,7 +233,7 @@ class _Body:
 
 
 def _check(answer: Answer, *, again: bool) -> None:
-    """Raises what a failed upload's answer means."""
+    """Raises the error that an answer means; none if the object is stored."""
     match answer:
         case Answer(status=200):
             return
@@ -236,7 +244,7 @@ def _check(answer: Answer, *, again: bool) -> None:
 
 
 def _may_have_landed(failure: UpstreamUnavailable) -> bool:
-    """Returns False if nothing was sent. A failure told by a status has no cause."""
+    """Returns False if nothing was sent. The failure has no cause if there was an answer."""
     return isinstance(failure.__cause__, Broken | TooLate | TimeoutError | None)
 
 

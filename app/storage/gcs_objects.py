@@ -1,7 +1,7 @@
-"""What is done with objects of Cloud Storage but uploads: by Google's own client.
+"""Lists, downloads and deletes objects of Cloud Storage, with Google's own client.
 
-The client blocks, so it has threads of its own. It is imported at first use, there: an idle gateway does
-without its memory.
+The client blocks, so it has its own threads. It is imported on first use: an idle gateway need not spend
+its memory.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _threads = ThreadPoolExecutor(4, thread_name_prefix="gcs")
 
 _MOST_NAMES = 64
 _PAGE = 200
-"""At so many names `sweep` looks."""
+"""The number of names that one `sweep` looks at."""
 _SILENCE_SECONDS = 3.0
-"""A request on which nothing moves for so long is given up."""
+"""A request is cancelled when nothing has moved for this long."""
 _PAUSE_SECONDS, _AGAIN_SECONDS = 0.2, 5.0
-"""A request that has failed for now is repeated, first after this pause, for so long."""
+"""A request that can be tried again is repeated, first after this pause, for this long."""
 
 
 class GcsObjects:
@@ -49,7 +49,7 @@ class GcsObjects:
 
     @contextmanager
     def client(self) -> Iterator[Any]:
-        """Google's client. What is done with it blocks, and raises its exceptions."""
+        """Yields Google's client. Its methods block, and raise its exceptions."""
         from google.auth.credentials import AnonymousCredentials
         from google.cloud.storage import Client
 
@@ -58,7 +58,7 @@ class GcsObjects:
             credentials=AnonymousCredentials() if self._endpoint else self._google,  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": self._endpoint} if self._endpoint else None,
         ) as client:
-            # It would ask for the bucket's metadata (storage.buckets.get), for traces that nobody reads:
+            # It would ask for the bucket's metadata (storage.buckets.get), for traces that are not used:
             client._bucket_metadata_cache = None
             client._http.hooks["response"].append(_read_if_error)
             yield client
@@ -116,10 +116,10 @@ class GcsObjects:
         older_than_seconds: float,
         page: str | None,
     ) -> tuple[int, str | None]:
-        """Delete what is old, of those of 200 names that begin with the prefix and are wanted.
+        """Look at 200 names that begin with the prefix, and delete the wanted ones that are old.
 
-        Returns how many were deleted, and where the next 200 begin; None is the first one. Needs
-        storage.objects.list and storage.objects.delete.
+        `page` is where they begin, None the beginning. Returns the number that was deleted, and the next
+        page. Needs storage.objects.list and storage.objects.delete.
         """
 
         def sweep(client: Any) -> tuple[int, str | None]:
@@ -166,7 +166,7 @@ class GcsObjects:
             raise UpstreamUnavailable from exc
 
     def _in_time(self, items: Iterable[T]) -> Iterator[T]:
-        """Raises TimeoutError between two items when time is over: the thread must not go on for long."""
+        """Raises TimeoutError between two items when the time is up: the thread must end soon."""
         until = time.monotonic() + self._timeout_seconds
         for item in items:
             if time.monotonic() > until:
@@ -175,7 +175,7 @@ class GcsObjects:
 
 
 def _read_if_error(response: Any, **_: Any) -> None:
-    """A download that is refused would leave its connection open until it is garbage."""
+    """Free the connection: a refused download would hold it until it is garbage-collected."""
     if response.status_code >= 400:
         _ = response.content
 

@@ -1,7 +1,7 @@
 """The ledger: one writer per process that joins commits.
 
-Callers give commands and wait. Whatever waits when the writer is free goes into one transaction, and callers
-learn the outcome only when it is committed. So a commit, which costs as much as the rest, is shared.
+Callers give commands and wait. When the writer is free, all waiting commands go into one transaction, and
+callers get the outcomes when it is committed. So they share a commit, which costs as much as the rest.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ R = TypeVar("R")
 
 _BATCH = 64
 _COMPANY_SECONDS = 0.05
-"""What nobody waits for is committed with the next command that somebody waits for, or after so long."""
+"""A command without a waiting caller is committed with the next one that has one, or after this long."""
 _PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ def open_store(url: str, terms: Terms, *, clock: Callable[[], int] | None = None
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A command in the queue. `outcome` is cancelled if nobody waits for it any more, None if nobody did."""
+    """A command in the queue. `outcome` is None if no caller waits, and cancelled if the caller has left."""
 
     command: Command[Any]
     outcome: asyncio.Future[Any] | None = None
@@ -97,9 +97,9 @@ class Ledger:
         scopes: Sequence[str],
         calls: Sequence[NewCall] = (),
     ) -> Begun | TakenOver | Replay | Running | OtherRequest | OverBudget | Unpriced:
-        """Record a wish and reserve its first calls, or find what became of the same wish.
+        """Record a wish and reserve its first calls, or return the state of the same wish.
 
-        `scopes`: whose budgets count, the caller's own first.
+        `scopes`: the budgets that apply, the caller's own first.
         """
         return await self.do(
             Begin(new_id(), caller, route, key, fingerprint, tuple(calls), tuple(scopes), self.process)
@@ -144,7 +144,7 @@ class Ledger:
         return await self.do(Close(call, "unknown"))
 
     async def abandon(self, call: str) -> bool:
-        """The call was sent, and is cancelled because nobody wants it. Returns False if it has ended."""
+        """The call was sent, and was cancelled. Returns False if it has ended already."""
         return await self.do(Close(call, "abandoned"))
 
     async def finish(
@@ -157,8 +157,8 @@ class Ledger:
     ) -> bool:
         """End the wish; its reserved calls are void. Returns whether the answer is kept for replays.
 
-        It is kept if it has a key and one of its calls is charged. Without `status` such a wish is
-        interrupted: whoever repeats it takes it over.
+        It is kept if the wish has a key and one of its calls is charged. Without `status` such a wish is
+        interrupted: the next request with its key takes it over.
         """
         return await self.do(Finish(wish, self.process, status, body, tuple(pictures)))
 
@@ -183,11 +183,11 @@ class Ledger:
             deadline.cancel()
 
     def tell(self, command: Command[object]) -> None:
-        """Carry out a lasting command soon, after those that came before it. Nobody waits for it."""
+        """Carry out a lasting command soon, after those that came before it. Does not wait for it."""
         self._add(_Member(command))
 
     async def written(self) -> None:
-        """Return when everything is committed that was told so far. Raises Busy."""
+        """Return when everything is committed that was passed to `tell` so far. Raises Busy."""
         if self._queue or self._is_writing:
             await self.look("")
 
@@ -242,20 +242,24 @@ class Ledger:
         except Busy as busy:
             await self._later(batch, busy)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the others are carried out
-            if len(batch) > 1:
-                for member in batch:
-                    if member.wanted:
-                        await self._commit([member])
-                return
-            command = type(batch[0].command).__name__
-            log.error("the ledger cannot carry out a command", command=command, cause=causes(exc))
-            _fail(batch[0], exc)
+            await self._one_by_one(batch, exc)
         else:
             for member, outcome in zip(batch, outcomes, strict=True):
                 if member.outcome and not member.outcome.done():
                     member.outcome.set_result(outcome)
                 else:
                     self._undo(member.command, outcome)
+
+    async def _one_by_one(self, batch: list[_Member], exc: Exception) -> None:
+        """Find the command that cannot be carried out, and carry out the others."""
+        if len(batch) > 1:
+            for member in batch:
+                if member.wanted:
+                    await self._commit([member])
+            return
+        command = type(batch[0].command).__name__
+        log.error("the ledger cannot carry out a command", command=command, cause=causes(exc))
+        _fail(batch[0], exc)
 
     async def _later(self, batch: list[_Member], busy: Busy) -> None:
         """Refuse what can be refused, and put the rest back, before what came meanwhile."""

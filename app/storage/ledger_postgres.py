@@ -38,6 +38,7 @@ from app.storage.ledger_store import (
 _CONNECT_SECONDS = 3.0
 _SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
+_IN_PROGRESS = "in progress"
 _AT_FAULT = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 _TROUBLE = (
     asyncpg.PostgresError,
@@ -58,12 +59,12 @@ _WISHES = f"""{select(WISHES)} WHERE id IN (
     SELECT unnest($1::text[]) UNION
     SELECT id FROM wishes JOIN unnest($2::text[], $3::text[], $4::text[]) AS k(caller, route, key)
         USING (caller, route, key)
-) ORDER BY id FOR UPDATE"""  # noqa: S608 - names of ours
+) ORDER BY id FOR UPDATE"""  # noqa: S608 - no values in it
 _RUNNING = "SELECT id FROM wishes WHERE state = 'running' AND process = ANY($1::text[])"
 _EXPIRED = "SELECT id FROM wishes WHERE key IS NOT NULL AND expires_at <= $1 LIMIT 1000"
 _CALLS = f"""{select(CALLS)} WHERE id IN (
     SELECT unnest($1::text[]) UNION SELECT id FROM calls WHERE wish = ANY($2::text[])
-) ORDER BY id FOR UPDATE"""  # noqa: S608 - names of ours
+) ORDER BY id FOR UPDATE"""  # noqa: S608 - no values in it
 _OPEN = "SELECT id FROM calls WHERE state IN ('reserved', 'sent') AND process = ANY($1::text[])"
 _OVERDUE = "SELECT id FROM calls WHERE state IN ('reserved', 'sent') AND deadline_at <= $1"
 _PICTURES_OF = f"{select(PICTURES)} WHERE call = ANY($1::text[]) ORDER BY call, number"
@@ -141,20 +142,24 @@ class PostgresStore:
         raise Busy from cause
 
     async def _committed(self, transaction: str, outcomes: list[object]) -> bool:
-        """Ask the server what became of a transaction whose COMMIT was not answered. Raises Unsure."""
+        """Ask for the outcome of a transaction when the connection broke in COMMIT. Raises Unsure."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS):
-                while True:
-                    with suppress(*_TROUBLE):
-                        self._connection = self._connection or await self._connect()
-                        status = await self._connection.fetchval(
-                            "SELECT pg_xact_status($1::text::xid8)", transaction
-                        )
-                        if status != "in progress":
-                            return bool(status == "committed")
+                while (status := await self._status(transaction)) == _IN_PROGRESS:  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.1)
+                return status == "committed"
         self._drop()
         raise Unsure(outcomes)
+
+    async def _status(self, transaction: str) -> str | None:
+        """Returns the state of a transaction; "in progress" also if the server does not say."""
+        with suppress(*_TROUBLE):
+            self._connection = self._connection or await self._connect()
+            status: str | None = await self._connection.fetchval(
+                "SELECT pg_xact_status($1::text::xid8)", transaction
+            )
+            return status
+        return _IN_PROGRESS
 
     async def _connect(self) -> "asyncpg.Connection":
         connection = await asyncpg.connect(

@@ -39,9 +39,9 @@ _WRITE = {
 
 
 def _each(table: Table, condition: str) -> str:
-    """Selects the rows for which the condition holds with one `wanted.value` of a JSON array.
+    """Returns a SELECT of the rows for which the condition holds with a `wanted.value` of a JSON array.
 
-    One statement for many rows costs a third of one for each.
+    One statement for many rows costs a third of a statement for each.
     """
     return f"{select(table, f'json_each(?) AS wanted CROSS JOIN {table.name}')} WHERE {condition}"
 

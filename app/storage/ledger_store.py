@@ -22,15 +22,15 @@ _CHANGING = {
     COUNTERS: Counter._fields,
     PROCESSES: ("host", "folder", "heartbeat_at"),
 }
-"""The columns of rows that are there already. Fewer of them make fewer indexes that are written."""
+"""The columns that change in existing rows. The fewer they are, the fewer indexes are written."""
 
 Commands = Sequence[Command[object]]
 
 
 class Unsure(Busy):
-    """The connection was lost in COMMIT, and it cannot be found out in time what became of it.
+    """The connection was lost in COMMIT, and the outcome of the transaction could not be found in time.
 
-    `outcomes`: of the batch, if it was committed.
+    `outcomes`: those of the batch, if it was committed.
     """
 
     def __init__(self, outcomes: list[object]) -> None:
@@ -52,9 +52,9 @@ class Store(Protocol):
 
 
 def select(table: Table, source: str | None = None) -> str:
-    """Selects all columns of a table, from a source that has them."""
+    """Returns a SELECT of all columns of a table, from a source that has them."""
     columns = ", ".join(f"{table.name}.{column}" for column in table.columns.keys())  # noqa: SIM118
-    return f"SELECT {columns} FROM {source or table.name}"  # noqa: S608 - names of ours
+    return f"SELECT {columns} FROM {source or table.name}"  # noqa: S608 - no values in it
 
 
 def insert(table: Table) -> str:
@@ -62,7 +62,7 @@ def insert(table: Table) -> str:
 
 
 def or_change(table: Table) -> str:
-    """Ends an INSERT: what may change in a row that is there gets the new values; counters get the sums."""
+    """Returns the end of an INSERT: an existing row gets the new values, counters get the sums."""
     key = ", ".join(column.name for column in table.primary_key)
     old = f"{table.name}.{{0}} + " if table is COUNTERS else ""
     values = (f"{{0}} = {old}excluded.{{0}}".format(name) for name in _CHANGING[table])
@@ -70,8 +70,8 @@ def or_change(table: Table) -> str:
 
 
 def forget(condition: str) -> str:
-    """Deletes the wishes for which the condition holds, and never the record of a call."""
-    calls = f"SELECT 1 FROM {CALLS.name} WHERE {CALLS.name}.wish = {WISHES.name}.id"  # noqa: S608 - names of ours
+    """Returns a DELETE of the wishes for which the condition holds and which have no calls."""
+    calls = f"SELECT 1 FROM {CALLS.name} WHERE {CALLS.name}.wish = {WISHES.name}.id"  # noqa: S608 - no values in it
     return f"DELETE FROM {WISHES.name} WHERE {condition} AND NOT EXISTS ({calls})"  # noqa: S608 - as above
 
 

@@ -1,8 +1,9 @@
-"""Pictures that only the gateway reads: the copies of base64 answers, for replays.
+"""Pictures that only the gateway reads: the pictures of base64 answers, for replays.
 
-They are kept in a folder that replicas may share, or in a bucket, never in the public one.
+They are kept in a folder, which replicas can share, or in a bucket, never in the public one.
 """
 
+import io
 import os
 import re
 import tempfile
@@ -39,7 +40,7 @@ class _Place(Protocol):
     async def keep(self, name: str, picture: Picture) -> None: ...
 
     async def load(self, stem: str, blobs: Blobs) -> dict[str, Blob]:
-        """Returns the files whose names begin with the stem. If it raises, `blobs` is to be closed."""
+        """Returns the files whose names begin with the stem. If it raises, close `blobs`."""
 
     async def remove(self, stem: str) -> None: ...
 
@@ -51,7 +52,7 @@ class _Place(Protocol):
 class PrivateStore:
     """Pictures named `{32 hex digits}-{index}.{ext}`; the digits are their stem.
 
-    `where` is a folder or `gs://bucket/prefix`, as in PRIVATE_STORE; of `gcs` the bucket is not used. Each
+    `where` is a folder or `gs://bucket/prefix`, as in PRIVATE_STORE. The bucket of `gcs` is not used. Each
     method but `ready` raises UpstreamUnavailable if it can be tried again later, UpstreamFailed if not, and
     ValueError for any other name or stem.
     """
@@ -88,13 +89,13 @@ class PrivateStore:
     async def sweep(self, older_than_seconds: float) -> int:
         """Delete pictures that are older, and what killed processes have left half written.
 
-        Returns how many were deleted. One turn is bounded: in a folder it deletes at most 200, in a bucket it
-        looks at 200, and the next turn goes on behind them.
+        Returns the number that was deleted. One turn is bounded: it deletes at most 200 in a folder; in a
+        bucket it looks at 200, and the next turn continues behind them.
         """
         return await self._place.sweep(older_than_seconds)
 
     async def ready(self) -> None:
-        """Return if pictures can be kept, found and removed. Raises what is wrong, in the folder OSError."""
+        """Raises OSError and `contract.errors` if pictures cannot be kept, found and removed."""
         await self._place.ready()
 
 
@@ -130,11 +131,11 @@ class _Folder:
         self._folder = folder
 
     async def keep(self, name: str, picture: Picture) -> None:
-        with _told():
+        with _unavailable():
             await to_thread(self._keep, name, picture.blob)
 
     def _keep(self, name: str, blob: Blob) -> None:
-        """Copies: a link to a file of the spool would be written over together with it."""
+        """Copies the bytes: the spool overwrites its files, and with them a link's."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / name[:2] / name
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -142,16 +143,14 @@ class _Folder:
         try:
             with open(part, "xb", buffering=0, opener=_for_the_owner) as file:
                 for piece in blob.pieces():
-                    left = memoryview(piece)
-                    while left:
-                        left = left[file.write(left) :]
+                    _write(file, piece)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
 
     async def load(self, stem: str, blobs: Blobs) -> dict[str, Blob]:
-        with _told():
+        with _unavailable():
             return await to_thread(self._load, stem, blobs)
 
     def _load(self, stem: str, blobs: Blobs) -> dict[str, Blob]:
@@ -169,7 +168,7 @@ class _Folder:
         return found
 
     async def remove(self, stem: str) -> None:
-        with _told():
+        with _unavailable():
             await to_thread(self._remove, stem)
 
     def _remove(self, stem: str) -> None:
@@ -181,7 +180,7 @@ class _Folder:
         return [path for path in _files(folder) if path.name.startswith(stem) and _NAME.fullmatch(path.name)]
 
     async def sweep(self, older_than_seconds: float) -> int:
-        with _told():
+        with _unavailable():
             return await to_thread(self._sweep, time.time() - older_than_seconds)
 
     def _sweep(self, before: float) -> int:
@@ -220,12 +219,18 @@ def _is_older(path: Path, before: float) -> bool:
         return False  # another process was faster
 
 
+def _write(file: io.FileIO, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
+
+
 def _for_the_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _unavailable() -> Iterator[None]:
     try:
         yield
     except OSError as exc:

@@ -1,7 +1,7 @@
-"""What processes that died have left in the ledger: found, and brought to an end.
+"""Finds what dead processes have left in the ledger, and ends it.
 
-Each process has a row with a heartbeat, and a folder that is locked as long as the process lives. On the same
-host the lock tells at once that a process is dead; of others an old heartbeat does.
+Each process has a row with a heartbeat, and a folder that is locked as long as the process lives. A process
+on the same host is dead when its lock is free, one on another host when its heartbeat is old.
 """
 
 import asyncio
@@ -28,9 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 Find = Callable[[PaidCall], Awaitable[Recovered]]
-"""Looks for the pictures of a sent call, whose names begin with its stem.
-
-If it raises, it is asked again at the next sweep.
+"""Looks for the pictures of a sent call by its stem. If it raises, the next sweep tries again.
 """
 
 

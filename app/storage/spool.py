@@ -1,17 +1,15 @@
 """Pictures that are paid for, on disk from the moment they are whole until the bucket has them.
 
 Each process has a folder of its own. What a dead process has left is taken over by another one and uploaded.
-A file is exactly the picture's bytes, and its path tells where it belongs (`spool_paths.py`). Files are
-written over: after a power cut the checksum in the path tells whose bytes they are.
+A file holds exactly the picture's bytes, and its path says where it belongs (`spool_paths.py`). Files are
+overwritten: after a power cut, the checksum in the path shows which picture's bytes they are.
 """
 
 import asyncio
-import errno
 import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -21,53 +19,35 @@ import structlog
 from app.contract.errors import GatewayError, UpstreamUnavailable
 from app.disk import in_thread
 from app.logs import causes
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
-from app.pictures.checks import check
-from app.pictures.picture import Picture, recognise
+from app.pictures.blob import Blob, Blobs, NoRoom
 from app.pictures.process_folder import ProcessFolder, dead_folders, remove_empty
 from app.ports import Storage
-from app.storage.spool_paths import (
-    MAX_LABEL_BYTES,
-    PREFIX,
-    beginning_with,
-    files,
-    label_of,
-    object_of,
-    relative,
-)
+from app.storage.spool_files import Upload, copied, opened, sync, try_to_write
+from app.storage.spool_paths import PREFIX, beginning_with, files, label_of, object_of, relative
 
 log = structlog.get_logger(__name__)
 
 _UPLOADS = 4
-"""So many kept pictures are uploaded at a time: fewer than the storage takes, so that new ones find room."""
+"""How many kept pictures are uploaded at a time: fewer than the storage takes, so that new ones find room."""
 _TAKE_OVER_SECONDS = 60
 _FAILURES = 8
-"""After so many failures in a row nothing more is tried for a while: the storage is down."""
+"""After this many failures in a row, stop for a while: the storage is down."""
 _LONGEST_PAUSES = 16
 _LONGEST_REFUSAL_SECONDS = 3600
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A file that is to be uploaded. `kept_at` orders them, `due` is in time.monotonic()."""
+class DiskSpool:
+    """The port `Spool` on disk: the pictures under `parent`, of this process and of dead ones.
 
-    kept_at: float
-    due: float = 0.0
-    pause: float = 0.0
-
-
-class Spool:
-    """The pictures under `parent`, of this process and of dead ones. Files it does not know are left alone.
-
-    `ready` requires `min_free_bytes` free bytes on its disk. With `fsync` what has landed survives a power
-    cut. To be closed after the last use.
+    Files with other names are left alone. `ready` requires `min_free_bytes` free bytes on its disk. With
+    `fsync` what has landed survives a power cut. To be closed after the last use.
     """
 
     def __init__(self, parent: Path, *, min_free_bytes: int = 0, fsync: bool = False) -> None:
         self._parent = parent
         self._min_free_bytes = min_free_bytes
         self._fsync = fsync
-        self._waiting: dict[Path, _Waiting] = {}
+        self._waiting: dict[Path, Upload] = {}
         self._making = Lock()  # held while folders are made or removed
         self._own: ProcessFolder | None = None
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,7 +57,7 @@ class Spool:
             log.warning("the spool is not writable", folder=str(parent), cause=causes(exc))
 
     def close(self) -> None:
-        """Leave what has not been uploaded to others."""
+        """Other processes upload what is left."""
         if self._own:
             with suppress(OSError):
                 self._own.clear()
@@ -94,7 +74,7 @@ class Spool:
         own = self._own.path
         if blob.in_memory or blob.path().parent != own:
             with self.blobs(None) as copies:
-                return await self.land(await asyncio.to_thread(_copied, blob, copies), bucket, name)
+                return await self.land(await asyncio.to_thread(copied, blob, copies), bucket, name)
         path = own / relative(bucket, name, blob.crc32c())
         if not self._fsync:
             self._rename(blob, path)
@@ -108,8 +88,8 @@ class Spool:
 
     async def _synced(self, *paths: Path) -> None:
         try:
-            await asyncio.to_thread(_sync, *paths)
-        except OSError as exc:  # it is written, and may yet outlive everything but a power cut
+            await asyncio.to_thread(sync, *paths)
+        except OSError as exc:  # it is written: only a power cut can lose it
             log.warning("a picture is not synced", folder=str(self._parent), cause=causes(exc))
 
     def _rename(self, blob: Blob, path: Path) -> None:
@@ -141,17 +121,17 @@ class Spool:
             log.warning("stored pictures cannot be deleted", folder=str(self._parent), cause=causes(exc))
 
     def release(self, path: Path, /) -> None:
-        self._waiting[path] = _Waiting(time.time())
+        self._waiting[path] = Upload(time.time())
 
     async def find(self, bucket: str, stem: str, /) -> list[str]:
         return sorted(await asyncio.to_thread(self._names, bucket, stem))
 
     def _names(self, bucket: str, stem: str) -> set[str]:
         names = set()
-        for _ in range(2):  # what another process has just taken over may be missed once, not twice
+        for _ in range(2):  # a file that another process takes over meanwhile can be missed once, not twice
             for path in beginning_with(self._parent, bucket, stem):
                 with self.blobs(None) as blobs, suppress(OSError, ValueError):  # uploaded by now, or damaged
-                    names.add(self._opened(path, blobs)[1])
+                    names.add(opened(path, self._parent, blobs)[1])
         return names
 
     async def ready(self) -> str | None:
@@ -169,21 +149,10 @@ class Spool:
                 self._own = None
             self._own = self._own or ProcessFolder(self._parent, PREFIX)
         try:
-            self._try_to_write(self._own)
+            try_to_write(self._own, self._min_free_bytes)
         except (OSError, NoRoom):
             self._own.delete_used()
-            self._try_to_write(self._own)
-
-    def _try_to_write(self, folder: ProcessFolder) -> None:
-        disk = os.statvfs(folder.path)
-        if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        path, file = folder.create(buffered=False, new=True)
-        try:
-            with file:
-                file.write(b"?")
-        finally:
-            path.unlink(missing_ok=True)
+            try_to_write(self._own, self._min_free_bytes)
 
     # ── what its blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────
 
@@ -197,7 +166,7 @@ class Spool:
     def give_disk(self, size: int) -> None: ...
 
     def create(self) -> tuple[Path, BinaryIO]:
-        """Without a buffer: when the disk is full, all that was written before can be read."""
+        """Unbuffered: when the disk is full, all that was written before can be read."""
         if not self._own:
             raise NoRoom(f"{self._parent}: not writable")
         return self._own.create(buffered=False)
@@ -207,7 +176,7 @@ class Spool:
     # ── pictures that wait ───────────────────────────────────────────────────────────────────────────────
 
     async def run(self, storage: Storage, every_seconds: float) -> None:
-        """Take over what dead processes have left, and upload what waits, until cancelled."""
+        """Until cancelled, take over what dead processes have left, and upload what waits."""
         looked = -math.inf
         while True:
             try:
@@ -223,7 +192,7 @@ class Spool:
 
     async def take_over(self) -> int:
         """Returns the number of pictures that were found. Raises OSError."""
-        found: dict[Path, _Waiting] = {}
+        found: dict[Path, Upload] = {}
         try:
             await asyncio.to_thread(self._find, found)
         finally:
@@ -232,10 +201,10 @@ class Spool:
             log.info("pictures found on the spool", number=len(found))
         return len(found)
 
-    def _find(self, found: dict[Path, _Waiting]) -> None:
+    def _find(self, found: dict[Path, Upload]) -> None:
         """Move files of dead processes, and those of the first edition, into the process's own folder.
 
-        Nobody else looks for them there. Partial files are deleted, and folders that are empty then.
+        Partial files are deleted, and so are folders that are then empty.
         """
         if not self._own:
             return
@@ -256,7 +225,7 @@ class Spool:
             with self._making, suppress(OSError):
                 os.rmdir(folder_path)  # those that are empty
 
-    def _move(self, path: Path, inner: Path, found: dict[Path, _Waiting]) -> None:
+    def _move(self, path: Path, inner: Path, found: dict[Path, Upload]) -> None:
         if not self._own:
             return
         new = self._own.path / inner
@@ -270,12 +239,12 @@ class Spool:
         except OSError as exc:
             log.warning("a picture on the spool cannot be moved", file=path.name, cause=causes(exc))
             return
-        found[new] = _Waiting(kept_at)
+        found[new] = Upload(kept_at)
 
     async def drain(self, storage: Storage, every_seconds: float = 0.0) -> int:
-        """Upload what is due, oldest first. Returns the number of pictures that have arrived.
+        """Upload what is due, oldest first. Returns the number of pictures that were uploaded.
 
-        What fails is due again after `every_seconds`, then after twice that, and so on. Ends early when the
+        What fails is due again after `every_seconds`, then after twice that, and so on. Ends early if the
         storage seems to be down.
         """
         now = time.monotonic()
@@ -302,9 +271,9 @@ class Spool:
         return arrived
 
     async def _upload(self, path: Path, storage: Storage) -> None:
-        """Raises what keeps the picture from the bucket."""
+        """Raises what `opened` and `Storage.save` raise."""
         with self.blobs(None) as blobs:
-            bucket, name, picture = await asyncio.to_thread(self._opened, path, blobs)
+            bucket, name, picture = await asyncio.to_thread(opened, path, self._parent, blobs)
             await storage.save(name, picture, bucket=bucket, again=True)
         self.remove(path)
         del self._waiting[path]
@@ -320,43 +289,6 @@ class Spool:
         if isinstance(exc, FileNotFoundError) and self._parent.is_dir():
             del self._waiting[path]
             return
-        one = self._waiting[path]
         refused = not isinstance(exc, UpstreamUnavailable)
         longest = _LONGEST_REFUSAL_SECONDS if refused else _LONGEST_PAUSES * every_seconds
-        one.pause = min(max(2 * one.pause, every_seconds), longest)
-        one.due = time.monotonic() + one.pause
-
-    def _opened(self, path: Path, blobs: Blobs) -> tuple[str, str, Picture]:
-        """Returns bucket, name and the picture. Raises OSError, NoRoom, and ValueError if it is damaged."""
-        if label := label_of(path):
-            with path.open("rb") as file:
-                file.readline(MAX_LABEL_BYTES)
-                blob = blobs.new()
-                while piece := file.read(PIECE_BYTES):
-                    blob.write(piece)
-            blob.seal()
-            picture = recognise(blob)
-            check(picture)
-            return label.bucket, label.name, picture
-        blob = blobs.existing(path)
-        found = object_of(Path(*path.relative_to(self._parent).parts[1:]))
-        if not found or found.crc32c != blob.crc32c():
-            raise ValueError("these are not the bytes that were kept under this name")
-        return found.bucket, found.name, recognise(blob)
-
-
-def _copied(blob: Blob, blobs: Blobs) -> Blob:
-    copy = blobs.new()
-    for piece in blob.pieces():
-        copy.write(piece)
-    copy.seal()
-    return copy
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        self._waiting[path].postpone(every_seconds, longest)

@@ -1,7 +1,7 @@
-"""Where files of the spool lie, and what their paths tell.
+"""The paths of the spool's files, and what they say.
 
-Below a process's folder follow bucket and folder of the object, percent-encoded and cut into names that a
-disk takes, then the picture's CRC32C and the file's name. Files of the first edition begin with a label.
+Below a process's folder come the object's bucket and folder, percent-encoded and cut into names short enough
+for a disk, then the picture's CRC32C and the file's name. Files of the first edition begin with a label.
 """
 
 import os
@@ -49,7 +49,7 @@ def relative(bucket: str, name: str, crc32c: bytes) -> Path:
 
 
 def object_of(path: Path) -> SpoolObject | None:
-    """Returns what the path below a process's folder tells; None for a path that `relative` does not make."""
+    """Returns the object of a path below a process's folder, None if `relative` does not make the path."""
     *parts, filename = path.parts
     digits, _, filename = filename.partition("-")
     bucket, _, folder = unquote("".join(parts)).partition("/")
@@ -85,11 +85,11 @@ def beginning_with(spool: Path, bucket: str, stem: str) -> Iterator[Path]:
 
     Lists one folder of each process: objects in folders below the stem's own are not found.
     """
-    start = relative(bucket, stem, b"")  # its last part is "-" and the begin of the file's name
+    start = relative(bucket, stem, b"")  # its last part is "-" and the beginning of the files' names
     with os.scandir(spool) as entries:
         folders = [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX)]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / start.parent) as entries:
-            for entry in entries:
-                if entry.name.lstrip("0123456789abcdef").startswith(start.name):
-                    yield Path(entry.path)
+            names = [entry.name for entry in entries]
+            matching = (name for name in names if name.lstrip("0123456789abcdef").startswith(start.name))
+            yield from (folder / start.parent / name for name in matching)

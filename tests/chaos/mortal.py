@@ -45,7 +45,7 @@ STEPS = {
     "between fence and send": Step("app.storage.ledger.Ledger", "fence"),
     "while the vendor works": Step("app.storage.ledger.Ledger", "fence", later=_VENDOR_WORKS_SECONDS),
     "while pictures arrive": Step("app.pictures.blob.Blob", "write"),
-    "when a picture has landed": Step("app.storage.spool.Spool", "land"),
+    "when a picture has landed": Step("app.storage.spool.DiskSpool", "land"),
     "when a picture is kept": Step("app.storage.private.PrivateStore", "keep"),
     "when a picture is uploaded": Step("app.storage.gcs.Gcs", "save"),
     "before its end is written": Step("app.storage.ledger.Ledger", "tell", after=False),

@@ -20,7 +20,8 @@ from app.contract.prices import Order, today
 from app.contract.safety import block
 from app.pictures.blob import Blobs
 from app.ports import Call
-from app.providers.attempt import CallFailed, Served, attempt, preparing
+from app.providers.attempt import attempt, preparing
+from app.providers.failures import CallFailed, Served
 from app.services.admission import Admission
 from tests.support.fake_wish import NotedWish
 

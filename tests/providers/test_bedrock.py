@@ -36,7 +36,8 @@ from app.pictures.picture import picture
 from app.pictures.pixels import fit
 from app.ports import Generation
 from app.providers.bedrock.client import Bedrock
-from app.providers.bedrock.failure import failed_answer
+from app.providers.bedrock.failures import FAILURES, said
+from app.providers.failures import CallFailed, ErrorAnswer, translated
 from app.providers.transport import Answer, Transport
 from app.services.admission import Admission
 from tests.support.provider_call import call, encoded, grey, scope
@@ -79,7 +80,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(url: str, **settings: Any) -> AsyncIterator[Caller]:
-    keys = {"access_key_id": "emulated", "secret_access_key": "emulated"}
+    keys = {"keys": ("emulated", "emulated")}
     transport = settings.pop("transport", None) or Transport()
     ours = {"admission": Admission(1000, 1000), "pause_seconds": 0.01}
     settings = {"endpoint_url": url, "regions": REGIONS, **ours, **keys, **settings}
@@ -513,7 +514,8 @@ async def test_a_blocked_request_is_told_on_which_side(
     assert emulator.calls.paid == 0
 
 
-# bedrock.md §6, with what is said there to be no part of the service model.
+# The errors of botocore's service model, and those that every AWS service can return:
+# docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
 ERRORS: dict[str, tuple[int, type[GatewayError]]] = {
     "ValidationException": (400, UpstreamFailed),
     "ServiceQuotaExceededException": (400, UpstreamFailed),
@@ -571,7 +573,9 @@ FORGED = [
 
 @pytest.mark.parametrize(("headers", "value", "code"), FORGED)
 def test_the_logged_code_is_a_name_or_a_status(headers: dict[str, str], value: object, code: str) -> None:
-    failed = failed_answer(Answer(403, headers, value), TITAN)
+    with pytest.raises(CallFailed) as raised, translated(FAILURES, TITAN, said):
+        raise ErrorAnswer(Answer(403, headers, value))
+    failed = raised.value
 
     assert failed.error.vendor_code == code
     assert failed.served == ("unknown" if code == "403" else "refused")

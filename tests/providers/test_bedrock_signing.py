@@ -79,7 +79,7 @@ async def ask(
     *,
     transport: Transport | None = None,
     trouble: str | None = None,
-    **keys: str,
+    keys: tuple[str, str] | None = None,
 ) -> None:
     """Call once. Raises SafetyBlocked if the server was asked."""
     transport = transport or Transport()
@@ -89,7 +89,7 @@ async def ask(
         regions=(),
         endpoint_url=url,
         pause_seconds=0.01,
-        **keys,
+        keys=keys,
     )
     try:
         await bedrock.run(request, model, call(blobs, trouble=trouble))
@@ -162,8 +162,7 @@ async def test_two_others_compute_the_same_signature_over_what_arrived(
             request,
             model,
             blobs,
-            access_key_id=KEY,
-            secret_access_key=SECRET,
+            keys=(KEY, SECRET),
             trouble="slow=0" if side else None,
         )
 
@@ -192,7 +191,7 @@ async def test_a_second_try_has_a_signature_of_its_own(blobs: Blobs) -> None:
 
     async with serving(busy) as server:
         with pytest.raises(SafetyBlocked):
-            await ask(server.url(""), TEXT, TITAN, blobs, access_key_id=KEY, secret_access_key=SECRET)
+            await ask(server.url(""), TEXT, TITAN, blobs, keys=(KEY, SECRET))
 
     first, second = server.requests
     assert first.headers["x-amz-date"] < second.headers["x-amz-date"]
@@ -271,7 +270,7 @@ def lines(runs: Path) -> int:
 
 async def test_keys_are_looked_up_once_for_all_who_wait(no_keys: Path) -> None:
     runs = process(no_keys, seconds=3600)
-    signer = Signer("http://127.0.0.1:1", None, None)
+    signer = Signer("http://127.0.0.1:1", None)
     assert lines(runs) == 0
 
     for _ in range(2):
@@ -282,7 +281,7 @@ async def test_keys_are_looked_up_once_for_all_who_wait(no_keys: Path) -> None:
 
 async def test_keys_that_expire_soon_are_renewed_once_for_all_who_wait(no_keys: Path) -> None:
     runs = process(no_keys, seconds=300)
-    signer = Signer("http://127.0.0.1:1", None, None)
+    signer = Signer("http://127.0.0.1:1", None)
     await signer.sign(TITAN, {}, "0" * 64)
     before = lines(runs)
 
@@ -349,6 +348,8 @@ async def test_each_region_has_its_address(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert await Signer(None, KEY, SECRET).endpoint(region) == address
-    url, _ = await Signer(None, KEY, SECRET).sign(TITAN.model_copy(update={"location": region}), {}, "0" * 64)
+    assert await Signer(None, (KEY, SECRET)).endpoint(region) == address
+    url, _ = await Signer(None, (KEY, SECRET)).sign(
+        TITAN.model_copy(update={"location": region}), {}, "0" * 64
+    )
     assert url == f"{address}/model/amazon.titan-image-generator-v2%3A0/invoke"

@@ -25,7 +25,8 @@ from app.contract.models import Model, load_catalogue
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.pictures.blob import Blobs
-from app.providers.claude import INSTRUCTION, Claude, Via, failed
+from app.providers.claude import FAILURES, INSTRUCTION, Claude, Platform, Via, said
+from app.providers.failures import CallFailed, translated
 from app.services.admission import Admission
 from tests.support.provider_call import call, scope
 
@@ -47,8 +48,9 @@ def blobs() -> Iterator[Blobs]:
 
 
 def connect(url: str, via: Via = "anthropic", **settings: Any) -> Claude:
-    defaults = {"api_key": "emulated", "google_project": "emulated-project", "pause_seconds": 0.01}
-    return Claude(admission=Admission(100, 100), via=via, base_url=url, **{**defaults, **settings})
+    defaults = {"api_key": "emulated", "google_project": "emulated-project"}
+    platform = Platform(via, base_url=url, **{**defaults, **settings})
+    return Claude(platform, admission=Admission(100, 100), pause_seconds=0.01)
 
 
 async def rewrite(
@@ -218,7 +220,7 @@ async def test_a_recorded_answer_becomes_what_is_settled(emulator: Emulator, blo
     assert len(emulator.calls.list()) == (3 if name == "anthropic-529" else 1)
 
 
-# bedrock.md §7
+# platform.claude.com/docs/en/api/errors
 ERRORS = [
     (400, "invalid_request_error", UpstreamFailed),
     (401, "authentication_error", UpstreamFailed),
@@ -258,6 +260,13 @@ EXCEPTIONS: set[type[anthropic.AnthropicError]] = {
     for _, kind in inspect.getmembers(anthropic, inspect.isclass)
     if issubclass(kind, anthropic.AnthropicError)
 }
+
+
+def failed(exc: BaseException | None, model: Model) -> CallFailed:
+    assert exc
+    with pytest.raises(CallFailed) as raised, translated(FAILURES, model, said):
+        raise exc
+    return raised.value
 
 
 def example(kind: type[anthropic.AnthropicError]) -> anthropic.AnthropicError:
@@ -458,7 +467,7 @@ async def test_readiness_looks_where_the_package_calls(
         reached.append(url)
 
     monkeypatch.setattr("app.providers.claude.reach", reach)
-    claude = Claude(admission=Admission(1, 1), via=via, api_key="x", google_project="x", **settings)
+    claude = Claude(Platform(via, "x", google_project="x", **settings), admission=Admission(1, 1))
 
     await claude.ready()
     client = await claude._client()
@@ -471,13 +480,13 @@ async def test_the_package_is_imported_by_the_first_rewrite(emulator: Emulator) 
     """In a process of its own, where nothing else has imported it."""
     program = f"""
 import asyncio, sys
-from app.providers.claude import Claude
+from app.providers.claude import Claude, Platform
 from app.providers.bedrock.client import Bedrock
 from app.providers.transport import Transport
 from app.services.admission import Admission
 
 ours = {{"admission": Admission(1, 1)}}
-claude = Claude(via="anthropic", api_key="x", base_url={emulator.http_url!r}, **ours)
+claude = Claude(Platform("anthropic", "x", {emulator.http_url!r}), **ours)
 bedrock = Bedrock(transport=Transport(), regions={{"us-west-2"}}, endpoint_url={emulator.http_url!r}, **ours)
 
 async def idle():

@@ -29,8 +29,8 @@ from app.emulator.server import Emulator
 from app.emulator.travel import Travel
 from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
+from app.providers.google import host
 from app.providers.transport import Answer, Body, Transport
-from app.providers.vertex.client import host
 from tests.support import vertex_recordings as wire
 from tests.support.vertex_provider import CATALOGUE, GEMINI, IMAGEN, Caller, calling, data, encoded, opened
 

@@ -3,10 +3,21 @@
 import pytest
 
 from app.contract import errors
-from app.providers.attempt import CallFailed
+from app.providers.failures import CallFailed, ErrorAnswer, translated
 from app.providers.transport import Answer, Broken, NotSent, TooLate, TransportError
-from app.providers.vertex.failure import refused, unanswered
+from app.providers.vertex.failures import FAILURES, said
 from tests.support.vertex_provider import IMAGEN, Json
+
+
+def failed_by(exc: Exception) -> CallFailed:
+    with pytest.raises(CallFailed) as raised, translated(FAILURES, IMAGEN, said):
+        raise exc
+    return raised.value
+
+
+def refused(answer: Answer) -> CallFailed:
+    return failed_by(ErrorAnswer(answer))
+
 
 RPC = "type.googleapis.com/google.rpc"
 
@@ -19,7 +30,7 @@ def failure(
     headers: dict[str, str] | None = None,
 ) -> CallFailed:
     error = {"code": status, "status": name, "message": message, "details": list(details)}
-    return refused(Answer(status, headers or {}, {"error": error}), IMAGEN)
+    return refused(Answer(status, headers or {}, {"error": error}))
 
 
 STATUSES = [
@@ -89,7 +100,7 @@ def test_error_in_another_format_is_not_believed(
 ) -> None:
     if status != 503 and value is not None:
         value = {"message": "secret"}
-    failed = refused(Answer(status, {"retry-after": "1"}, value), IMAGEN)
+    failed = refused(Answer(status, {"retry-after": "1"}, value))
     assert (type(failed.error), failed.served) == (meaning, "unknown")
     assert failed.error.vendor_code == f"HTTP_{status}"
 
@@ -106,7 +117,7 @@ def test_error_in_another_format_is_not_believed(
 def test_calls_without_an_answer(
     exc: TransportError, meaning: type[errors.GatewayError], served: str
 ) -> None:
-    failed = unanswered(exc, IMAGEN)
+    failed = failed_by(exc)
     assert (type(failed.error), failed.served) == (meaning, served)
     assert failed.error.vendor_code == type(exc).__name__
     assert getattr(failed.error, "retry_after", None) == (10 if served == "no" else None)
@@ -160,7 +171,7 @@ def test_pause_that_is_asked_for_is_told(
 )
 def test_odd_details_do_no_harm(details: object) -> None:
     error = {"code": 400, "status": "INVALID_ARGUMENT", "message": None, "details": details}
-    failed = refused(Answer(400, {}, {"error": error}), IMAGEN)
+    failed = refused(Answer(400, {}, {"error": error}))
     assert failed.error.message == "imagen-4.0-generate-001 does not take this request"
 
 

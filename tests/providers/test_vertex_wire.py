@@ -29,7 +29,7 @@ CONTRACTS: dict[str, type[Any]] = {
     )
 }
 STORED_BY_THE_GATEWAY = {"imagen4-storage-uri", "upscale-gcs-in-gcs-out", "vto-storage-uri"}
-"""Recorded with a storageUri, which is never forwarded: the gateway writes there itself (decisions.md)."""
+"""Recorded with a storageUri, which is never forwarded: the gateway writes there itself."""
 
 PNG = next(case["contract_body"]["image"] for case in wire.cases() if case["name"] == "upscale-x2-bytes")
 BLOCKED = {"safetySetting": "block_medium_and_above", "personGeneration": "allow_adult"}

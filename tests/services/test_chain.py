@@ -20,7 +20,7 @@ short = "o"
 location = "regional"
 operations = ["text-to-image"]
 status = "retired"
-source = "here"
+source = "example.com/models"
 successor = "middle"
 [[model]]
 id = "middle"
@@ -30,7 +30,7 @@ short = "m"
 location = "global"
 operations = ["text-to-image"]
 status = "active"
-source = "here"
+source = "example.com/models"
 successor = "new"
 [[model]]
 id = "new"
@@ -40,7 +40,7 @@ short = "n"
 location = "global"
 operations = ["text-to-image"]
 status = "active"
-source = "here"
+source = "example.com/models"
 """
 
 

@@ -24,7 +24,7 @@ from app.services.gallery import Gallery, Landing
 from app.services.gen import Gen
 from app.services.image import Images
 from app.services.made import Stored
-from app.storage.spool import Spool
+from app.storage.spool import DiskSpool
 from tests.support.fake_wish import NotedWish, no_finder
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +100,7 @@ class Store:
     async def aclose(self) -> None: ...
 
 
-class Full(Spool):
+class Full(DiskSpool):
     """A spool on a full disk, until `full` is false."""
 
     full = True
@@ -122,8 +122,8 @@ class Full(Spool):
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool")
+def spool(tmp_path: Path) -> Iterator[DiskSpool]:
+    spool = DiskSpool(tmp_path / "spool")
     yield spool
     spool.close()
 
@@ -159,7 +159,7 @@ async def stored(gallery: Gallery, call: Call, *sizes: int, uri: str | None = No
         return await gallery.store(tuple(pictures), landing)
 
 
-async def test_a_stored_picture_leaves_nothing(call: Call, spool: Spool, tmp_path: Path) -> None:
+async def test_a_stored_picture_leaves_nothing(call: Call, spool: DiskSpool, tmp_path: Path) -> None:
     store = Store()
     store.go.set()
     (one,) = await stored(Gallery(store, spool, "ours"), call)
@@ -174,7 +174,7 @@ async def test_a_stored_picture_leaves_nothing(call: Call, spool: Spool, tmp_pat
     "failure", [UpstreamUnavailable(), UpstreamFailed(), RuntimeError("a bug")], ids=repr
 )
 async def test_whatever_fails_the_picture_is_kept(
-    failure: Exception, call: Call, spool: Spool, tmp_path: Path
+    failure: Exception, call: Call, spool: DiskSpool, tmp_path: Path
 ) -> None:
     store = Store(failure)
     store.go.set()
@@ -187,7 +187,7 @@ async def test_whatever_fails_the_picture_is_kept(
     assert list(spool._waiting) == [path]
 
 
-async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: Spool, tmp_path: Path) -> None:
+async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: DiskSpool, tmp_path: Path) -> None:
     store = Store(slow=1)
     store.go.set()
     gallery = Gallery(store, spool, "ours", wait_seconds=0.01)
@@ -200,7 +200,7 @@ async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: Spool, tmp
     assert (store.saved, files(tmp_path)) == ([fast.name, slow.name], [])
 
 
-async def test_nobody_waits_beyond_the_calls_store_by(call: Call, spool: Spool) -> None:
+async def test_nobody_waits_beyond_the_calls_store_by(call: Call, spool: DiskSpool) -> None:
     store, soon = Store(), asyncio.get_running_loop().time() + 0.05
     gallery = Gallery(store, spool, "ours", wait_seconds=60)
     async with asyncio.timeout(5):
@@ -212,7 +212,7 @@ async def test_nobody_waits_beyond_the_calls_store_by(call: Call, spool: Spool) 
 
 
 async def test_at_the_end_nobody_waits_for_what_is_on_the_spool(
-    call: Call, spool: Spool, tmp_path: Path
+    call: Call, spool: DiskSpool, tmp_path: Path
 ) -> None:
     gallery = Gallery(Store(), spool, "ours", wait_seconds=0.01)
     with pytest.raises(StorageDown):
@@ -221,7 +221,7 @@ async def test_at_the_end_nobody_waits_for_what_is_on_the_spool(
     assert len(files(tmp_path)) == 1
 
 
-async def test_what_is_in_no_answer_is_kept(call: Call, spool: Spool, tmp_path: Path) -> None:
+async def test_what_is_in_no_answer_is_kept(call: Call, spool: DiskSpool, tmp_path: Path) -> None:
     """The caller has left, or another sample has failed."""
     gallery = Gallery(Store(), spool, "ours")
     with capture_logs() as logs, gallery.landing("image-edit", call) as landing:
@@ -233,7 +233,7 @@ async def test_what_is_in_no_answer_is_kept(call: Call, spool: Spool, tmp_path: 
 
 
 async def test_a_finished_picture_takes_the_place_of_the_raw_one(
-    call: Call, spool: Spool, tmp_path: Path
+    call: Call, spool: DiskSpool, tmp_path: Path
 ) -> None:
     gallery = Gallery(Store(), spool, "ours")
     with gallery.landing("image-edit", call) as landing:
@@ -315,6 +315,8 @@ class Seller:
         self.sold += 1
         return Generation((drawn(call),))
 
+    async def ready(self) -> None: ...
+
 
 class Claude:
     """Rewrites a prompt; meanwhile the spool becomes full."""
@@ -376,7 +378,7 @@ async def test_nothing_is_sold_that_the_work_folder_could_not_keep(
 
 @pytest.mark.parametrize("store_fails", [False, True])
 async def test_storing_goes_on_when_the_caller_has_left(
-    call: Call, spool: Spool, tmp_path: Path, store_fails: bool
+    call: Call, spool: DiskSpool, tmp_path: Path, store_fails: bool
 ) -> None:
     store = Store(UpstreamUnavailable() if store_fails else None)
     gallery = Gallery(store, spool, "ours")
@@ -395,7 +397,7 @@ async def test_storing_goes_on_when_the_caller_has_left(
 
 
 async def test_a_caller_who_leaves_before_storing_has_begun_takes_nothing_away(
-    call: Call, spool: Spool
+    call: Call, spool: DiskSpool
 ) -> None:
     store = Store()
     store.go.set()
@@ -410,7 +412,7 @@ async def test_a_caller_who_leaves_before_storing_has_begun_takes_nothing_away(
     assert (len(store.saved), store.bytes_saved) == (1, 3)
 
 
-async def test_what_the_call_says_is_observed(call: Call, spool: Spool, tmp_path: Path) -> None:
+async def test_what_the_call_says_is_observed(call: Call, spool: DiskSpool, tmp_path: Path) -> None:
     """Its failure to rehearse, and its time."""
     store = Store(slow=1)
     gallery = Gallery(store, spool, "ours", wait_seconds=60)
@@ -425,7 +427,7 @@ async def test_what_the_call_says_is_observed(call: Call, spool: Spool, tmp_path
 
 
 async def test_a_stored_picture_is_deleted_before_its_slow_neighbour(
-    call: Call, spool: Spool, tmp_path: Path
+    call: Call, spool: DiskSpool, tmp_path: Path
 ) -> None:
     store = Store(slow=1)
     store.go.set()

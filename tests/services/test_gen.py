@@ -20,7 +20,7 @@ from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import Picture
 from app.ports import Call, Generation
 from app.providers.bedrock.client import Bedrock
-from app.providers.claude import Claude
+from app.providers.claude import Claude, Platform
 from app.providers.transport import Transport
 from app.services.admission import Admission
 from app.services.chain import Chain
@@ -106,15 +106,12 @@ async def caller(emulator: Emulator, blobs: Blobs) -> AsyncIterator[Caller]:
         admission=admission,
         regions={model.location for model in CATALOGUE.model if model.vendor == "aws"},
         endpoint_url=emulator.http_url,
-        access_key_id="emulated",
-        secret_access_key="emulated",
+        keys=("emulated", "emulated"),
         pause_seconds=0.01,
     )
     claude = Claude(
+        Platform("anthropic", "emulated", emulator.http_url),
         admission=admission,
-        via="anthropic",
-        api_key="emulated",
-        base_url=emulator.http_url,
         pause_seconds=0.01,
     )
     gen = Gen(

@@ -27,8 +27,9 @@ from app.pictures.process_folder import ProcessFolder
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage import spool as module
+from app.storage import spool_files
 from app.storage.gcs import Gcs
-from app.storage.spool import Spool
+from app.storage.spool import DiskSpool
 from app.storage.spool_paths import object_of, relative
 from tests.storage.conftest import BUCKET, client, png, sink
 from tests.support.cloud_storage import CloudStorage
@@ -45,8 +46,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spool(folder: Path) -> Iterator[Spool]:
-    spool = Spool(folder)
+def spool(folder: Path) -> Iterator[DiskSpool]:
+    spool = DiskSpool(folder)
     yield spool
     spool.close()
 
@@ -84,12 +85,12 @@ def checksum(data: bytes) -> bytes:
     return value.to_bytes(4, "big")
 
 
-async def landed(spool: Spool, name: str, bucket: str = BUCKET, data: bytes = b"") -> Path:
+async def landed(spool: DiskSpool, name: str, bucket: str = BUCKET, data: bytes = b"") -> Path:
     with spool.blobs(None) as blobs:
         return await spool.land(written(blobs, data or png("red")), bucket, name)
 
 
-async def kept(spool: Spool, name: str, bucket: str = BUCKET) -> Path:
+async def kept(spool: DiskSpool, name: str, bucket: str = BUCKET) -> Path:
     """A picture whose upload has failed."""
     path = await landed(spool, name, bucket)
     spool.release(path)
@@ -144,7 +145,7 @@ async def test_other_paths_are_no_pictures(path: str) -> None:
 # ── landing ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_arrives_is_partial_until_it_lands(spool: Spool, folder: Path) -> None:
+async def test_what_arrives_is_partial_until_it_lands(spool: DiskSpool, folder: Path) -> None:
     with spool.blobs(None) as blobs:
         blob = blobs.new()
         blob.write(b"half")
@@ -163,7 +164,7 @@ async def test_what_arrives_is_partial_until_it_lands(spool: Spool, folder: Path
     assert files(folder) == []
 
 
-async def test_what_never_lands_is_deleted(spool: Spool, folder: Path) -> None:
+async def test_what_never_lands_is_deleted(spool: DiskSpool, folder: Path) -> None:
     with spool.blobs(None) as blobs:
         blobs.new().write(b"half")
         blobs.of(b"whole")
@@ -171,7 +172,7 @@ async def test_what_never_lands_is_deleted(spool: Spool, folder: Path) -> None:
     assert partial(folder) == []
 
 
-async def test_files_are_written_over(spool: Spool, folder: Path) -> None:
+async def test_files_are_written_over(spool: DiskSpool, folder: Path) -> None:
     """What is shorter than the picture before it ends where it ends."""
     first = await landed(spool, "a.png", data=png("red") + bytes(10_000))
     spool.remove(first)
@@ -182,7 +183,7 @@ async def test_files_are_written_over(spool: Spool, folder: Path) -> None:
 
 
 async def test_few_files_wait_to_be_written_over_and_not_for_long(
-    spool: Spool, folder: Path, hasty: Gcs, monkeypatch: pytest.MonkeyPatch
+    spool: DiskSpool, folder: Path, hasty: Gcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def delete_used(self: ProcessFolder) -> None:
         delete(self)
@@ -204,18 +205,18 @@ async def test_few_files_wait_to_be_written_over_and_not_for_long(
 
 
 async def test_before_the_disk_is_called_full_used_files_are_deleted(
-    spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    spool: DiskSpool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(self: Spool, own: ProcessFolder) -> None:
+    def write(own: ProcessFolder, min_free_bytes: int) -> None:
         if partial(folder):
             raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(Spool, "_try_to_write", write)
+    monkeypatch.setattr("app.storage.spool.try_to_write", write)
     spool.remove(await landed(spool, "a.png"))
     assert await spool.ready() is None
 
 
-async def test_a_picture_from_elsewhere_is_copied(spool: Spool, folder: Path, blobs: Blobs) -> None:
+async def test_a_picture_from_elsewhere_is_copied(spool: DiskSpool, folder: Path, blobs: Blobs) -> None:
     in_memory, on_disk = blobs.of(png("red")), blobs.of(png("blue", 1_500_000))
     for number, blob in enumerate((in_memory, on_disk)):
         path = await spool.land(blob, BUCKET, f"{number}.png")
@@ -223,22 +224,22 @@ async def test_a_picture_from_elsewhere_is_copied(spool: Spool, folder: Path, bl
     assert len(files(folder)) == 2
 
 
-async def test_files_are_for_the_owner_only(spool: Spool, folder: Path) -> None:
+async def test_files_are_for_the_owner_only(spool: DiskSpool, folder: Path) -> None:
     path = await landed(spool, "a.png")
     own = folder / path.relative_to(folder).parts[0]
     assert [stat.S_IMODE(os.stat(one).st_mode) for one in (folder, own, path)] == [0o700, 0o700, 0o600]
 
 
 async def test_with_fsync_files_and_folders_are_synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = Spool(folder, fsync=True)
+    spool = DiskSpool(folder, fsync=True)
     synced: list[Path] = []
-    sync = module._sync
+    sync = spool_files.sync
 
     def note(*paths: Path) -> None:
         synced.extend(paths)
         sync(*paths)
 
-    monkeypatch.setattr(module, "_sync", note)
+    monkeypatch.setattr(module, "sync", note)
     path = await landed(spool, "a.png")
     assert synced[0].suffix == ".part"
     assert synced[1:] == [path.parent, path.parent.parent, folder]
@@ -250,12 +251,12 @@ async def test_a_caller_who_leaves_during_fsync_takes_nothing_away(
 ) -> None:
     begun = asyncio.Event()
 
-    async def hang(self: Spool, *paths: Path) -> None:
+    async def hang(self: DiskSpool, *paths: Path) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Spool, "_synced", hang)
-    spool = Spool(folder, fsync=True)
+    monkeypatch.setattr(DiskSpool, "_synced", hang)
+    spool = DiskSpool(folder, fsync=True)
     caller = asyncio.create_task(landed(spool, "a.png"))
     await begun.wait()
     caller.cancel()
@@ -269,7 +270,7 @@ async def test_a_caller_who_leaves_during_fsync_takes_nothing_away(
 
 
 async def test_a_picture_lands_under_its_promised_url_when_the_store_is_back(
-    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: Spool, folder: Path
+    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: DiskSpool, folder: Path
 ) -> None:
     store.troubles.set("storage-down")
     await kept(spool, "images/ü 1.png")
@@ -286,7 +287,7 @@ async def test_a_picture_lands_under_its_promised_url_when_the_store_is_back(
 
 
 async def test_the_bucket_that_was_asked_for_is_remembered(
-    store: CloudStorage, gcs: Gcs, spool: Spool
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool
 ) -> None:
     await kept(spool, "a.png", "their-bucket")
     assert await spool.drain(gcs) == 1
@@ -294,7 +295,7 @@ async def test_the_bucket_that_was_asked_for_is_remembered(
 
 
 async def test_the_oldest_goes_first(
-    store: CloudStorage, gcs: Gcs, folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    store: CloudStorage, gcs: Gcs, folder: Path, spool: DiskSpool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_UPLOADS", 1)
     wanted = ["c.png", "a.png", "b.png"]
@@ -305,7 +306,7 @@ async def test_the_oldest_goes_first(
 
 
 async def test_what_had_arrived_after_all_is_removed(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool, folder: Path
 ) -> None:
     for _ in range(2):
         await kept(spool, "a.png")
@@ -315,7 +316,7 @@ async def test_what_had_arrived_after_all_is_removed(
 
 
 async def test_refused_ones_stop_nobody_and_are_tried_less_and_less(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_UPLOADS", 1)
     store.troubles.set("answer", vendor="gcs", times=20, arg={"status": 403, "body": {}})
@@ -337,7 +338,7 @@ async def test_refused_ones_stop_nobody_and_are_tried_less_and_less(
 
 
 async def test_while_storage_is_down_few_are_tried(
-    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: Spool
+    store: CloudStorage, gcs: Gcs, hasty: Gcs, spool: DiskSpool
 ) -> None:
     store.troubles.set("storage-down")
     for number in range(40):
@@ -348,7 +349,7 @@ async def test_while_storage_is_down_few_are_tried(
     assert await spool.drain(gcs) == 40
 
 
-async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, spool: Spool) -> None:
+async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, spool: DiskSpool) -> None:
     """A power cut may leave a file shorter than it was, or with the picture that was in it before."""
     for name, data in (("empty.png", b""), ("half.png", png("red")[:40]), ("another.png", png("blue"))):
         path = await kept(spool, name)
@@ -361,7 +362,7 @@ async def test_a_damaged_picture_is_not_uploaded(store: CloudStorage, gcs: Gcs, 
 async def test_a_large_picture_is_never_whole_in_memory(
     folder: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(folder)
+    spool = DiskSpool(folder)
     async with sink() as (endpoint, heads):
         gcs = client(transport, endpoint)
         await kept(spool, "warm.png")
@@ -385,7 +386,7 @@ async def test_a_large_picture_is_never_whole_in_memory(
 
 
 async def test_run_uploads_when_the_store_is_back_and_ends_when_cancelled(
-    store: CloudStorage, hasty: Gcs, spool: Spool
+    store: CloudStorage, hasty: Gcs, spool: DiskSpool
 ) -> None:
     store.troubles.set("storage-down")
     await kept(spool, "a.png")
@@ -405,7 +406,7 @@ async def test_run_uploads_when_the_store_is_back_and_ends_when_cancelled(
 
 
 async def test_pictures_that_cannot_be_uploaded_are_told_until_they_are(
-    store: CloudStorage, hasty: Gcs, spool: Spool
+    store: CloudStorage, hasty: Gcs, spool: DiskSpool
 ) -> None:
     store.troubles.set("storage-down")
     await kept(spool, "a.png")
@@ -420,7 +421,7 @@ async def test_pictures_that_cannot_be_uploaded_are_told_until_they_are(
 
 
 async def test_a_folder_that_is_away_may_come_back(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool, folder: Path
 ) -> None:
     await kept(spool, "a.png")
     away = folder.with_name("away")
@@ -433,7 +434,7 @@ async def test_a_folder_that_is_away_may_come_back(
 
 
 async def test_a_folder_that_was_deleted_is_made_again(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool, folder: Path
 ) -> None:
     await kept(spool, "a.png")
     shutil.rmtree(folder)
@@ -448,10 +449,10 @@ async def test_a_folder_that_was_deleted_is_made_again(
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from app.storage.spool import Spool
+from app.storage.spool import DiskSpool
 
 async def main():
-    spool = Spool(Path(sys.argv[1]))
+    spool = DiskSpool(Path(sys.argv[1]))
     blobs = spool.blobs(None)
     for name in sys.argv[2:]:
         blob = blobs.of(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))
@@ -483,7 +484,7 @@ def process(folder: Path, *wanted: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_what_a_killed_process_has_left_is_uploaded(
-    store: CloudStorage, gcs: Gcs, spool: Spool, folder: Path
+    store: CloudStorage, gcs: Gcs, spool: DiskSpool, folder: Path
 ) -> None:
     with process(folder, "a.png", "there/ü.png") as other:
         assert await spool.take_over() == 0  # it is alive
@@ -504,10 +505,10 @@ async def test_what_a_killed_process_has_left_is_uploaded(
 
 
 async def test_what_a_start_finds_is_uploaded_at_once(store: CloudStorage, gcs: Gcs, folder: Path) -> None:
-    first = Spool(folder)
+    first = DiskSpool(folder)
     await kept(first, "kept.png")
     first.close()
-    second = Spool(folder)
+    second = DiskSpool(folder)
     running = asyncio.create_task(second.run(gcs, 3600))
     await asyncio.to_thread(store.calls.wait_for, lambda calls: any(call.status == 200 for call in calls))
     running.cancel()
@@ -520,7 +521,7 @@ async def test_two_processes_never_work_on_one_file(store: CloudStorage, gcs: Gc
     with process(folder, *wanted) as other:
         other.kill()
         other.wait()
-    spools = [Spool(folder) for _ in range(4)]
+    spools = [DiskSpool(folder) for _ in range(4)]
     found = await asyncio.gather(*(spool.take_over() for spool in spools))
     with capture_logs() as logs:
         arrived = await asyncio.gather(*(spool.drain(gcs) for spool in spools))
@@ -536,11 +537,11 @@ async def test_two_processes_never_work_on_one_file(store: CloudStorage, gcs: Gc
 async def test_what_is_left_at_the_end_is_for_the_next_one(
     store: CloudStorage, gcs: Gcs, folder: Path
 ) -> None:
-    first = Spool(folder)
+    first = DiskSpool(folder)
     await landed(first, "released.png")
     await kept(first, "kept.png")
     first.close()
-    second = Spool(folder)
+    second = DiskSpool(folder)
     assert await second.take_over() == 2
     assert await second.drain(gcs) == 2
     second.close()
@@ -553,7 +554,7 @@ async def test_ten_thousand_files_are_found(folder: Path, monkeypatch: pytest.Mo
         path = dead / relative(BUCKET, f"images/{number % 10}/{number}.png", bytes(4))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"a")
-    spool = Spool(folder)
+    spool = DiskSpool(folder)
     assert len(files(dead)) == 10_000  # a start does not wait for them
     await landed(spool, "images/7/7_0.png")
     touched: list[Path] = []
@@ -584,8 +585,10 @@ def watched(step: Callable[..., Any], touched: list[Path]) -> Callable[..., Any]
 STEM = "images/generated/text-to-image/20260101_000000_imagen4_text-to-image_0f"
 
 
-async def test_pictures_are_found_by_their_stem_in_every_process_s_folder(folder: Path, spool: Spool) -> None:
-    sibling, dying = Spool(folder), Spool(folder)
+async def test_pictures_are_found_by_their_stem_in_every_process_s_folder(
+    folder: Path, spool: DiskSpool
+) -> None:
+    sibling, dying = DiskSpool(folder), DiskSpool(folder)
     await landed(spool, f"{STEM}-0.png")
     await kept(sibling, f"{STEM}-1.png")
     await landed(dying, f"{STEM}-2.png")
@@ -608,16 +611,16 @@ async def test_pictures_are_found_by_their_stem_in_every_process_s_folder(folder
 
 
 @pytest.mark.parametrize("stem", ["é ü%/0f", "0f", f"{'deep/' * 100}0f"])
-async def test_any_stem_is_found(spool: Spool, stem: str) -> None:
+async def test_any_stem_is_found(spool: DiskSpool, stem: str) -> None:
     await landed(spool, f"{stem}-0.png")
     assert await spool.find(BUCKET, stem) == [f"{stem}-0.png"]
 
 
 async def test_what_is_taken_over_meanwhile_is_found(
-    folder: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    folder: Path, spool: DiskSpool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file moves from a folder that is looked into next to one that was looked into before."""
-    old = Spool(folder)
+    old = DiskSpool(folder)
     await landed(old, f"{STEM}-0.png")
     old.close()
     (own, dead) = sorted(folder.glob("spool-*"), key=lambda one: bool(files(one)))
@@ -639,7 +642,7 @@ async def test_what_is_taken_over_meanwhile_is_found(
     assert looked
 
 
-async def test_without_the_spool_s_folder_nothing_can_be_said(folder: Path, spool: Spool) -> None:
+async def test_without_the_spool_s_folder_nothing_can_be_said(folder: Path, spool: DiskSpool) -> None:
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError):
         await spool.find(BUCKET, STEM)
@@ -674,11 +677,11 @@ async def test_pictures_of_the_first_edition_are_uploaded_and_foreign_files_left
     (folder / "0-link.picture").symlink_to("/dev/zero")
     (folder / "1.picture").write_bytes(whole)
     (folder / "2.picture").write_bytes(first_edition("b.png", png("red")))
-    spool = Spool(folder)
+    spool = DiskSpool(folder)
     assert await spool.take_over() == 2
     spool.close()  # as if killed before the upload
 
-    spool = Spool(folder)
+    spool = DiskSpool(folder)
     assert await spool.take_over() == 2
     assert await spool.drain(gcs) == 2
     spool.close()
@@ -704,7 +707,7 @@ def full_disk(bytes_left: int = 100) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [0, 1, 999, 1000, 4321])
 async def test_a_picture_that_finds_no_room_on_the_way_goes_on_elsewhere(
-    tmp_path: Path, spool: Spool, folder: Path, room: int
+    tmp_path: Path, spool: DiskSpool, folder: Path, room: int
 ) -> None:
     data = png("red", 9000)
     with WorkFolder(tmp_path / "work") as work, work.blobs() as spare, spool.blobs(spare) as blobs:
@@ -722,7 +725,7 @@ async def test_a_picture_that_finds_no_room_on_the_way_goes_on_elsewhere(
     assert (work.memory_used, work.disk_used, files(folder)) == (0, 0, [path])
 
 
-async def test_without_any_room_it_is_told(tmp_path: Path, spool: Spool, folder: Path) -> None:
+async def test_without_any_room_it_is_told(tmp_path: Path, spool: DiskSpool, folder: Path) -> None:
     with WorkFolder(tmp_path / "work", memory_bytes=0, max_bytes=2000) as work:
         with work.blobs() as spare, spool.blobs(spare) as blobs, full_disk(1500):
             blob = blobs.new()
@@ -732,13 +735,13 @@ async def test_without_any_room_it_is_told(tmp_path: Path, spool: Spool, folder:
         assert (work.disk_used, files(folder), len(files(work.path))) == (0, [], 0)
 
 
-async def test_ready_names_the_folder(folder: Path, spool: Spool) -> None:
+async def test_ready_names_the_folder(folder: Path, spool: DiskSpool) -> None:
     await spool.ready()
     with full_disk(0), pytest.raises(OSError, match="File too large") as caught:
         await spool.ready()
     assert caught.value.filename == str(folder)
     assert files(folder) == []
-    wanting = Spool(folder, min_free_bytes=10**18)
+    wanting = DiskSpool(folder, min_free_bytes=10**18)
     with pytest.raises(OSError, match="No space left") as caught:
         await wanting.ready()
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(folder))

@@ -22,6 +22,7 @@ from app.pictures.picture import Picture
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call, Generation
 from app.providers.transport import Transport
+from app.providers.vertex.address import Addresses
 from app.providers.vertex.client import Vertex
 from app.services.admission import Admission
 from tests.support.fake_wish import NotedWish
@@ -66,12 +67,13 @@ class Caller:
 
 @asynccontextmanager
 async def calling(emulator: Emulator | None = None, **settings: Any) -> AsyncIterator[Caller]:
-    """`settings` are Vertex's; without an `emulator` they name the endpoint, or there is none."""
+    """`settings` are those of Vertex and Addresses."""
     transport = settings.pop("transport", None) or Transport()
     if emulator:
         settings["endpoint"] = emulator.http_url
     ours = {"pause_seconds": 0.01, "admission": Admission(100, 100)}
-    vertex = Vertex(transport=transport, project="demo", **{**ours, **settings})
+    where = {name: settings.pop(name) for name in ("location", "endpoint") if name in settings}
+    vertex = Vertex(transport=transport, addresses=Addresses("demo", **where), **{**ours, **settings})
     with scope() as blobs:
         try:
             yield Caller(vertex, blobs)

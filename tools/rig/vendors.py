@@ -36,7 +36,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from app.contract.models import Family, load_catalogue
+from app.contract.models import load_catalogue
 from app.emulator import claude, control
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable, exchange
@@ -74,13 +74,14 @@ _CONTENT = Quotes(
     b"",
     b'"}}]}}]}',
 )
-_BEDROCK: dict[Family, Quotes] = {
+_BEDROCK: dict[str, Quotes] = {
     "sdxl": Quotes(
         b'{"result":"success","artifacts":[{"seed":0,"base64":"', b"", b'","finishReason":"SUCCESS"}]}'
     ),
     "titan": Quotes(b'{"images":["', b"", b'"],"error":null}'),
     "stability2": Quotes(b'{"images":["', b"", b'"],"seeds":[0],"finish_reasons":[null]}'),
 }
+_BEDROCK |= {"nova": _BEDROCK["titan"], "sd3": _BEDROCK["stability2"]}
 
 
 @dataclass(slots=True)

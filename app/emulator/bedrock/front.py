@@ -19,7 +19,13 @@ from app.emulator.calls import Call, Calls, Json
 from app.emulator.exchange import exchange, ordered_response
 from app.emulator.trouble import Trouble, Troubles
 
-_FAMILIES = {"sdxl": sdxl.invoke, "titan": titan.invoke, "stability2": stability2.invoke}
+_FAMILIES = {
+    "sdxl": sdxl.invoke,
+    "titan": titan.invoke,
+    "nova": titan.invoke,
+    "stability2": stability2.invoke,
+    "sd3": stability2.invoke,
+}
 _SIGNED_FOR = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([a-z0-9-]+)/bedrock/aws4_request,")
 _TEXT_KEYS = frozenset({"text", "prompt", "negativeText", "negative_prompt"})
 

@@ -71,17 +71,9 @@ class _Sd35(_Common):
         return self
 
 
-# A model that only MODELS_FILE names is taken for a Core.
-_REQUESTS: dict[str, type[_Core | _Ultra | _Sd35]] = {
-    "stability.stable-image-core-v1:1": _Core,
-    "stability.stable-image-ultra-v1:1": _Ultra,
-    "stability.sd3-5-large-v1:0": _Sd35,
-}
-
-
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
     """Returns the answer and the number of pictures charged. Raises Refusal."""
-    request: _Core | _Ultra | _Sd35 = read(_REQUESTS.get(model.id, _Core), body)
+    request: _Core | _Ultra | _Sd35 = read(_request_type(model), body)
     seed = request.seed or unseeded
     match trouble.kind if trouble else None:
         case "blocked-prompt":
@@ -92,6 +84,12 @@ def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) 
             return {"seeds": [seed], "finish_reasons": [None], "images": []}, 0
     picture = encode_picture(_draw(request, seed), f"image/{request.output_format}")
     return {"seeds": [seed], "finish_reasons": [None], "images": [picture]}, 1
+
+
+def _request_type(model: Model) -> type[_Core | _Ultra | _Sd35]:
+    if model.family == "sd3":
+        return _Sd35
+    return _Ultra if "img2img" in model.operations else _Core
 
 
 def _draw(request: _Core | _Ultra | _Sd35, seed: int) -> Image.Image:

@@ -28,7 +28,7 @@ _MAX_BYTES = 5 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """The limits in which the models of the family differ."""
+    """The limits in which Titan and Nova differ."""
 
     characters: int
     """Of a prompt."""
@@ -39,10 +39,9 @@ class _Rules:
 
 
 _RULES = {
-    "amazon.titan-image-generator-v2:0": _Rules(512, range(1, 1409), frozenset(TITAN_SIZES)),
-    "amazon.nova-canvas-v1:0": _Rules(1024, range(320, 4097)),
+    "titan": _Rules(512, range(1, 1409), frozenset(TITAN_SIZES)),
+    "nova": _Rules(1024, range(320, 4097)),
 }
-_NEWEST_RULES = _RULES["amazon.nova-canvas-v1:0"]  # also for a model that only MODELS_FILE names
 
 # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,7 +185,7 @@ _TASKS: dict[str, type[_Task]] = {
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
     """Returns the answer and the number of pictures charged. Raises Refusal."""
     del unseeded  # these models have a default seed
-    rules = _RULES.get(model.id, _NEWEST_RULES)
+    rules = _RULES[model.family]
     kind = _TASKS.get(str(body.get("taskType")))
     if kind is None:
         raise invalid("Malformed input request: #/taskType: unknown task, please reformat your input.")

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from app.contract.models import Catalogue, Family
+from app.contract.models import Catalogue
 from app.emulator.bodies import texts
 from app.emulator.calls import Call, Calls, Json
 from app.emulator.gcs.objects import Objects
@@ -16,7 +16,7 @@ from app.emulator.vertex.wire import Refusal, detail, invalid
 _RESOURCE = re.compile(r"projects/[^/]+/locations/([^/]+)/publishers/google/models/([^/]+)")
 _TEXT_KEYS = frozenset({"prompt", "text"})
 _METHODS = {"predict": imagen.predict, "generateContent": gemini.generate}
-_FAMILIES: dict[str, Family] = {"predict": "imagen", "generateContent": "gemini"}
+_FAMILIES = {"predict": "imagen", "generateContent": "gemini"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the answers of Bedrock's image families have in common: pictures and refusals."""
+"""What the answers of all image families on Bedrock have in common: pictures and refusals."""
 
 from collections.abc import Iterable
 
@@ -15,5 +15,5 @@ async def pictures_of(values: Iterable[object], call: Call) -> tuple[Picture, ..
 
 
 def refused(reason: str, side: Side) -> SafetyBlocked:
-    """The filter said no, in one of its spellings; `reason` is ours, the vendor's words stay private."""
+    """Returns the error for a refusal by the content filter. `reason` is for the caller."""
     return SafetyBlocked(Block(reason, side=side, hint="Rephrase the prompt and try again"))

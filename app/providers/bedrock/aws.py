@@ -28,10 +28,12 @@ class Keys(NamedTuple):
 
 
 class Aws:
-    """Without explicit keys they are looked up on first use of `keys`, and renewed when they expire soon."""
+    """`explicit`: an access key's id and its secret. Without them, keys are looked up on first use of `keys`,
+    and renewed when they expire soon.
+    """
 
-    def __init__(self, access_key_id: str | None, secret_access_key: str | None) -> None:
-        self._explicit = (access_key_id, secret_access_key)
+    def __init__(self, explicit: tuple[str, str] | None) -> None:
+        self._explicit = explicit
         self._session = get_session()
         loader = self._session.get_component("data_loader")
         self._endpoints = EndpointProvider(
@@ -49,7 +51,7 @@ class Aws:
         return found.url
 
     def sign(self, url: str, headers: Mapping[str, str], keys: Keys, region: str) -> dict[str, str]:
-        """Returns the headers of a POST with its signature. X-Amz-Content-SHA256 has to be among them."""
+        """Returns the headers of a POST with its signature. `headers` must include X-Amz-Content-SHA256."""
         request = AWSRequest("POST", url, headers)
         if isinstance(keys.frozen, FrozenAuthToken):
             BearerAuth(keys.frozen).add_auth(request)  # type: ignore[arg-type]  # the stubs are wrong
@@ -58,8 +60,8 @@ class Aws:
         return dict(request.headers.items())
 
     def _find_keys(self) -> Keys:
-        """Slow: it may ask the network."""
-        if all(self._explicit):
+        """Slow: it can make network requests. Raises NoCredentialsError, and whatever botocore raises."""
+        if self._explicit:
             return Keys(ReadOnlyCredentials(*self._explicit, None))
         if token := ScopedEnvTokenProvider(self._session).load_token(signing_name="bedrock"):
             return Keys(token)

@@ -5,13 +5,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
-from app.contract.gen import AspectRatio, Text2Img
+from app.contract.gen import AspectRatio, GenRequest
 from app.contract.safety import block
 from app.pictures.picture import Picture
 from app.ports import Call
 from app.providers.bedrock.answer import pictures_of, refused
 
-# The document's 1024x576 and 576x1024 are no sizes of this model; these are the nearest of its nine.
+# The model draws nine sizes. 1024x576 and 576x1024 of the gateway's document are not among them.
 _SIZES: dict[AspectRatio, tuple[int, int]] = {
     "1:1": (1024, 1024),
     "16:9": (1344, 768),
@@ -21,8 +21,8 @@ _SIZES: dict[AspectRatio, tuple[int, int]] = {
 }
 
 
-def encode(request: Text2Img) -> dict[str, Any]:
-    """The body of InvokeModel."""
+def encode(request: GenRequest) -> dict[str, Any]:
+    """Returns the body of InvokeModel for a Text2Img: the model cannot do img2img."""
     prompts = [{"text": request.prompt, "weight": 1.0}]
     if request.negative_prompt.strip():
         prompts.append({"text": request.negative_prompt, "weight": -1.0})
@@ -47,9 +47,9 @@ class _Answer(BaseModel):
 
 
 async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
-    """The pictures of an answer. A filtered artifact holds a blurred picture, which is not taken.
+    """Returns the pictures of an answer. A filtered artifact is refused: it holds a blurred picture.
 
-    Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
+    Raises SafetyBlocked and UpstreamFailed, and ValueError if the answer has another shape.
     """
     artifacts = _Answer.model_validate(answer).artifacts
     if not artifacts:

@@ -1,4 +1,4 @@
-"""Where InvokeModel is called, and the headers that prove who calls."""
+"""The URL of InvokeModel, and the headers that authorize a call."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,22 +15,21 @@ if TYPE_CHECKING:
 class Signer:
     """Finds the URL of a model and signs requests to it.
 
-    `endpoint_url` replaces the address of every region. Without explicit keys, botocore looks for a Bedrock
-    API key (AWS_BEARER_TOKEN_BEDROCK), then for credentials in its usual places.
+    `endpoint_url` replaces the address of every region. `keys` are an access key's id and its secret; without
+    them, botocore looks for a Bedrock API key (AWS_BEARER_TOKEN_BEDROCK), then for credentials in its usual
+    places.
     """
 
-    def __init__(
-        self, endpoint_url: str | None, access_key_id: str | None, secret_access_key: str | None
-    ) -> None:
+    def __init__(self, endpoint_url: str | None, keys: tuple[str, str] | None) -> None:
         self._endpoint_url = endpoint_url.rstrip("/") if endpoint_url else None
-        self._aws = Cached(partial(_import_aws, access_key_id, secret_access_key))
+        self._aws = Cached(partial(_import_aws, keys))
 
     async def endpoint(self, region: str) -> str:
         """Returns the address of Bedrock in a region."""
         return self._endpoint_url or (await self._aws()).endpoint(region)
 
     async def sign(self, model: Model, headers: Mapping[str, str], digest: str) -> tuple[str, dict[str, str]]:
-        """Returns the URL of InvokeModel, and the headers with those that prove who calls.
+        """Returns the URL of InvokeModel, and the headers with those that authorize the call.
 
         `digest` is the hexadecimal SHA-256 of the body. All headers are signed. Raises BotoCoreError if there
         are no keys, and any other exception if they cannot be looked up or renewed.
@@ -41,8 +40,8 @@ class Signer:
         return url, aws.sign(url, {**headers, "X-Amz-Content-SHA256": digest}, keys, model.location)
 
 
-def _import_aws(access_key_id: str | None, secret_access_key: str | None) -> "Aws":
-    """Slow, and takes 12 MB: a gateway that does not use Bedrock does without."""
+def _import_aws(keys: tuple[str, str] | None) -> "Aws":
+    """Slow, and takes 12 MB that a gateway without Bedrock need not spend."""
     from app.providers.bedrock.aws import Aws
 
-    return Aws(access_key_id, secret_access_key)
+    return Aws(keys)

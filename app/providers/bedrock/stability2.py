@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.gen import AspectRatio, GenRequest, Img2Img
-from app.contract.models import Model
 from app.contract.safety import block
 from app.pictures.picture import Picture
 from app.pictures.pixels import fit
@@ -16,7 +15,7 @@ from app.providers.bedrock.answer import pictures_of, refused
 # There is no 3:5; 9:16 is nearest.
 _RATIOS: dict[AspectRatio, str] = {"1:1": "1:1", "16:9": "16:9", "9:16": "9:16", "3:2": "3:2", "3:5": "9:16"}
 
-# From a picture the answer takes the picture's shape, so the picture is given the wanted one.
+# The answer has the shape of the source, so the source is given the wanted shape.
 _SOURCE_SIZES: dict[AspectRatio, tuple[int, int]] = {
     "1:1": (1024, 1024),
     "16:9": (1344, 768),
@@ -26,8 +25,14 @@ _SOURCE_SIZES: dict[AspectRatio, tuple[int, int]] = {
 }
 
 
-def encode(request: GenRequest, model: Model) -> dict[str, Any]:
-    """The body of InvokeModel. Slow when there is a picture."""
+def encode_sd3(request: GenRequest) -> dict[str, Any]:
+    """As `encode`. Stable Diffusion 3.5 does both tasks, and a field tells them apart."""
+    mode = {"mode": "image-to-image"} if isinstance(request, Img2Img) else {}
+    return encode(request) | mode
+
+
+def encode(request: GenRequest) -> dict[str, Any]:
+    """Returns the body of InvokeModel. Slow when there is a picture."""
     body: dict[str, Any] = {"prompt": request.prompt, "output_format": "png"}
     if request.negative_prompt.strip():
         body["negative_prompt"] = request.negative_prompt
@@ -36,8 +41,6 @@ def encode(request: GenRequest, model: Model) -> dict[str, Any]:
     source, size = request.init_image, _SOURCE_SIZES[request.aspect_ratio]
     body["image"] = (source if source.size == size else fit(source, size)).blob
     body["strength"] = round(1 - request.similarity_strength, 4)  # 0 returns the picture, 1 ignores it
-    if model.id.startswith("stability.sd3"):  # the only ones that tell the two tasks apart by a field
-        body["mode"] = "image-to-image"
     return body
 
 
@@ -47,9 +50,9 @@ class _Answer(BaseModel):
 
 
 async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
-    """The pictures of an answer.
+    """Returns the pictures of an answer.
 
-    Raises SafetyBlocked and UpstreamFailed; ValueError when the answer has another shape.
+    Raises SafetyBlocked and UpstreamFailed, and ValueError if the answer has another shape.
     """
     found = _Answer.model_validate(answer)
     match next(filter(None, found.finish_reasons), None):

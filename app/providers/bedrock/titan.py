@@ -7,15 +7,16 @@ from pydantic import BaseModel
 
 from app.contract.errors import SafetyBlocked
 from app.contract.gen import INIT_IMAGE_SIZES, AspectRatio, GenRequest, Img2Img
-from app.contract.models import Model
 from app.contract.safety import block
 from app.pictures.picture import Picture
 from app.pictures.pixels import fit, lighten, limit, transcode
 from app.ports import Call
 from app.providers.bedrock.answer import pictures_of, refused
 
+Sizes = dict[AspectRatio, tuple[int, int]]
+
 # Titan draws sizes of a fixed table: it has AWS's own 16:9, and no 9:16 at all.
-_TITAN_SIZES: dict[AspectRatio, tuple[int, int]] = {
+TITAN_SIZES: Sizes = {
     "1:1": (1024, 1024),
     "16:9": (1173, 640),
     "9:16": (768, 1408),
@@ -23,7 +24,7 @@ _TITAN_SIZES: dict[AspectRatio, tuple[int, int]] = {
     "3:5": (768, 1280),
 }
 # Nova Canvas takes any sides that 16 divides.
-_NOVA_SIZES = _TITAN_SIZES | {"16:9": (1280, 720), "9:16": (720, 1280)}
+NOVA_SIZES: Sizes = TITAN_SIZES | {"16:9": (1280, 720), "9:16": (720, 1280)}
 
 _SOURCE_SIDE = 1408
 _SOURCE_BYTES = 5_000_000
@@ -31,12 +32,11 @@ _LEAST_SIMILARITY = 0.2
 _SEEDS = 2_147_483_647
 
 
-def encode(request: GenRequest, model: Model) -> dict[str, Any]:
-    """The body of InvokeModel. Slow when there is a picture.
+def encode(request: GenRequest, *, sizes: Sizes) -> dict[str, Any]:
+    """Returns the body of InvokeModel. Slow when there is a picture. `sizes`: those that the model draws.
 
-    The seed is drawn here, for the vendor's default is always the same one.
+    The seed is drawn here: without one, the vendor always takes the same.
     """
-    sizes = _NOVA_SIZES if model.id.startswith("amazon.nova") else _TITAN_SIZES
     width, height = sizes[request.aspect_ratio]
     return _task(request) | {
         "imageGenerationConfig": {
@@ -64,7 +64,7 @@ def _task(request: GenRequest) -> dict[str, Any]:
 
 
 def _source(request: Img2Img) -> Picture:
-    """Neither side over 1408 pixels, the file not over 5 MB, and nothing transparent."""
+    """Returns the init_image with sides of at most 1408 pixels, at most 5 MB, and opaque."""
     picture, size = request.init_image, INIT_IMAGE_SIZES[request.aspect_ratio]
     if request.auto_resize and picture.size != size:
         small = fit(picture, size)
@@ -81,7 +81,10 @@ class _Answer(BaseModel):
 
 
 async def decode(answer: object, call: Call) -> tuple[Picture, ...]:
-    """The pictures of an answer. Raises SafetyBlocked; ValueError when the answer has another shape."""
+    """Returns the pictures of an answer.
+
+    Raises SafetyBlocked and BrokenPicture, and ValueError if the answer has another shape.
+    """
     found = _Answer.model_validate(answer)
     if found.images:
         return await pictures_of(found.images, call)

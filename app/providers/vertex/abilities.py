@@ -8,7 +8,7 @@ from app.contract.models import Model
 def check(request: ImageRequest, model: Model) -> None:
     """Raise InvalidRequest, before anything is paid, if the model cannot do what is asked.
 
-    A Gemini model that computes no masks or control pictures is asked for them in words (gemini.py).
+    Gemini models compute no masks or control pictures: these are described in words (gemini.py).
     """
     can = model.capabilities
     if getattr(request, "seed", None) is not None and "seed" not in can:

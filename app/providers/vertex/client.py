@@ -1,61 +1,54 @@
-"""Vertex AI: the calls."""
+"""Vertex AI: a request becomes one call (Imagen) or one for each sample (Gemini)."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Literal, TypeVar
+from functools import partial
+from typing import ClassVar, TypeVar, get_args
 
-from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.contract.image import ImageEdit, ImageRequest
-from app.contract.models import Model
+from app.contract.models import Families, ImageOperation, Model
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation, PaidCall
-from app.providers.attempt import CallFailed, attempt, preparing
+from app.providers.attempt import attempt, preparing
 from app.providers.reach import reach
-from app.providers.transport import Transport, TransportError
+from app.providers.transport import Transport
 from app.providers.vertex import abilities, edit, gemini, imagen
-from app.providers.vertex.failure import RETRY_AFTER_SECONDS, refused, unanswered
+from app.providers.vertex.address import Addresses, Method
 from app.providers.vertex.finishing import finished, mask_applied
 from app.providers.vertex.lightening import lightened
 from app.providers.vertex.samples import all_of, gathered
+from app.providers.vertex.sending import Credentials, send
 from app.providers.vertex.shapes import Json
 from app.threads import off_loop
 
 T = TypeVar("T")
 
-Credentials = Callable[[], Awaitable[Mapping[str, str]]]
-"""Returns the headers that authorize a call. Raises UpstreamUnavailable and UpstreamFailed."""
-
 
 class Vertex:
-    """Google's image models: Imagen and its kin by `predict`, Gemini by `generateContent`.
+    """Google's image models, a `Provider[ImageRequest]`: Imagen and its kin by `predict`, Gemini by
+    `generateContent`.
 
-    `location` serves the models that the catalogue calls regional, `gemini_location` those it calls global.
-    `endpoint` (http://host:port or https://host:port; a bare host:port means http) is called instead of
-    Google, and without `credentials`.
+    Without `credentials` calls carry none: an emulator wants none. `pause_seconds` is the shortest pause
+    before a second try.
     """
+
+    families: ClassVar[Families] = {"imagen": get_args(ImageOperation), "gemini": gemini.OPERATIONS}
 
     def __init__(
         self,
         *,
         transport: Transport,
         admission: Admission,
-        project: str,
-        location: str = "us-central1",
-        gemini_location: str = "global",
-        endpoint: str | None = None,
+        addresses: Addresses,
         credentials: Credentials | None = None,
         pause_seconds: float = 1.0,
     ) -> None:
-        self._transport = transport
         self._admission = admission
-        self._project = project
-        self._locations = {"regional": location, "global": gemini_location}
-        if endpoint and "://" not in endpoint:
-            endpoint = f"http://{endpoint}"
-        self._endpoint = endpoint and endpoint.rstrip("/")
-        self._credentials = None if endpoint else credentials
+        self._addresses = addresses
+        self._send = partial(
+            send, transport=transport, credentials=None if addresses.endpoint else credentials
+        )
         self._pause_seconds = pause_seconds
 
     async def run(self, request: ImageRequest, model: Model, call: Call, /) -> Generation:
@@ -68,11 +61,11 @@ class Vertex:
         return await self._call("predict", body, imagen.decode, paid, model, call)
 
     async def ready(self) -> None:
-        """Return when every location's host can be connected; raise OSError or TimeoutError when one cannot.
+        """Raises OSError or TimeoutError if a location's host cannot be connected.
 
         It connects directly, whatever proxy is set.
         """
-        for base in {self._base(location) for location in self._locations.values()}:
+        for base in self._addresses.bases():
             await reach(base)
 
     async def _generate(self, request: ImageRequest, model: Model, call: Call) -> Generation:
@@ -83,7 +76,7 @@ class Vertex:
                 if not request.automatic_mask:
                     await off_loop(edit.check_pixels, request)
             light = await lightened(request)
-        # Nobody may get a picture that is not yet under the caller's mask: it lands when it is.
+        # A picture that is not yet under the caller's mask must not reach the caller: it lands when it is.
         sampled = replace(call, unfinished=mask_applied(request) == "exact")
         paid = call.wish.pay_for(model, [gemini.order(request, model)] * request.sample_count)
         samples = (self._sample(light, index, one, model, sampled) for index, one in enumerate(paid))
@@ -99,33 +92,16 @@ class Vertex:
 
     async def _call(
         self,
-        method: Literal["predict", "generateContent"],
+        method: Method,
         body: Json,
         read: Callable[[object, Call], Awaitable[T]],
         paid: PaidCall,
         model: Model,
         call: Call,
     ) -> T:
-        """Send a paid call, and `read` its answer's JSON; the blobs in it belong to the call."""
-        location = self._locations.get(model.location, model.location)
-        place = f"projects/{self._project}/locations/{location}/publishers/google/models/{model.id}"
-        url = f"{self._base(location)}/v1/{place}:{method}"
-        text = JsonWriter(body)
-
-        async def send() -> object:
-            headers = await self._headers(call)
-            try:
-                answer = await self._transport.post(
-                    url, text, headers, deadline=call.deadline, new_blob=call.answers.new
-                )
-            except TransportError as exc:
-                raise unanswered(exc, model) from exc
-            if answer.status != 200:
-                raise refused(answer, model)
-            return answer.value
-
+        """Send a paid call, and `read` its answer's JSON."""
         return await attempt(
-            send,
+            partial(self._send, self._addresses.url(model, method), JsonWriter(body), model, call),
             read,
             paid,
             model,
@@ -133,32 +109,3 @@ class Vertex:
             admission=self._admission,
             pause_seconds=self._pause_seconds,
         )
-
-    async def _headers(self, call: Call) -> dict[str, str]:
-        """Raises CallFailed: without a token nothing is sent."""
-        headers = {"content-type": "application/json", "user-agent": "image-gateway"}
-        if call.trouble:
-            headers["x-trouble"] = call.trouble
-        if self._credentials:
-            try:
-                async with asyncio.timeout_at(call.answer_by):
-                    headers.update(await self._credentials())
-            except UpstreamFailed as exc:
-                raise CallFailed(exc, "refused") from exc.__cause__
-            except UpstreamUnavailable as exc:
-                raise CallFailed(exc, "no") from exc.__cause__
-            except TimeoutError as exc:
-                raise CallFailed(UpstreamUnavailable(retry_after=RETRY_AFTER_SECONDS), "no") from exc
-        return headers
-
-    def _base(self, location: str) -> str:
-        return self._endpoint or f"https://{host(location)}"
-
-
-def host(location: str) -> str:
-    """Where a location is served."""
-    if location == "global":
-        return "aiplatform.googleapis.com"
-    if location in ("us", "eu"):
-        return f"aiplatform.{location}.rep.googleapis.com"
-    return f"{location}-aiplatform.googleapis.com"

@@ -11,11 +11,11 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.logs import causes
+from app.providers.failures import RETRY_AFTER_SECONDS
 
 __all__ = ["Bearer", "Credentials", "NoCredentials", "find"]
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_RETRY_AFTER_SECONDS = 10
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Bearer:
     async def headers(self) -> dict[str, str]:
         """Returns the headers that authorize a call.
 
-        Waits for a token only if there is none. Raises UpstreamUnavailable if there may be one later, else
+        Waits only if there is no usable token. Raises UpstreamUnavailable if trying later can help, else
         UpstreamFailed.
         """
         state = self._credentials.token_state
@@ -87,7 +87,7 @@ class Bearer:
 
 
 def _refreshed(credentials: Credentials) -> Exception | None:
-    """Fetch a token; blocks. Returns why there is none."""
+    """Fetch a token; blocks. Returns the exception if there is none."""
     from google.auth.transport.requests import Request  # takes its time
 
     try:
@@ -99,10 +99,10 @@ def _refreshed(credentials: Credentials) -> Exception | None:
 
 
 def _meaning(failure: Exception) -> UpstreamFailed | UpstreamUnavailable:
-    """google-auth does not call failures to connect retryable."""
+    """Returns the error for callers. google-auth does not mark failures to connect as retryable."""
     unreachable = TransportError in (type(failure), type(failure.__cause__))
     error: UpstreamFailed | UpstreamUnavailable = UpstreamFailed("Google gave no token")
     if unreachable or getattr(failure, "retryable", False):
-        error = UpstreamUnavailable(retry_after=_RETRY_AFTER_SECONDS)
+        error = UpstreamUnavailable(retry_after=RETRY_AFTER_SECONDS)
     error.vendor_code = type(failure).__name__
     return error

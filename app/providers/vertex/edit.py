@@ -1,4 +1,4 @@
-"""Masked edits by a Gemini model, which knows no masks: its answer is put under the caller's mask."""
+"""Masked edits by a Gemini model, which supports no masks: the mask is applied to its answer."""
 
 from app.contract.errors import InvalidRequest
 from app.contract.image import EditReference, ImageEdit
@@ -27,9 +27,9 @@ def check(request: ImageEdit, model: Model) -> None:
 
 
 def check_pixels(request: ImageEdit) -> None:
-    """Raise InvalidRequest if a picture that `compose` will open is damaged. Slow: not on the loop.
+    """Raise InvalidRequest if a picture that `compose` will open is damaged. Slow: run it in a thread.
 
-    Of a PNG nobody has decoded the pixels yet.
+    Only PNGs are decoded: their pixels have not been read before.
     """
     for index, reference in enumerate(request.reference_images):
         picture = _picture(reference)
@@ -42,9 +42,9 @@ def check_pixels(request: ImageEdit) -> None:
 
 
 def compose(request: ImageEdit, answers: tuple[Picture, ...]) -> tuple[Picture, ...]:
-    """The original with each answer under the mask, as PNGs of the original's size. Slow: not on the loop.
+    """Returns the original with each answer under the mask, as PNGs of its size. Slow: use a thread.
 
-    `dilation` is a share of the longer side, so that 1 masks everything.
+    `dilation` is a fraction of the longer side: 1 masks everything.
     """
     original, mask = _picture(request.original), _picture(request.mask)
     config = request.mask.mask_image_config

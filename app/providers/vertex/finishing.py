@@ -1,4 +1,4 @@
-"""Does what Gemini models cannot do: applies masks, and converts to the type of file asked for."""
+"""Does what Gemini models cannot: applies masks, and converts pictures to the requested type."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ def mask_applied(request: ImageRequest) -> MaskApplied | None:
 
 
 async def finished(outcomes: Sequence[Outcome], request: ImageRequest, call: Call) -> list[Outcome]:
-    """Returns the outcomes with the pictures as asked for: first the pictures, then the failures.
+    """Returns the pictures with the mask applied or converted, then the failures.
 
-    A picture that cannot be decoded, or kept, becomes a failure. One that is to be kept lands again.
+    A picture that cannot be decoded, or kept, becomes a failure. A picture that was changed lands again.
     """
     pictures = tuple(one for one in outcomes if isinstance(one, Picture))
     done: list[Outcome] = [one for one in outcomes if not isinstance(one, Picture)]
@@ -38,7 +38,7 @@ async def finished(outcomes: Sequence[Outcome], request: ImageRequest, call: Cal
 
 
 async def _composed(request: ImageEdit, pictures: tuple[Picture, ...]) -> list[Outcome]:
-    """All at once, which is cheaper; one by one if that fails."""
+    """Apply the mask to all at once, which is cheaper; one by one if that fails."""
     try:
         return [*await off_loop(edit.compose, request, pictures)]
     except (NotAPicture, PictureTooLarge, NoRoom) as exc:

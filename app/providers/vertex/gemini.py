@@ -17,7 +17,7 @@ from app.contract.image import (
     TextToImage,
     VirtualTryOn,
 )
-from app.contract.models import Model
+from app.contract.models import ImageOperation, Model
 from app.contract.prices import Order, Usage, today
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
@@ -28,6 +28,13 @@ from app.providers.vertex.mask_classes import MASK_CLASSES
 from app.providers.vertex.shapes import Json, an_object, constant, given, member, objects, text
 
 _log = structlog.get_logger(__name__)
+
+OPERATIONS: tuple[ImageOperation, ...] = (
+    "text-to-image",
+    "image-edit",
+    "image-customize",
+    "product-recontext",
+)
 
 _HARMS = ("HATE_SPEECH", "HARASSMENT", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
 _PERSONS = {"dont_allow": "ALLOW_NONE", "allow_adult": "ALLOW_ADULT", "allow_all": "ALLOW_ALL"}
@@ -52,13 +59,13 @@ _CONTROLS = {
 
 
 def encode(request: ImageRequest, model: Model, sample: int) -> Json:
-    """The body of the call for one sample (counted from 0): these models make one picture a call.
+    """Returns the body of the call for one sample (from 0): these models make one picture a call.
 
-    Each sample has a seed of its own. `baseSteps`, `guidanceScale` and `enhancePrompt` tune a sampler that
-    these models do not have: no effect. Raises InvalidRequest for an operation that they do not know.
+    Each sample has its own seed. `baseSteps`, `guidanceScale` and `enhancePrompt` have no effect: they tune a
+    sampler that these models do not have. Raises InvalidRequest for an operation that they do not know.
     """
     return given(
-        contents=[{"role": "user", "parts": [_part(part) for part in _told(request, model)]}],
+        contents=[{"role": "user", "parts": [_part(part) for part in _conversation(request, model)]}],
         generationConfig=given(
             responseModalities=["IMAGE"],
             seed=_seed(request, sample),
@@ -70,15 +77,15 @@ def encode(request: ImageRequest, model: Model, sample: int) -> Json:
 
 def order(request: ImageRequest, model: Model) -> Order:
     """Returns what the call for one sample is priced by."""
-    told = list(_told(request, model))
-    texts = [part for part in told if isinstance(part, str)]
+    parts = list(_conversation(request, model))
+    texts = [part for part in parts if isinstance(part, str)]
     return Order(
         model.id,
         request.operation,
         today(),
         size=(image_size(request, model) if isinstance(request, TextToImage) else None) or "1K",
         text_bytes=sum(len(text.encode()) for text in texts),
-        sources=len(told) - len(texts),
+        sources=len(parts) - len(texts),
     )
 
 
@@ -117,7 +124,7 @@ def _safety_settings(request: ImageRequest) -> list[Json] | None:
 
 
 def _type_by_name(source: GcsUri) -> str:
-    """Gemini wants to be told the type of a file we never see."""
+    """Returns the type that Gemini requires of a file which the gateway does not read."""
     name = source.uri.lower()
     if name.endswith((".jpg", ".jpeg")):
         return "image/jpeg"
@@ -127,8 +134,8 @@ def _type_by_name(source: GcsUri) -> str:
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _told(request: ImageRequest, model: Model) -> Iterator[str | Source]:
-    """What the model is told and shown, in order."""
+def _conversation(request: ImageRequest, model: Model) -> Iterator[str | Source]:
+    """Yields the texts and the pictures of the conversation, in order."""
     match request:
         case TextToImage():
             yield _avoiding(request.prompt, request.negative_prompt)
@@ -183,7 +190,7 @@ def _area(mask: MaskImageConfig) -> str:
 
 
 def _introduce(reference: CustomizeReference) -> str:
-    """What a reference is to be used for, under the number by which the prompt cites it."""
+    """Returns what a reference is for, with the number by which the prompt cites it."""
     number = f"[{reference.reference_id}]"
     match reference.reference_type:
         case "REFERENCE_TYPE_SUBJECT":
@@ -206,10 +213,10 @@ def _introduce(reference: CustomizeReference) -> str:
 
 
 async def decode(answer: object, call: Call) -> Picture:
-    """The first picture that is no thought. The tokens are noted.
+    """Returns the first picture that is not marked as a thought. Notes the tokens on the call's bill.
 
-    Raises SafetyBlocked if there is none, whatever the reason, and UpstreamFailed if it is broken or the
-    answer has another shape.
+    Raises SafetyBlocked if there is no picture, whatever the reason, and UpstreamFailed if it is broken or
+    the answer has another shape.
     """
     reply = an_object(answer)
     call.bill.usage = _usage(member(reply, "usageMetadata"))
@@ -232,7 +239,7 @@ async def decode(answer: object, call: Call) -> Picture:
 
 
 def _usage(counts: Json) -> Usage | None:
-    """What the vendor has counted; None if it does not say."""
+    """Returns the tokens that the vendor reports, None if it does not."""
     input, drawn = _count(counts.get("promptTokenCount")), _count(counts.get("candidatesTokenCount"))
     if input is None or drawn is None:
         return None

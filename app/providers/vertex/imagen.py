@@ -26,7 +26,7 @@ from app.providers.vertex.shapes import Json, an_object, elements, given, text
 
 
 def encode(request: ImageRequest, model: Model) -> Json:
-    """The body of a call: one instance and the parameters.
+    """Returns the body of a call: one instance and the parameters.
 
     `storageUri` never goes out: the gateway stores pictures itself.
     """
@@ -36,68 +36,85 @@ def encode(request: ImageRequest, model: Model) -> Json:
 
 
 def _encode(request: ImageRequest, model: Model) -> tuple[Json, Json]:
+    """Returns the instance and the parameters. None stands for a field that is left out."""
     match request:
         case TextToImage():
-            return {"prompt": request.prompt}, {
-                "addWatermark": request.watermark,
-                "seed": request.seed,
-                "negativePrompt": request.negative_prompt or None,
-                "aspectRatio": request.aspect_ratio,
-                "sampleImageSize": image_size(request, model),
-                "enhancePrompt": _enhance_prompt(request, model),
-                "safetySetting": request.safety_setting,
-                "personGeneration": request.person_generation,
-                "outputOptions": _output_options(request.output_options),
-            }
+            return _text_to_image(request, model)
         case ImageUpscale():
-            prompt = None if request.prompt == ImageUpscale.model_fields["prompt"].default else request.prompt
-            return {"image": _image(request.image), "prompt": prompt}, {
-                "mode": "upscale",
-                "upscaleConfig": {"upscaleFactor": request.upscale_factor},
-                "addWatermark": request.add_watermark,
-                "outputOptions": _output_options(request.output_options),
-            }
+            return _upscale(request)
         case ImageEdit():
-            return {
-                "prompt": request.prompt,
-                "referenceImages": [_edit_reference(one) for one in request.reference_images],
-            }, {
-                "editMode": request.edit_mode,
-                "editConfig": {"baseSteps": request.base_steps},
-                "guidanceScale": _guidance_scale(request),
-                "addWatermark": request.add_watermark,
-            }
+            return _edit(request)
         case ImageCustomize():
-            return {
-                "prompt": request.prompt,
-                "referenceImages": [_customize_reference(one) for one in request.reference_images],
-            }, {
-                "addWatermark": request.watermark,
-                "seed": request.seed,
-                "negativePrompt": request.negative_prompt or None,
-            }
+            return _customize(request)
         case VirtualTryOn():
-            return {
-                "personImage": {"image": _image(request.person_image)},
-                "productImages": [{"image": _image(product)} for product in request.product_images],
-            }, {
-                "baseSteps": request.base_steps,
-                "addWatermark": request.add_watermark,
-                "outputOptions": _output_options(request.output_options),
-            }
+            return _try_on(request)
         case ProductRecontext():
-            return {
-                "prompt": request.prompt,
-                "productImages": [{"image": _image(product)} for product in request.product_images],
-            }, {
-                "addWatermark": request.watermark,
-                "seed": request.seed,
-                "enhancePrompt": _enhance_prompt(request, model),
-                "safetySetting": request.safety_setting,
-                "personGeneration": request.person_generation,
-            }
+            return _recontext(request, model)
         case _:
             assert_never(request)
+
+
+def _text_to_image(request: TextToImage, model: Model) -> tuple[Json, Json]:
+    return {"prompt": request.prompt}, {
+        "addWatermark": request.watermark,
+        "seed": request.seed,
+        "negativePrompt": request.negative_prompt or None,
+        "aspectRatio": request.aspect_ratio,
+        "sampleImageSize": image_size(request, model),
+        "enhancePrompt": _enhance_prompt(request, model),
+        "safetySetting": request.safety_setting,
+        "personGeneration": request.person_generation,
+        "outputOptions": _output_options(request.output_options),
+    }
+
+
+def _upscale(request: ImageUpscale) -> tuple[Json, Json]:
+    prompt = None if request.prompt == ImageUpscale.model_fields["prompt"].default else request.prompt
+    return {"image": _image(request.image), "prompt": prompt}, {
+        "mode": "upscale",
+        "upscaleConfig": {"upscaleFactor": request.upscale_factor},
+        "addWatermark": request.add_watermark,
+        "outputOptions": _output_options(request.output_options),
+    }
+
+
+def _edit(request: ImageEdit) -> tuple[Json, Json]:
+    references = [_edit_reference(one) for one in request.reference_images]
+    return {"prompt": request.prompt, "referenceImages": references}, {
+        "editMode": request.edit_mode,
+        "editConfig": {"baseSteps": request.base_steps},
+        "guidanceScale": _guidance_scale(request),
+        "addWatermark": request.add_watermark,
+    }
+
+
+def _customize(request: ImageCustomize) -> tuple[Json, Json]:
+    references = [_customize_reference(one) for one in request.reference_images]
+    return {"prompt": request.prompt, "referenceImages": references}, {
+        "addWatermark": request.watermark,
+        "seed": request.seed,
+        "negativePrompt": request.negative_prompt or None,
+    }
+
+
+def _try_on(request: VirtualTryOn) -> tuple[Json, Json]:
+    products = [{"image": _image(product)} for product in request.product_images]
+    return {"personImage": {"image": _image(request.person_image)}, "productImages": products}, {
+        "baseSteps": request.base_steps,
+        "addWatermark": request.add_watermark,
+        "outputOptions": _output_options(request.output_options),
+    }
+
+
+def _recontext(request: ProductRecontext, model: Model) -> tuple[Json, Json]:
+    products = [{"image": _image(product)} for product in request.product_images]
+    return {"prompt": request.prompt, "productImages": products}, {
+        "addWatermark": request.watermark,
+        "seed": request.seed,
+        "enhancePrompt": _enhance_prompt(request, model),
+        "safetySetting": request.safety_setting,
+        "personGeneration": request.person_generation,
+    }
 
 
 def _image(source: Source) -> Json:
@@ -119,12 +136,12 @@ def order(request: ImageRequest, model: Model) -> Order:
 
 
 def image_size(request: TextToImage, model: Model) -> Size | None:
-    """1K is what every model makes; those that make nothing else do not know the field."""
+    """Returns None for a model that makes 1K only: it does not know the field."""
     return request.sample_image_size if "2K" in model.capabilities else None
 
 
 def _enhance_prompt(request: TextToImage | ProductRecontext, model: Model) -> bool | None:
-    """Rewriting is on upstream unless told otherwise, and makes a seed useless: a seed alone turns it off."""
+    """Google rewrites prompts by default, which makes a seed useless: a seed alone turns it off."""
     if "enhance-prompt" not in model.capabilities:
         return None
     if request.enhance_prompt is None and request.seed is not None:
@@ -149,7 +166,7 @@ def _edit_reference(reference: EditReference) -> Json:
 
 
 def _customize_reference(reference: CustomizeReference) -> Json:
-    """A reference with the settings of its own kind; upstream refuses any other's."""
+    """Returns the reference with the settings of its own kind: Google refuses those of other kinds."""
     name, settings = {
         "REFERENCE_TYPE_CONTROL": ("controlImageConfig", reference.control_image_config or _ANY_CONTROL),
         "REFERENCE_TYPE_SUBJECT": ("subjectImageConfig", reference.subject_image_config or _ANY_SUBJECT),
@@ -169,7 +186,7 @@ _ANY_SUBJECT = {"subjectType": "SUBJECT_TYPE_DEFAULT"}
 
 
 async def decode(answer: object, call: Call) -> Generation:
-    """The pictures, and why others are missing.
+    """Returns the pictures, and why others are missing.
 
     Raises the most telling failure if there is no picture, and UpstreamFailed if the answer has another
     shape.

@@ -1,4 +1,4 @@
-"""Makes pictures of a request as small as Google wants them."""
+"""Makes the pictures of a request small enough for Google."""
 
 from functools import partial
 from typing import TypeVar
@@ -12,7 +12,11 @@ from app.pictures.pixels import lighten
 from app.threads import off_loop
 
 _MOST_BYTES = 7_000_000
-"""Of one picture in a request: the least that Google's model cards name (vertex.md §5). We take 20 MB."""
+"""The most bytes of one picture in a request to Google. The gateway takes 20 MB from its callers.
+
+Model cards name different limits; this is the smallest:
+https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/vto/virtual-try-on-001
+"""
 
 L = TypeVar("L")
 

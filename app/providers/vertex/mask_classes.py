@@ -1,4 +1,4 @@
-"""The names of the `maskClasses` numbers, for models that are told the mask in words."""
+"""The names of the `maskClasses` numbers, for models that get the mask in words."""
 
 _NAMES = """
 backpack; umbrella; bag; tie; suitcase; case; bird; cat; dog; horse; sheep; cow; elephant; bear;

@@ -30,16 +30,16 @@ Outcome = Picture | BaseException
 _TELLING = (ModelGone, InvalidRequest, SafetyBlocked, RateLimited, UpstreamUnavailable, UpstreamTimeout)
 """Which failure is raised when no sample was made: the first of these, else any other.
 
-A successor may serve what a missing model cannot; the caller can correct a request or a prompt, and repeat it
-after a pause. Nobody can do anything about a failed vendor and a broken picture, so these come last.
+A successor can serve what a missing model cannot; the caller can correct a request or a prompt, and repeat it
+after a pause. Neither helps against a failed vendor or a broken picture, so these come last.
 """
 
 
 async def all_of(samples: Iterable[Coroutine[Any, Any, Picture]], call: Call) -> list[Outcome]:
     """Returns what became of the samples, which are made at the same time.
 
-    When the caller's time is up and a picture is ready, the other samples are given up. Without a picture the
-    caller gets nothing in time, and what was sent goes on.
+    When the caller's time is up and a picture is ready, the other samples are cancelled. If none is ready,
+    all go on.
     """
     tasks = [asyncio.create_task(sample) for sample in samples]
     try:
@@ -63,7 +63,7 @@ def _outcome(task: asyncio.Task[Picture]) -> Outcome:
 def gathered(outcomes: Sequence[Outcome]) -> Generation:
     """Returns the pictures, the blocks, and a sentence for each other sample that was lost.
 
-    Raises the most telling failure if there is no picture, and at once an exception that is none of ours.
+    Raises the most telling failure if there is no picture, and any exception that is not a GatewayError.
     """
     pictures: list[Picture] = []
     blocked: list[SafetyBlocked] = []
@@ -87,7 +87,7 @@ def gathered(outcomes: Sequence[Outcome]) -> Generation:
 
 
 def _most_telling(blocked: Sequence[SafetyBlocked], lost: Sequence[GatewayError]) -> GatewayError:
-    """All blocks become one. Of several pauses the longest is told. No outcome at all is a block, too."""
+    """Returns the failure to raise. All blocks become one, as does no outcome; the longest pause wins."""
     failures = list(lost)
     if blocked or not lost:
         all_blocks = SafetyBlocked(block(*(one.block.reason for one in blocked)))
@@ -101,7 +101,7 @@ def _rank(failure: GatewayError) -> int:
 
 
 def _sentence(failure: GatewayError) -> str:
-    """What the caller is told about a lost sample, without the vendor's words."""
+    """Returns the sentence for the caller about a lost sample, without the vendor's words."""
     match failure:
         case RateLimited(by_vendor=True):
             return "the vendor's quota is used up"

@@ -18,7 +18,7 @@ def given(**fields: object) -> Json:
 
 
 def an_object(value: object) -> Json:
-    """Returns the value. Raises UpstreamFailed if it is no object."""
+    """Returns the value. Raises UpstreamFailed if it is not an object."""
     return _expected(value, dict)
 
 
@@ -43,7 +43,7 @@ def text(parent: Json, name: str) -> str:
 
 
 def constant(value: object) -> str | None:
-    """Returns the value if it has the form of an enum's name and so can be logged, else None."""
+    """Returns the value if it looks like the name of an enum's value, which is safe to log, else None."""
     return value if isinstance(value, str) and _CONSTANT.fullmatch(value) else None
 
 

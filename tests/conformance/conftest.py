@@ -1,0 +1,5 @@
+"""The emulated Cloud Storage and the gateway's client of it, as in tests/storage."""
+
+from tests.storage.conftest import drawn, gcs, running_store, store, transport
+
+__all__ = ["drawn", "gcs", "running_store", "store", "transport"]
