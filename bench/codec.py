@@ -15,8 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs
+from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonReader, JsonWriter
+from app.pictures.pieces import PIECE_BYTES
 from app.pictures.work_folder import WorkFolder
 from app.process import tune
 

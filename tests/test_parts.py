@@ -18,17 +18,10 @@ import app.providers.claude
 import app.providers.vertex.client
 from app.api.examples import EXAMPLES, GEN_EXAMPLES
 from app.contract.gen import read_gen
-from app.contract.image import (
-    ImageCustomize,
-    ImageEdit,
-    ImageRequest,
-    ImageUpscale,
-    ProductRecontext,
-    TextToImage,
-    VirtualTryOn,
-)
+from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
 from app.contract.models import Model
-from app.contract.rules import read
+from app.contract.reading import read
+from app.contract.references import ImageCustomize, ImageEdit
 from app.emulator.server import Emulator
 from app.parts import build
 from app.pictures.checks import check

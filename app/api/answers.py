@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.exchange import parts
 from app.disk import on_disk
-from app.pictures.blob import PIECE_BYTES
 from app.pictures.in_json import JsonWriter
+from app.pictures.pieces import PIECE_BYTES
 
 _JSON = "application/json; charset=utf-8"
 

@@ -16,7 +16,7 @@ from app.api.brackets import values_of
 from app.api.exchange import parts
 from app.api.form import MAX_FIELDS, TEXT_LIMITS, receive_form
 from app.contract.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut, UnsupportedMedia
-from app.contract.rules import Contract, Uploads, read
+from app.contract.reading import Contract, Uploads, read
 from app.disk import on_disk
 from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonReader

@@ -13,7 +13,7 @@ from app.api.error_codes import Code, Crashed, status, status_and_code
 from app.api.exchange import exchange
 from app.contract import errors
 from app.logs import causes, places
-from app.pictures.blob import NoRoom
+from app.pictures.room import NoRoom
 
 log = structlog.get_logger()
 

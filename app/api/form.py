@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.api.brackets import values_of
 from app.contract.errors import InvalidRequest, PayloadTooLarge
 from app.contract.fields import MAX_TEXT_CHARACTERS
-from app.contract.rules import Uploads
+from app.contract.reading import Uploads
 from app.disk import on_disk
 from app.pictures.base64_in import OpenString
 from app.pictures.blob import Blob

@@ -12,15 +12,8 @@ from app.api.exchange import parts
 from app.api.openapi.routes import described
 from app.api.serving import serve
 from app.contract.answer import Failed, Filtered, Prediction, Predictions, StoredImage, StoredImages
-from app.contract.image import (
-    ImageCustomize,
-    ImageEdit,
-    ImageRequest,
-    ImageUpscale,
-    ProductRecontext,
-    TextToImage,
-    VirtualTryOn,
-)
+from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
+from app.contract.references import ImageCustomize, ImageEdit
 from app.services.auth import Caller
 from app.services.made import Made
 

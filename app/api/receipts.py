@@ -10,7 +10,8 @@ from app.api.openapi.errors import failure, failures
 from app.api.paging import PARAMETERS, WRONG, paging
 from app.contract.budgets import six_decimals
 from app.contract.errors import NotFound
-from app.contract.ledger import StoredPicture, iso
+from app.contract.ledger import StoredPicture
+from app.contract.periods import iso
 from app.contract.receipts import Receipt, ReceiptCall, ReceiptPage, ReceiptPicture, Usage, UsedBudget
 from app.ports import Storage
 from app.services.budgets import Used

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.command import Commands, on_database
 from app.cli.names import printable, usernames
 from app.contract.budgets import six_decimals
-from app.contract.ledger import iso
+from app.contract.periods import iso
 from app.services.receipts import Booked, Receipts
 from app.services.users import Users, fold
 

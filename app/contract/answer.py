@@ -1,4 +1,4 @@
-"""The two answers of `/api/v1/image/*`, as the API document has them."""
+"""The two kinds of answers of `/api/v1/image/*`: stored images, and predictions."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,7 @@ from app.pictures.picture import Picture
 
 
 class Answer(Described):
-    """Base of what callers get: camelCase outside, fields that are None left out."""
+    """Base of what callers receive: camelCase outside, fields that are None are left out."""
 
     model_config = ConfigDict(
         frozen=True, alias_generator=to_camel, validate_by_name=True, arbitrary_types_allowed=True
@@ -19,11 +19,11 @@ class Answer(Described):
 
 
 Base64Picture = Annotated[Picture, WithJsonSchema({"type": "string"})]
-"""Goes out as base64, piece by piece (api/answers.py)."""
+"""Sent as base64, in pieces (`api/answers.py`)."""
 
 
 class Filtered(Answer):
-    """A sample that the vendor's filters took. All but the reason only when the support code is known."""
+    """A sample that the vendor's filters removed. If its support code is unknown, only the reason is set."""
 
     rai_filtered_reason: str
     error_code: int | None = None
@@ -43,7 +43,7 @@ class Filtered(Answer):
 
 
 class Failed(Answer):
-    """A sample that was lost: to a quota, an outage, the deadline, or a broken picture."""
+    """A sample that is missing because of a quota, an outage, the deadline, or a broken picture."""
 
     message: str
 
@@ -56,7 +56,7 @@ class StoredImage(Answer):
 
 
 class Prediction(Answer):
-    """The picture, or where it was stored."""
+    """A picture, or the place where it is stored."""
 
     bytes_base64_encoded: Base64Picture | None = None
     gcs_uri: str | None = None
@@ -68,14 +68,14 @@ MaskApplied = Literal["exact", "instruction"]
 """How the mask was applied for a model that does not support masks.
 
 exact: the gateway composed the model's picture with the original; no pixel outside the mask has changed.
-instruction: the model was told the area in words; other pixels may have changed.
+instruction: the prompt described the area; other pixels may have changed.
 """
 
 
 class StoredImages(Answer):
-    """`requested_model` is set if another model than the named one made the pictures.
+    """`requested_model` is set if another model made the pictures.
 
-    `pending`: pictures that are made and not stored yet. Their URLs will work later.
+    `pending`: pictures that are made, but not stored yet. Their URLs will work later.
     """
 
     success: Literal[True] = True

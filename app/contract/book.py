@@ -1,4 +1,4 @@
-"""The rows that a batch of the ledger's commands works on, what changes in them, and the rules of budgets."""
+"""The rows that a batch of the ledger's commands works on, their changes, and the rules of budgets."""
 
 import json
 from collections import defaultdict
@@ -17,16 +17,14 @@ from app.contract.ledger import (
     StoredPicture,
     Unpriced,
     Wish,
-    day_of,
-    period_keys,
-    resets_at,
 )
+from app.contract.periods import day_of, period_keys, resets_at
 
 _NOTHING = Counter()
 
 
 def share(call: PaidCall) -> Counter:
-    """Returns what a call counts in the budgets of its scopes."""
+    """Returns what a call adds to the counters of its scopes."""
     match call.state:
         case "reserved" | "sent":
             return Counter(reserved_micros=call.micros, reserved_pictures=call.samples)
@@ -40,11 +38,12 @@ def share(call: PaidCall) -> Counter:
 
 @dataclass(slots=True)
 class Needs:
-    """The rows that a batch works on. Counters and limits are those of `scopes`, of the present periods.
+    """The rows that a batch works on.
 
-    `of_wishes`: wishes whose calls are needed; `pictures_of`: wishes whose pictures are. `running_of`:
-    processes whose running wishes are needed, with their calls. `open_of`: processes whose open calls are
-    needed, and `overdue`: whether everybody's are that are past their deadlines, and expired wishes.
+    `of_wishes`: the calls of these wishes; `pictures_of`: the pictures of these wishes. `scopes`: their
+    limits, and their counters of the present periods. `running_of`: the running wishes of these processes,
+    with their calls. `open_of`: the reserved and sent calls of these processes. `overdue`: all reserved and
+    sent calls past their deadlines, and all expired wishes.
     """
 
     keys: set[Key] = field(default_factory=set)
@@ -61,9 +60,10 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`defaults`: the limits of callers who have none of their own in that unit; their scope is ignored.
+    """Settings of the ledger.
 
-    `call_ms`: how long a call may be reserved, and then sent. `keep_ms`: how long an answer is kept.
+    `defaults`: the limits of a caller without limits in that unit; their scope is ignored. `call_ms`: how
+    long a call can be reserved, and then sent. `keep_ms`: how long an answer is kept.
     """
 
     defaults: tuple[Limit, ...] = ()
@@ -72,11 +72,14 @@ class Terms:
 
 
 class Book:
-    """The rows of one batch at one moment, and what the batch changes in them."""
+    """The rows of one batch at the time `now`, and the changes that the batch makes.
+
+    `scopes`: those with loaded limits, and loaded counters of the present periods.
+    """
 
     def __init__(self, now: int, terms: Terms, scopes: Collection[str] = ()) -> None:
         self.now = now
-        self.scopes = scopes  # whose limits and counters of the present periods are loaded
+        self.scopes = scopes
         self.terms = terms
         self.today = day_of(now)
         self.wishes: dict[str, Wish] = {}
@@ -114,7 +117,7 @@ class Book:
     # ── reading and changing ─────────────────────────────────────────────────────────────────────────────
 
     def with_key(self, key: Key) -> Wish | None:
-        """Returns the wish that holds the key. One that has expired gives it up."""
+        """Returns the wish with the key, or None. An expired wish loses its key."""
         wish = self.wishes.get(self._by_key.get(key, ""))
         if wish and wish.expires_at is not None and wish.expires_at <= self.now:
             self.put_wish(wish._replace(key=None, body=None))
@@ -132,7 +135,7 @@ class Book:
         self.changed_wishes[wish.id] = wish
 
     def forget_wish(self, wish: Wish) -> None:
-        """Remove a wish that has no calls."""
+        """Delete a wish that has no calls."""
         if wish.key is not None:
             self._by_key.pop(Key(wish.caller, wish.route, wish.key), None)
         self.wishes.pop(wish.id)
@@ -140,7 +143,7 @@ class Book:
         self.forgotten.append(wish.id)
 
     def put_call(self, call: PaidCall) -> None:
-        """Change or add a call, and count the difference in its budgets."""
+        """Change or add a call, and add the difference to the counters of its scopes."""
         old = self.calls.get(call.id)
         difference = share(call).minus(share(old) if old else _NOTHING)
         self.load_call(call)
@@ -157,7 +160,7 @@ class Book:
 
     @property
     def added(self) -> dict[tuple[str, str], Counter]:
-        """What is added to the counters of scopes and periods."""
+        """What the batch adds to the counters, by scope and period key."""
         added: dict[tuple[str, str], Counter] = {}
         for (scopes, day), difference in self._added.items():
             for scope in json.loads(scopes):
@@ -169,18 +172,17 @@ class Book:
         return self.counters.get((scope, period), _NOTHING)
 
     def refusal(self, calls: Sequence[NewCall], scopes: Sequence[str]) -> OverBudget | Unpriced | None:
-        """Returns why the calls cannot be reserved: the first limit, in a fixed order, that has no room.
+        """Returns why the calls cannot be reserved, or None. Of several full budgets, the first counts.
 
-        Raises ValueError if one of them is recorded already.
+        Raises ValueError if one of the calls is recorded already.
         """
         if any(call.id in self.calls for call in calls):
             raise ValueError("this call is recorded already")
         limits = [limit for n, scope in enumerate(scopes) for limit in self._limits(scope, first=n == 0)]
-        for call in calls:
-            if not call.priced:
-                for limit in limits:
-                    if limit.unit == "usd":
-                        return Unpriced(call.model, limit.scope)
+        in_usd = next((limit for limit in limits if limit.unit == "usd"), None)
+        unpriced = next((call for call in calls if not call.priced), None)
+        if in_usd and unpriced:
+            return Unpriced(unpriced.model, in_usd.scope)
         wanted = {"usd": sum(call.micros for call in calls), "pictures": sum(call.samples for call in calls)}
         for limit in limits:
             taken = self._counter(limit.scope, period_keys(self.today)[limit.period]).taken(limit.unit)
@@ -216,7 +218,7 @@ class Book:
             )
 
     def finish(self, wish: Wish, status: int | None, body: str | None) -> bool:
-        """End a wish, as Finish says."""
+        """End a wish. See `Finish`."""
         calls = self.calls_of(wish.id)
         if not calls:
             self.forget_wish(wish)

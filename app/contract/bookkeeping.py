@@ -1,7 +1,8 @@
-"""The ledger's rules: what each command does to the rows it needs. Pure: the same for all databases.
+"""The ledger's commands: what each of them does to the rows that it needs. The same for all databases.
 
-The writer (`app/storage/ledger.py`) loads what the commands of a batch need into a Book, applies one command
-after the other, and saves what has changed, all in one transaction.
+The writer (`app/storage/ledger.py`) loads the rows that a batch of commands needs into a Book, applies the
+commands one after the other, and saves the changed rows, all in one transaction. `recovery.py` has further
+commands.
 """
 
 from collections.abc import Sequence
@@ -12,16 +13,12 @@ from app.contract.book import Book, Needs
 from app.contract.ledger import (
     Begun,
     CallState,
-    Census,
     Key,
     NewCall,
     NotRunning,
     OtherRequest,
     OverBudget,
-    PaidCall,
-    Process,
     Record,
-    Recovered,
     Replay,
     Reserved,
     Running,
@@ -41,35 +38,35 @@ _BEFORE: dict[Ending, tuple[CallState, ...]] = {
     "abandoned": ("sent",),
     "void": ("reserved", "sent", "unknown", "abandoned"),
 }
-"""The states in which a call may end like this."""
+"""The states from which a call can end in each way."""
 
 
 class Command(Generic[R_co]):
-    """Something the ledger is told to do.
+    """A command to the ledger, and (R) the type of its outcome.
 
-    `lasting`: it is carried out even if the one who gave it has left: it tells what has happened to money.
+    `lasting`: it is carried out even if its sender has left, because it records what happened to money.
     """
 
     __slots__ = ()
     lasting: ClassVar[bool] = False
 
     def needs(self, needs: Needs) -> None:
-        """Add the rows it works on."""
+        """Add the rows that the command works on."""
 
     def apply(self, book: Book) -> R_co:
-        """Change the book, and return the outcome. Nothing is changed if it raises."""
+        """Change the book, and return the outcome. If it raises, the book is unchanged."""
         raise NotImplementedError
 
     def undo(self, outcome: object) -> "Sequence[Command[object]]":
-        """Returns what has to be done if the one who gave the command never learned of its outcome."""
+        """Returns the commands that undo this one, for a sender that left before it got the outcome."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Begin(Command[Begun | TakenOver | Replay | Running | OtherRequest | OverBudget | Unpriced]):
-    """Record a wish and reserve its calls, or find what became of the same wish.
+    """Record a wish and reserve its calls, or find the earlier wish with the same key.
 
-    `scopes`: whose budgets count, the caller's own first.
+    `scopes`: their budgets count, the caller's own first.
     """
 
     wish: str
@@ -153,7 +150,7 @@ class Reserve(Command[Reserved | OverBudget | Unpriced | NotRunning]):
 
 @dataclass(frozen=True, slots=True)
 class Fence(Command[bool]):
-    """Mark a reserved call as sent. Only if the outcome is True may it be sent, and only once."""
+    """Mark a reserved call as sent. If the outcome is True, send the call, once; otherwise do not send it."""
 
     call: str
     bucket: str | None
@@ -177,9 +174,10 @@ class Fence(Command[bool]):
 
 @dataclass(frozen=True, slots=True)
 class Close(Command[bool]):
-    """End a call. Returns False, and changes nothing, if it has ended already or cannot end like this.
+    """End a call. The outcome is False, and nothing changes, if its state does not allow this end.
 
-    `charged` and `made` count for `settled` only: what is unknown or abandoned costs what was reserved.
+    `charged` (micro-USD) and `made` count for `settled` only. An unknown or abandoned call is charged what
+    was reserved.
     """
 
     lasting: ClassVar[bool] = True
@@ -206,24 +204,14 @@ class Close(Command[bool]):
         return True
 
 
-def recovered(call: PaidCall, found: Recovered) -> Close:
-    """Returns the end of an interrupted call.
-
-    If pictures are missing, nobody knows what it costs: the vendor may have blocked them, or they are lost.
-    """
-    if found.made < max(call.samples, 1):
-        return Close(call.id, "unknown", pictures=found.pictures)
-    return Close(call.id, "settled", call.micros, found.made, found.pictures)
-
-
 @dataclass(frozen=True, slots=True)
 class Finish(Command[bool]):
-    """End a wish. Its reserved calls are void. Returns whether it holds its key still.
+    """End a wish and void its reserved calls. The outcome is whether the wish keeps its key.
 
-    A wish without calls leaves nothing behind. Its key is free if nothing is charged. Otherwise the answer is
-    kept for replays; without an answer (`status` None) the wish is interrupted, and whoever repeats it takes
-    it over. A finished wish may be finished again, with a better answer. Changes nothing if another process
-    has taken the wish over. `pictures` are those of its calls.
+    A wish without calls is deleted. If nothing is charged, its key becomes free. Otherwise the answer is kept
+    for replays; without an answer (`status` None) the wish is interrupted, and a repeated request takes it
+    over. A finished wish can be finished again, with a better answer. Nothing changes if another process has
+    taken the wish over. `pictures` are those of its calls.
     """
 
     lasting: ClassVar[bool] = True
@@ -248,7 +236,7 @@ class Finish(Command[bool]):
 
 @dataclass(frozen=True, slots=True)
 class Look(Command[Record | None]):
-    """Read a wish, its calls and its pictures. None: there is no such wish."""
+    """Read a wish, its calls and its pictures. The outcome is None for an unknown wish."""
 
     wish: str
 
@@ -262,80 +250,6 @@ class Look(Command[Record | None]):
         if not wish:
             return None
         calls = sorted(book.calls_of(self.wish), key=lambda call: (call.slot, call.attempt))
-        theirs = {call.id for call in calls}
-        found = [*book.pictures.values(), *book.new_pictures]
-        return Record(wish, tuple(calls), tuple(picture for picture in found if picture.call in theirs))
-
-
-# ── recovery ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Beat(Command[Census]):
-    """Say that this process is alive. Returns all processes, and the time."""
-
-    process: str
-    host: str
-    folder: str
-
-    def needs(self, needs: Needs) -> None:
-        needs.processes = True
-
-    def apply(self, book: Book) -> Census:
-        mine = Process(self.process, self.host, self.folder, book.now)
-        book.processes[self.process] = book.beating[self.process] = mine
-        return Census(book.now, tuple(book.processes.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep(Command[tuple[PaidCall, ...]]):
-    """Void what dead processes have reserved, and everybody's reservations that are past their deadline.
-
-    Returns the calls that were sent and whose outcome somebody has to find out: those of dead processes, and
-    those past their deadline. Wishes that have expired give up their keys.
-    """
-
-    dead: tuple[str, ...]
-
-    def needs(self, needs: Needs) -> None:
-        needs.open_of.update(self.dead)
-        needs.overdue = True
-
-    def apply(self, book: Book) -> tuple[PaidCall, ...]:
-        lost = []
-        for call in tuple(book.calls.values()):
-            if call.process not in self.dead and call.deadline_at > book.now:
-                continue
-            if call.state == "reserved":
-                book.put_call(call._replace(state="void", done_at=book.now))
-            elif call.state == "sent":
-                lost.append(call)
-        for wish in tuple(book.wishes.values()):
-            if wish.key is not None and wish.expires_at is not None:
-                book.with_key(Key(wish.caller, wish.route, wish.key))
-        return tuple(lost)
-
-
-@dataclass(frozen=True, slots=True)
-class Bury(Command[bool]):
-    """End the wishes of a dead process as Finish does without an answer, and forget the process.
-
-    Returns False, and changes nothing, as long as one of their calls is open.
-    """
-
-    dead: str
-
-    def needs(self, needs: Needs) -> None:
-        needs.running_of.add(self.dead)
-        needs.open_of.add(self.dead)
-
-    def apply(self, book: Book) -> bool:
-        wishes = [w for w in book.wishes.values() if w.process == self.dead and w.state == "running"]
-        calls = [call for wish in wishes for call in book.calls_of(wish.id)]
-        calls += [call for call in book.calls.values() if call.process == self.dead]
-        if any(call.state in ("reserved", "sent") for call in calls):
-            return False
-        for wish in wishes:
-            book.finish(wish, None, None)
-        book.buried.append(self.dead)
-        return True
+        ids = {call.id for call in calls}
+        pictures = [*book.pictures.values(), *book.new_pictures]
+        return Record(wish, tuple(calls), tuple(picture for picture in pictures if picture.call in ids))

@@ -1,7 +1,7 @@
-"""Budgets in words: what operators write, what callers read, and which limits hold for a scope.
+"""Reading budgets that operators write, and finding the limits that apply to a scope.
 
-A budget is a limit of micro-USD or pictures per period. Its scope is `user:` and a user's id or a token's
-subject, or `key:` and the name of a key.
+A budget is a limit of micro-USD or pictures per period. Its scope is `user:` with the id of a user or the
+subject of a token, or `key:` with the name of an API key.
 """
 
 import hashlib
@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable
 from typing import get_args
 
-from app.contract.ledger import PERIODS, Limit, Unit
+from app.contract.ledger import Limit, Unit
+from app.contract.periods import PERIODS
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 MAX_SCOPE = 255
-"""Characters: what the tables take."""
+"""Characters, as in the tables."""
 _MAX_CALLER = MAX_SCOPE - len("user:")
 
 _AMOUNTS: dict[Unit, re.Pattern[str]] = {
@@ -25,9 +26,9 @@ _IN_A_LIST = re.compile(r"(.+?)\s*(usd|pictures)\s*(/.*)", re.IGNORECASE)
 
 
 def user_scope(caller: str) -> str:
-    """Returns the scope of a caller, by the id of a user or the subject of a token.
+    """Returns the scope of a caller: the id of a user, or the subject of a token.
 
-    A subject that the tables do not take with the word before it becomes its digest.
+    A subject that is too long for the tables is replaced by its SHA-256.
     """
     if len(caller) > _MAX_CALLER:
         caller = f"sha256:{hashlib.sha256(caller.encode()).hexdigest()}"
@@ -35,9 +36,9 @@ def user_scope(caller: str) -> str:
 
 
 def read_limit(scope: str, unit: Unit, text: str) -> Limit:
-    """Returns the limit of `5/day`: so many USD or pictures per period.
+    """Returns the limit that a text like `5/day` means: an amount in the unit, per period.
 
-    Raises ValueError with a sentence that shows the form.
+    Raises ValueError with a sentence that shows how to write it.
     """
     amount, _, period = (part.strip() for part in text.partition("/"))
     found = _AMOUNTS[unit].fullmatch(amount)
@@ -53,9 +54,9 @@ def read_limit(scope: str, unit: Unit, text: str) -> Limit:
 
 
 def read_budget(text: str) -> tuple[Limit, ...]:
-    """Returns the limits of `5 USD/day; 100 pictures/month`, without a scope; none for an empty text.
+    """Returns the limits that a text like `5 USD/day; 100 pictures/month` means. Their scope is empty.
 
-    Raises ValueError with a sentence that shows the form.
+    An empty text has no limits. Raises ValueError with a sentence that shows how to write them.
     """
     limits = []
     for one in filter(None, map(str.strip, text.split(";"))):
@@ -77,8 +78,9 @@ def read_budget(text: str) -> tuple[Limit, ...]:
 
 
 def in_force(scope: str, own: Iterable[Limit], defaults: Iterable[Limit] = ()) -> list[Limit]:
-    """Returns the limits of a scope in the order in which they are looked at: its own, and the defaults in
-    units in which it has none.
+    """Returns the limits of a scope, in the order in which they are checked.
+
+    These are its `own` limits, and the defaults for each unit without an own limit.
     """
     limits = list(own)
     units = {limit.unit for limit in limits}
@@ -87,5 +89,5 @@ def in_force(scope: str, own: Iterable[Limit], defaults: Iterable[Limit] = ()) -
 
 
 def six_decimals(micros: int) -> str:
-    """Returns micro-USD as USD for programs: `0.040000`."""
+    """Returns micro-USD as a text in USD, for programs: `0.040000`."""
     return f"{micros // 1_000_000}.{micros % 1_000_000:06}"

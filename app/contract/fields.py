@@ -1,62 +1,62 @@
-"""What a field may hold: texts, flags, numbers and pictures, as pydantic types with marks beside them.
+"""The types of fields: texts, flags, numbers and pictures, with marks beside them (docs/validation.md)."""
 
-The types build values; the marks say what class-validator said (see `contract/rules.py`).
-"""
-
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen, MinLen
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BeforeValidator,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Strict,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from app.contract.form_texts import flag_from_text, number_from_text
 from app.contract.models import Operation
 from app.pictures.blob import Blob
 from app.pictures.picture import GcsUri, NotAPicture, Picture, PictureTooLarge, Source, picture
 from app.pictures.pixels import normalise
 
 Raw = Any
-"""A value as it came in: parsed JSON or a parsed form, with a Blob for each picture."""
+"""A value as it arrived: parsed JSON or a parsed form, with a Blob for each long picture."""
 
 _LARGEST_SEED = 2**31 - 1
 
 
 def broken(sentence: str) -> PydanticCustomError:
-    """A rule of ours is broken. `{path}` in the sentence becomes the field's dotted path."""
+    """Returns the error that a validator raises for a broken rule that class-validator did not have.
+
+    `{path}` in the sentence becomes the field's dotted path.
+    """
     return PydanticCustomError("sentence", sentence)
 
 
 def _whole(value: Raw) -> Raw:
-    """JSON knows one kind of number: 2.0 is a whole number too."""
+    """Returns 2.0 as 2: JSON has one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+def javascript_number(value: Raw) -> Raw:
+    """Returns what JavaScript's Number() makes of a text or a flag, as Nest did (tests/recordings/nest).
 
-
-def number_from_text(value: Raw) -> Raw:
-    """Forms have only text. Decimals are read; as in JavaScript, blank text is 0 and `true` is 1."""
+    Blank text is 0, spaces around a number are ignored, true is 1. Only decimal notation is read, though.
+    """
     if isinstance(value, bool):
         return int(value)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if not text:
-        return 0
-    return _whole(float(text)) if len(text) < 64 and _DECIMAL.fullmatch(text) else value
+    if isinstance(value, str):
+        return number_from_text(value.strip()) if value.strip() else 0
+    return value
 
 
-def flag_from_text(value: Raw) -> Raw:
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+def _flag(value: Raw) -> Raw:
+    return flag_from_text(value) if isinstance(value, str) else value
 
 
 def _seed_that_vendors_take(seed: int) -> int:
@@ -90,7 +90,7 @@ class PictureText:
 
 @dataclass(frozen=True, slots=True)
 class ServedFor:
-    """Marks a model id: one of the catalogue's for the operation. The sentence names `documented` only."""
+    """Marks the id of a model that serves the operation. The sentence names only the `documented` ones."""
 
     operation: Operation
     documented: tuple[str, ...]
@@ -98,10 +98,21 @@ class ServedFor:
 
 @dataclass(frozen=True, slots=True)
 class OnlyWhen:
-    """Marks a field that is required when its neighbour `field` has the value, else not looked at."""
+    """Marks a field that is required if its neighbour `field` has this value, and ignored otherwise."""
 
     field: str
     value: str
+
+    def describe(self, name: str, schema: JsonSchemaValue) -> None:
+        """Move the marked field's schema under "if" and "then" of the object's schema."""
+        properties = schema["properties"]
+        value = next(part for part in properties[name]["anyOf"] if part != {"type": "null"})
+        about = properties[name]["description"]
+        when = f"Required with {self.field} {self.value}, and ignored otherwise."
+        properties[name] = {"description": f"{about} {when}"}
+        condition = {"properties": {self.field: {"const": self.value}}, "required": [self.field]}
+        wanted = {"properties": {name: {**value, "description": about}}, "required": [name]}
+        schema.setdefault("allOf", []).append({"if": condition, "then": wanted})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +124,9 @@ class Unless:
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """Marks a list that no model takes longer: refused before its pictures are decoded.
+    """Marks a list with a limit that Nest did not check. It is checked before the pictures are decoded.
 
-    Not `MaxLen`, which would speak among class-validator's sentences, where Nest was silent.
+    `MaxLen` would add its sentence to class-validator's, and so change recorded answers.
     """
 
     number: int
@@ -137,29 +148,23 @@ class AtMost:
 # ── types ────────────────────────────────────────────────────────────────────────────────────────────────
 
 MAX_TEXT_CHARACTERS = 32_000
-"""The limit for a prompt and for any other text. No model reads that much."""
+"""Of a prompt and of any other text: more than any model reads."""
 
 Text = Annotated[str, Strict(), MaxLen(MAX_TEXT_CHARACTERS)]
 NonEmptyText = Annotated[str, Strict(), MinLen(1), MaxLen(MAX_TEXT_CHARACTERS)]
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_whole)]
-FormFlag = Annotated[bool, Strict(), BeforeValidator(flag_from_text)]
-FormWhole = Annotated[int, Strict(), BeforeValidator(_whole), BeforeValidator(number_from_text)]
+
+# Nest converted the texts of some fields, in JSON as well as in forms.
+FlagOrText = Annotated[bool, Strict(), BeforeValidator(_flag)]
+WholeOrText = Annotated[int, Strict(), BeforeValidator(_whole), BeforeValidator(javascript_number)]
 
 _SEED_SCHEMA = WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _LARGEST_SEED})
 Seed = Annotated[Whole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
-FormSeed = Annotated[FormWhole, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
+SeedOrText = Annotated[WholeOrText, AfterValidator(_seed_that_vendors_take), _SEED_SCHEMA]
 
-StorageUri = Annotated[
-    Text,
-    WithJsonSchema(
-        {
-            "type": "string",
-            "format": "gs-uri",
-        }
-    ),
-]
+StorageUri = Annotated[Text, WithJsonSchema({"type": "string", "format": "gs-uri"})]
 
 PictureField = Annotated[
     Source,
@@ -172,4 +177,9 @@ PictureField = Annotated[
             "description": "A PNG, JPEG, WebP or GIF image in base64, as a data: URI, or a gs:// URI.",
         }
     ),
+]
+
+ResponseFormat = Annotated[
+    Literal["url", "b64_json"],
+    Field(validation_alias=AliasChoices("responseFormat", "response_format")),  # the spelling of /gen
 ]

@@ -1,6 +1,6 @@
-"""/gen: its request (text2img or img2img) with the document's rules, its answer, and the text that is drawn.
+"""The request of /gen (text2img or img2img) with the document's rules and sentences, and its answer.
 
-Names are snake_case on the wire too. Unknown fields are ignored.
+Names are snake_case in JSON too. Unknown fields are ignored.
 """
 
 import re
@@ -22,16 +22,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from app.contract.answer import Base64Picture
 from app.contract.errors import InvalidRequest
+from app.contract.form_texts import flag_from_text, number_from_text
 from app.contract.models import Model
 from app.contract.words import Described
 from app.pictures.blob import Blob, Blobs
-from app.pictures.picture import (
-    NotAPicture,
-    Picture,
-    PictureTooLarge,
-    blob_of_base64,
-    picture,
-)
+from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, picture
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 UPLOADS = {"init_image": 1}
@@ -40,7 +35,7 @@ UPLOADS = {"init_image": 1}
 AspectRatio = Literal["1:1", "16:9", "9:16", "3:2", "3:5"]
 
 MAX_PROMPT_CHARACTERS = 10_000
-"""What the most patient model takes. A model that takes less is given the words that fit."""
+"""The longest prompt of any model. For other models the prompt is cut (`fit_words`)."""
 
 INIT_IMAGE_SIZES: dict[AspectRatio, tuple[int, int]] = {
     "1:1": (1024, 1024),
@@ -49,11 +44,11 @@ INIT_IMAGE_SIZES: dict[AspectRatio, tuple[int, int]] = {
     "3:2": (1152, 768),
     "3:5": (768, 1280),
 }
-"""The document's table: what a caller (or `auto_resize`) makes of an init_image."""
+"""The document's table: width and height of an init_image for each ratio. `auto_resize` makes them."""
 
 
 class InvalidGen(InvalidRequest):
-    """A request that breaks a rule of /gen: `error` is the document's sentence, `details` explains it."""
+    """The request breaks a rule of /gen. `error` is the document's sentence, `details` explains it."""
 
     def __init__(self, error: str, details: str) -> None:
         super().__init__(error)
@@ -61,12 +56,12 @@ class InvalidGen(InvalidRequest):
         self.details = details
 
 
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def _read_text(value: object) -> object:
-    if isinstance(value, str) and _NO_TEXT.search(value):
-        raise PydanticCustomError("no_text", "must hold no null characters and no halves of surrogate pairs")
+    if isinstance(value, str) and _NOT_TEXT.search(value):
+        raise PydanticCustomError("not_text", "must not contain null characters or lone surrogates")
     return value
 
 
@@ -132,9 +127,8 @@ class _Gen(Described):
     aspect_ratio: AspectRatio = "1:1"
     response_format: Annotated[
         Literal["b64_json", "url"],
-        Field(
-            validation_alias=AliasChoices("response_format", "responseFormat")
-        ),  # the image routes' spelling
+        # The second spelling is that of the image routes.
+        Field(validation_alias=AliasChoices("response_format", "responseFormat")),
     ] = "b64_json"
 
     @model_validator(mode="before")
@@ -150,15 +144,15 @@ class _Gen(Described):
 
 
 class Text2Img(_Gen):
-    """Make a picture from words."""
+    """Make a picture from a text."""
 
     mode: Literal["text2img"]
 
 
 class Img2Img(_Gen):
-    """Change a picture as the words say. `similarity_strength` 1 keeps it, 0 ignores it.
+    """Change a picture as the prompt says. `similarity_strength` 1 keeps the picture, 0 ignores it.
 
-    With `auto_resize` the picture may have any size and is fitted to the document's table.
+    With `auto_resize` the picture can have any size, and is scaled and cut to the document's table.
     """
 
     mode: Literal["img2img"]
@@ -188,8 +182,8 @@ GEN_REQUEST: TypeAdapter[GenRequest] = TypeAdapter(Annotated[GenRequest, Field(d
 
 
 def refusal(request: GenRequest, model: Model) -> InvalidGen | None:
-    """Returns why this model cannot serve the request, or None if it can. A long prompt is not refused but
-    cut."""
+    """Returns why this model cannot serve the request, or None if it can. A long prompt is cut, not
+    refused."""
     if request.mode not in model.operations:
         return InvalidGen("Invalid mode", f"The model {model.id} does not do {request.mode}")
     limit = model.prompt_characters
@@ -202,32 +196,39 @@ def refusal(request: GenRequest, model: Model) -> InvalidGen | None:
 
 
 def read_gen(values: Any, blobs: Blobs, *, text: bool) -> GenRequest:
-    """Judge the fields of a /gen request, as the JSON parser or (`text`) the form parser left them.
+    """Build a request of /gen from parsed JSON or a parsed form (`text`: numbers and flags come as text).
 
-    In a form numbers and booleans are text. Raises InvalidGen about the first rule that is broken.
+    Raises InvalidGen for the first broken rule.
     """
     if isinstance(values, dict) and isinstance(image := values.get("init_image"), str) and image:
         with suppress(NotAPicture):
             values = {**values, "init_image": blob_of_base64(image, blobs)}
     try:
-        return GEN_REQUEST.validate_python({**values, **_typed(values)} if text else values)
+        return GEN_REQUEST.validate_python(_from_texts(values) if text else values)
     except ValidationError as exc:
         raise _sentence(exc.errors(include_url=False, include_input=False)[0]) from exc
 
 
-_DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+def _from_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a form's fields with the numbers and flags that their texts stand for."""
+    return {
+        name: _from_text(name, value) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A form's numbers and booleans. What is neither stays text and is refused later."""
-    typed: dict[str, Any] = {}
-    for name in ("regen_prompt", "auto_resize"):
-        if isinstance(value := values.get(name), str):
-            typed[name] = {"true": True, "false": False}.get(value.lower(), value)
-    strength = values.get("similarity_strength")
-    if isinstance(strength, str) and _DECIMAL.fullmatch(strength):
-        typed["similarity_strength"] = float(strength)
-    return typed
+def _from_text(name: str, text: str) -> str | float | bool:
+    """Returns the text itself if it is neither: the field then refuses it.
+
+    Flags are read in any case, because clients in Python write "True". The image endpoints refuse that, and
+    read a blank text as 0, because Nest did (tests/recordings/nest); here it would turn a forgotten strength
+    into 0.
+    """
+    field = Img2Img.model_fields.get(name)
+    if field and field.annotation is bool:
+        return flag_from_text(text.lower())
+    if field and field.annotation is float:
+        return number_from_text(text)
+    return text
 
 
 _RESPONSE_FORMATS = 'must be "b64_json" or "url"'
@@ -265,7 +266,7 @@ def _sentence(problem: ErrorDetails) -> InvalidGen:
 
 
 class Metadata(Described):
-    """`model` made the picture; `requested_model` is there when the document names another."""
+    """`model` made the picture; `requested_model` is the document's, if that is another one."""
 
     model: str
     requested_model: str | None = None
@@ -275,7 +276,7 @@ class Metadata(Described):
 
 
 class GenAnswer(Described):
-    """One picture, in base64 or by its URL. `enhanced_prompt` is the text that was really drawn."""
+    """One picture, in base64 or as a URL. `enhanced_prompt` is the prompt that the picture was made from."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -288,7 +289,7 @@ class GenAnswer(Described):
 
 
 def fit_words(text: str, characters: int) -> str:
-    """The text without surrounding space, cut after the last whole word that fits into so many characters."""
+    """Returns the text without surrounding space, cut after the last whole word that fits."""
     text = text.strip()
     if len(text) <= characters:
         return text

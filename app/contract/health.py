@@ -7,7 +7,7 @@ from pydantic import ConfigDict
 from app.contract.words import Described
 
 Status = Literal["ok", "degraded", "failed"]
-"""degraded: it works, but something is wrong."""
+"""degraded: it works, but has a problem."""
 
 
 class PartHealth(Described):
@@ -18,7 +18,7 @@ class PartHealth(Described):
 
 
 class Health(Described):
-    """`failed` if a required part is, `degraded` if anything else is wrong."""
+    """`failed` if a required part has failed, `degraded` if any other part is not `ok`."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,34 +1,32 @@
-"""The ledger's types: wishes, paid calls, budgets, and what the ledger returns.
+"""The ledger's types: wishes, paid calls, budgets, and the outcomes of commands.
 
-A wish is one request of a caller that may cost money. A wish makes calls, each of which may be paid:
+A wish is one request of a caller that can cost money. It makes calls, each of which can be charged:
 
-    reserved ──fence──> sent ──┬──> settled      the vendor served it (a blocked call is settled too)
-        │                      ├──> unknown      its outcome is not known: charged, never repeated
-        │                      ├──> abandoned    nobody wanted it any more: charged
-        └──────────────────────┴──> void         surely not served: nothing is charged
+    reserved ──fence──> sent ──┬──> settled      the vendor served it, or blocked the request
+        │                      ├──> unknown      the outcome is not known: charged, never repeated
+        │                      ├──> abandoned    cancelled after it was sent: charged
+        └──────────────────────┴──> void         certainly not served: nothing is charged
 
-A call reserves its price and its pictures in the budgets of its scopes as long as it is reserved or sent; a
-void call gives them back, every other end counts what was charged. What is unknown or abandoned may still
-become settled or void, when somebody finds out.
+While a call is reserved or sent, its price and its pictures are reserved in the budgets of its scopes. A void
+call gives them back. Every other end counts what is charged. An unknown or abandoned call can still become
+settled or void when its outcome is found.
 
-Money is in micro-USD (integers), times are milliseconds since 1970 in UTC. What is a row of a table is a
-NamedTuple of its columns: rows are made and changed by the thousand.
+Money is in micro-USD (integers), times are milliseconds since 1970 in UTC. A row of a table is a NamedTuple
+of its columns, because thousands of rows are made and changed.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 from uuid import uuid4
+
+from app.contract.periods import Period, iso
 
 CallState = Literal["reserved", "sent", "settled", "unknown", "abandoned", "void"]
 WishState = Literal["running", "interrupted", "done"]
-"""running: its process works on it. interrupted: it has no answer, although something may be charged: whoever
-repeats it goes on with it. done: finished; only with a key its answer is kept.
+"""running: its process works on it. interrupted: it has no answer, although something may be charged; a
+repeated request continues it. done: finished; its answer is kept only if it has a key.
 """
 Unit = Literal["usd", "pictures"]
-Period = Literal["day", "month", "total"]
-PERIODS: tuple[Period, ...] = get_args(Period)
 
 
 def new_id() -> str:
@@ -37,10 +35,10 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewCall:
-    """A call to be reserved. (`slot`, `attempt`) is unique within its wish.
+    """A call to reserve. The pair of `slot` and `attempt` is unique within its wish.
 
-    `micros`: what it will cost at most, 0 if the model has no price (`priced` false). `samples`: how many
-    pictures it will make at most. Its id is part of the names of the pictures.
+    `micros`: the most that it can cost; 0 if the model has no price (`priced` is false). `samples`: the most
+    pictures that it can make. The id is part of the names of the pictures.
     """
 
     slot: int
@@ -56,10 +54,10 @@ class NewCall:
 class PaidCall(NamedTuple):
     """A row of `calls`.
 
-    `charged` and `made` count from the end of the call: micro-USD and pictures. `scopes`: a JSON list,
-    since a caller's name may hold any character. `day`: the day of the reservation, and with it the month.
-    `bucket` and `stem`: set at the fence if pictures will be stored; all their names begin with the stem.
-    `text`: what a rewrite answered.
+    `charged` (micro-USD) and `made` (pictures) are 0 until the call ends. `scopes`: a JSON list, since a
+    caller's name can contain any character. `day`: the day of the reservation, in whose budgets the call
+    counts. `bucket` and `stem`: set at the fence if pictures will be stored; their names begin with the stem.
+    `text`: the text that a rewrite returned.
     """
 
     id: str
@@ -87,9 +85,9 @@ class PaidCall(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """A row of `wishes`. `key` is the caller's Idempotency-Key, None without one or when it is free again.
+    """A row of `wishes`. `key` is the caller's Idempotency-Key; None without one, or when it is free again.
 
-    `status` and `body` are kept for replays until `expires_at`. `replayed`: the answer was told again.
+    `status` and `body` are kept for replays until `expires_at`. `replayed`: the answer was sent again.
     """
 
     id: str
@@ -107,7 +105,7 @@ class Wish(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a wish is found by when its caller repeats it."""
+    """By this the ledger finds the wish of a repeated request."""
 
     caller: str
     route: str
@@ -115,7 +113,7 @@ class Key(NamedTuple):
 
 
 class StoredPicture(NamedTuple):
-    """A row of `pictures`. `bucket` is a bucket's name, or the folder of private copies."""
+    """A row of `pictures`. `bucket` is the name of a bucket, or the folder of private pictures."""
 
     call: str
     number: int
@@ -125,7 +123,7 @@ class StoredPicture(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """How many pictures of an interrupted call are found, and those in buckets by name."""
+    """The pictures of an interrupted call that were found: how many, and the names of those in buckets."""
 
     made: int = 0
     pictures: tuple[StoredPicture, ...] = ()
@@ -141,7 +139,7 @@ class Process(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """A budget: micro-USD or pictures per period."""
+    """A budget: an amount of micro-USD or pictures per period."""
 
     scope: str
     unit: Unit
@@ -150,13 +148,13 @@ class Limit(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For people: `5.00 USD/day`."""
+        """The budget for people: `5.00 USD/day`."""
         unit = "USD" if self.unit == "usd" else "pictures"
         return f"{_amount(self.unit, self.amount)} {unit}/{self.period}"
 
 
 class Counter(NamedTuple):
-    """What a scope has spent and reserved in one period."""
+    """The amounts that a scope has spent and reserved in one period."""
 
     spent_micros: int = 0
     reserved_micros: int = 0
@@ -164,13 +162,13 @@ class Counter(NamedTuple):
     reserved_pictures: int = 0
 
     def of(self, unit: Unit) -> tuple[int, int]:
-        """Returns what is spent and what is reserved."""
+        """Returns the spent and the reserved amount."""
         if unit == "usd":
             return self.spent_micros, self.reserved_micros
         return self.spent_pictures, self.reserved_pictures
 
     def taken(self, unit: Unit) -> int:
-        """Returns how much of a budget is gone: spent or reserved."""
+        """Returns the part of a budget that is not free: spent and reserved."""
         return sum(self.of(unit))
 
     def plus(self, other: "Counter") -> "Counter":
@@ -180,7 +178,7 @@ class Counter(NamedTuple):
         return Counter(self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3])
 
 
-# ── what `begin` and `reserve` return ────────────────────────────────────────────────────────────────────
+# ── outcomes of commands ─────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +190,9 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The same request was interrupted and is this process's now. No call was reserved: look at the calls of
-    the wish first, some of which may be paid.
+    """The same request was interrupted, and this process continues it.
+
+    No call is reserved: look at the calls of the wish first, since some may be charged.
     """
 
     wish: str
@@ -201,7 +200,7 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The same request was finished with this answer."""
+    """The same request is finished, with this answer."""
 
     wish: str
     status: int
@@ -210,7 +209,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The same request is under way in this process, which may be another one, or dead."""
+    """The same request is under way in `process`, which can be another process than this one, or dead."""
 
     wish: str
     process: str
@@ -225,7 +224,7 @@ class OtherRequest:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """A budget has no room. `taken` includes what is reserved; `resets_at` is None for a total."""
+    """A budget has no room. `taken` includes reserved amounts; `resets_at` is None for a total."""
 
     limit: Limit
     taken: int
@@ -233,7 +232,8 @@ class OverBudget:
 
     @property
     def sentence(self) -> str:
-        """For the caller: `Budget exhausted: 5.00 USD per day, 4.98 spent, resets at 2026-11-22T…Z`."""
+        """For the caller: `Budget exhausted: 5.00 USD per day, 4.98 spent, resets at
+        2026-11-22T00:00:00Z`."""
         unit = "USD" if self.limit.unit == "usd" else "pictures"
         period = "in total" if self.limit.period == "total" else f"per {self.limit.period}"
         resets = "never resets" if self.resets_at is None else f"resets at {iso(self.resets_at)}"
@@ -261,7 +261,7 @@ class NotRunning:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A wish with its calls, in the order of their slots and attempts, and their pictures."""
+    """A wish with its calls, ordered by slot and attempt, and their pictures."""
 
     wish: Wish
     calls: tuple[PaidCall, ...]
@@ -269,48 +269,14 @@ class Record:
 
 
 class Census(NamedTuple):
-    """All processes that write the ledger, dead ones included, and the ledger's time."""
+    """All processes that write the ledger, including dead ones, and the ledger's time."""
 
     now: int
     processes: tuple[Process, ...]
 
 
-# ── periods ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def day_of(now: int) -> str:
-    return _utc(now).date().isoformat()
-
-
-def period_keys(day: str) -> Mapping[Period, str]:
-    """Returns the names under which a day is counted: the day, its month, and `total`."""
-    return {"day": day, "month": day[:7], "total": "total"}
-
-
-def resets_at(period: Period, day: str) -> int | None:
-    """Returns when the period that contains the day ends."""
-    first = date.fromisoformat(day)
-    match period:
-        case "day":
-            end = first + timedelta(days=1)
-        case "month":
-            end = (first.replace(day=1) + timedelta(days=32)).replace(day=1)
-        case "total":
-            return None
-    return int(datetime(end.year, end.month, end.day, tzinfo=UTC).timestamp()) * 1000
-
-
-def _utc(now: int) -> datetime:
-    return datetime.fromtimestamp(now / 1000, UTC)
-
-
-def iso(now: int, precision: Literal["seconds", "milliseconds"] = "seconds") -> str:
-    """Returns a time as `2026-11-22T00:00:00Z`."""
-    return _utc(now).isoformat(timespec=precision).replace("+00:00", "Z")
-
-
 def _amount(unit: Unit, amount: int) -> str:
-    """Pictures, or dollars with two digits, and with more if there are more."""
+    """Returns `7` pictures, or dollars with at least two decimals: `5.00`, `0.0042`."""
     if unit == "pictures":
         return str(amount)
     dollars = f"{amount // 1_000_000}.{amount % 1_000_000:06d}"

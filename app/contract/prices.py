@@ -1,6 +1,6 @@
-"""What the vendors charge: the most that a call may cost before it is sent, and what it did cost.
+"""What the vendors charge: the most that a call can cost, before it is sent, and what it did cost.
 
-The data is `app/prices.toml`, or the file that `PRICES_FILE` names. All amounts are whole micro-USD; they are
+The data is `app/prices.toml`, or the file that `PRICES_FILE` names. All amounts are integers of micro-USD,
 rounded up.
 """
 
@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -22,10 +23,10 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 SIZES: tuple[Size, ...] = get_args(Size)
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 
-# What is reserved for the tokens that are only known afterwards. No vendor promises these limits.
-SOURCE_TOKENS = 1290  # of a picture that is sent: 1120 for Gemini 3, 1290 for Gemini 2.5
-THOUGHT_TOKENS = 2000  # before a picture is drawn: 300 to 900 are usual
-FRAME_TOKENS = 100  # what the vendor adds around the texts of a call
+# Tokens to reserve for parts of a call that only the vendor's answer counts. No vendor promises these limits.
+SOURCE_TOKENS = 1290  # for a picture that is sent: 1120 for Gemini 3, 1290 for Gemini 2.5
+THOUGHT_TOKENS = 2000  # for thinking before a picture is made: 300 to 900 are usual
+FRAME_TOKENS = 100  # for what the vendor adds to the texts of a call
 
 
 def today() -> date:
@@ -39,12 +40,12 @@ Tokens = Annotated[int, Field(strict=True, gt=0)]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A call, as far as its price depends on it.
+    """The properties of a call that its price depends on.
 
-    `model` is the id that the vendor is asked for; for Claude it is that of the platform (CLAUDE_VIA). `day`
-    is the day of the call in UTC. `size` and `quality` are those of each picture. `text_bytes` is the length
-    in UTF-8 of all texts that are sent, instructions included, and `sources` the number of pictures sent.
-    `max_output_tokens` is the limit that a rewrite is sent with.
+    `model` is the id that is sent to the vendor; for Claude, the platform's id (CLAUDE_VIA). `day` is the day
+    of the call in UTC. `size` and `quality` are those of each picture. `text_bytes` is the length in UTF-8 of
+    all texts that are sent, including instructions; `sources` is the number of pictures that are sent.
+    `max_output_tokens` is the limit that is sent with a rewrite.
     """
 
     model: str
@@ -62,8 +63,8 @@ class Order:
 class Usage:
     """The tokens that a vendor reports.
 
-    `output` counts text and thoughts, `images` the pictures. If the vendor reports one number for all of
-    them, it is `output`, and `images` is None.
+    `output` counts text and thoughts, `images` counts pictures. If the vendor reports one number for both, it
+    is `output`, and `images` is None.
     """
 
     input: int
@@ -72,7 +73,7 @@ class Usage:
 
 
 class Price(BaseModel):
-    """One entry of the file, which explains the fields."""
+    """One entry of the file. The comments of the file explain the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,28 +104,28 @@ class Price(BaseModel):
         return self
 
     def cells(self) -> Iterator["Cell"]:
-        """What the entry is the price of."""
-        for model in self.models:
-            for operation in self.operations or OPERATIONS:
-                for size in self.sizes or tuple(self.image_tokens) or SIZES:
-                    for quality in self.qualities or QUALITIES:
-                        yield model, operation, size, quality
+        """Yields the combinations that this is the price of."""
+        sizes = self.sizes or tuple(self.image_tokens) or SIZES
+        return product(self.models, self.operations or OPERATIONS, sizes, self.qualities or QUALITIES)
 
     def of_tokens(self, usage: Usage) -> int:
-        """Returns the price of so many tokens."""
+        """Returns the price of the tokens."""
         rates = (self.input_mtok or 0, self.output_mtok or 0, self.output_image_mtok or 0)
         counts = (usage.input, usage.output, usage.images or 0)
         return -(-sum(rate * count for rate, count in zip(rates, counts, strict=True)) // 1_000_000)
 
-    def told_apart(self, usage: Usage, order: Order, pictures: int) -> Usage:
-        """Returns the usage with the pictures' tokens apart: those documented, if the vendor does not say."""
+    def with_images(self, usage: Usage, order: Order, pictures: int) -> Usage:
+        """Returns the usage with the tokens of pictures in `images`.
+
+        If the vendor reports one number for all tokens, each picture counts the documented tokens.
+        """
         if usage.images is not None or not self.image_tokens:
             return usage
         images = min(usage.output, pictures * self.image_tokens[order.size])
         return Usage(usage.input, usage.output - images, images)
 
     def allowed(self, order: Order, pictures: int) -> Usage:
-        """Returns the tokens to expect at most when so many pictures of the order are made."""
+        """Returns the most tokens that an order takes of which so many pictures are made."""
         input = order.samples * (order.text_bytes + FRAME_TOKENS + order.sources * SOURCE_TOKENS)
         if not self.image_tokens:  # a token is at least one byte of text
             return Usage(input, order.max_output_tokens)
@@ -135,7 +136,7 @@ Cell = tuple[str, Operation, Size, Quality]
 
 
 class Prices(BaseModel):
-    """The table. `unpriced` has the reason for each model that has no price."""
+    """The file. `unpriced` has a reason for each model without a price."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -144,7 +145,7 @@ class Prices(BaseModel):
     _entries: dict[Cell, list[Price]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
-    def _say_each_price_once(self) -> Self:
+    def _index(self) -> Self:
         for price in self.price:
             for cell in price.cells():
                 entries = self._entries.setdefault(cell, [])
@@ -157,13 +158,13 @@ class Prices(BaseModel):
 
     @property
     def models(self) -> frozenset[str]:
-        """The ids that have an entry, be it a price or a reason."""
+        """The ids of models with a price, or with a reason why they have none."""
         return frozenset(self.unpriced).union(*(price.models for price in self.price))
 
     def worst_cost(self, order: Order) -> int | None:
-        """Returns what to reserve before the call is sent, in micro-USD; None if it has no price.
+        """Returns the micro-USD to reserve before the call is sent; None if the call has no price.
 
-        Text is reserved for as if each byte were a token, which is several times its cost.
+        Each byte of text counts as a token, so the reservation for text is several times its cost.
         """
         price = self._in_force(order)
         if price is None:
@@ -173,12 +174,12 @@ class Prices(BaseModel):
         return price.of_tokens(price.allowed(order, order.samples))
 
     def cost(self, order: Order, pictures: int = 0, usage: Usage | None = None) -> int | None:
-        """Returns the price of what was made, in micro-USD; None if the call has no price.
+        """Returns the cost of the call in micro-USD; None if the call has no price.
 
-        `pictures` is the number of pictures that the vendor delivered. Those that a filter held back cost
-        nothing. Tokens cost what the vendor reports in `usage`; without a report, what was reserved for the
-        input and for the pictures made. The cost exceeds the reservation only if the vendor reports more
-        tokens than `Price.allowed` expects.
+        `pictures` is the number of pictures that the vendor delivered. Pictures that a filter removed cost
+        nothing. If the price is per token, `usage` is what the vendor reports; without it, the cost is what
+        was reserved for the input and for these pictures. The cost exceeds the reservation only if the vendor
+        reports more tokens than `Price.allowed` returns.
         """
         price = self._in_force(order)
         if price is None:
@@ -187,7 +188,7 @@ class Prices(BaseModel):
             return pictures * price.image
         if usage is None:
             return price.of_tokens(price.allowed(order, pictures))
-        return price.of_tokens(price.told_apart(usage, order, pictures))
+        return price.of_tokens(price.with_images(usage, order, pictures))
 
     def _in_force(self, order: Order) -> Price | None:
         entries = self._entries.get((order.model, order.operation, order.size, order.quality), [])
@@ -196,16 +197,16 @@ class Prices(BaseModel):
 
 
 def platform_ids(catalogue: Catalogue) -> frozenset[str]:
-    """Returns every id by which a vendor may be asked for a model of the catalogue."""
+    """Returns every id that the gateway can send to a vendor for a model of the catalogue."""
     ids = ((model.id, model.bedrock_id, model.vertex_id) for model in catalogue.model)
     return frozenset(id for names in ids for id in names if id)
 
 
 def load_prices(catalogue: Catalogue, path: Path | None = None) -> Prices:
-    """Read the prices. Raises ValueError that names the entry when the file breaks a rule.
+    """Read the prices. Raises ValueError, which names the entry, if the file breaks a rule.
 
-    Models of the catalogue may be missing. Ids that are not in the catalogue are refused in a file that is
-    named, since they are misspelt; the file that is shipped may know more than the catalogue in use.
+    Models of the catalogue can be missing. If `path` is given, ids that are not in the catalogue are refused,
+    since they are misspelt. The shipped file can have models that the catalogue in use does not have.
     """
     text = (path or Path(__file__).parents[1] / "prices.toml").read_text("utf-8")
     data = tomllib.loads(text)

@@ -1,17 +1,18 @@
-"""What callers read about their money: receipts and usage. Amounts of USD are texts with six decimals."""
+"""Receipts and usage, as callers read them. Amounts in USD are texts with six decimals."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.contract.answer import Answer
-from app.contract.ledger import CallState, Period
+from app.contract.ledger import CallState
+from app.contract.periods import Period
 
 Usd = Annotated[str, Field(pattern=r"^\d+\.\d{6}$")]
 
 
 class ReceiptCall(Answer):
-    """One call of a vendor."""
+    """One call to a vendor."""
 
     model: str
     state: CallState
@@ -29,7 +30,7 @@ class ReceiptPicture(Answer):
 
 
 class Receipt(Answer):
-    """What one request cost."""
+    """The cost of one request."""
 
     id: str
     operation: str
@@ -49,7 +50,7 @@ class ReceiptPage(Answer):
 
 
 class UsedBudget(Answer):
-    """A limit, or a month without one."""
+    """A budget and its use; `limit` is None for a unit without a budget, which is reported per month."""
 
     unit: Literal["USD", "pictures"]
     period: Period
@@ -60,6 +61,6 @@ class UsedBudget(Answer):
 
 
 class Usage(Answer):
-    """What the caller has spent, of what."""
+    """The budgets of the caller, and what is spent of them."""
 
     usage: tuple[UsedBudget, ...]

@@ -1,4 +1,4 @@
-"""What a vendor's safety filter said: support code → category, side, hint."""
+"""The support codes of a vendor's safety filter: category, side and a hint for each."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _HINTS = {
     "Vulgar": "Avoid vulgar language in prompts",
 }
 
-# Some codes are raised on both sides: those are told as a block of the prompt, which the caller can change.
+# Some codes are used for both sides. They are reported for the prompt, because the caller can change it.
 _CODES: dict[int, tuple[str, Side]] = {
     58061214: ("Child", "prompt"),
     17301594: ("Child", "output"),
@@ -57,7 +57,7 @@ _CODE = re.compile(r"\b\d{8}\b")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One refusal. `code`, `category`, `side` and `hint` are None when the vendor gave no code we know."""
+    """One refusal. `code`, `category`, `side` and `hint` are None if the vendor gave no known code."""
 
     reason: str
     code: int | None = None
@@ -73,9 +73,9 @@ class Block:
 
 
 def block(*texts: str) -> Block:
-    """Read the support codes out of the vendor's `texts`; the first one we know decides what is told.
+    """Returns the block that the support codes in the vendor's `texts` mean: the first known code decides.
 
-    The vendor's own words are not passed on (they may hold project ids): the reason is made of the codes.
+    The reason consists of the codes. The vendor's own words are left out: they can contain project ids.
     """
     codes = list(dict.fromkeys(int(code) for text in texts for code in _CODE.findall(text)))
     if not codes:

@@ -1,7 +1,7 @@
 """The descriptions of all fields in the API documentation.
 
-One table, so that a field has the same description in every type. If a field means something else in one
-type, the table has a row `Type.field`.
+One table, so that a field has the same description in every type. A row `Type.field` is for a type in which
+the field has another meaning.
 """
 
 from pydantic import BaseModel, GetJsonSchemaHandler
@@ -106,7 +106,7 @@ WORDS = {
     "receiptId": "The receipt of what may be charged although its outcome is unknown.",
     "pending": "Pictures that are made and paid for, but not stored yet. Their URLs will work later.",
     "maskApplied": "How the mask was applied, if the model does not support masks. exact: no pixel outside "
-    "the mask has changed. instruction: the model was told the area in words; other pixels may have changed.",
+    "the mask has changed. instruction: the prompt described the area; other pixels may have changed.",
     "predictions": "The pictures.",
     "Prediction.bytesBase64Encoded": "The picture in base64. Absent if storageUri was given.",
     "gcsUri": "Where the picture was stored. Only if storageUri was given.",
@@ -160,7 +160,7 @@ WORDS = {
     "Receipt.costUsd": "What the request cost, in US dollars with six decimals. Calls that are not finished "
     "count 0.",
     "priced": "False if a model has no price. Its calls are listed with a cost of 0.",
-    "replayed": "Whether the answer was sent again to a request with the same Idempotency-Key, for nothing.",
+    "replayed": "Whether the answer was sent again, without a charge, for the same Idempotency-Key.",
     "calls": "The calls of vendors that the request made.",
     "ReceiptCall.model": "The model that was called.",
     "ReceiptCall.state": "reserved: not sent yet. sent: under way. settled: the vendor served it. void: the "
@@ -174,7 +174,7 @@ WORDS = {
     "ReceiptPicture.url": "Where the picture can be fetched, or null if it is kept privately.",
     "usage": "Your budgets; a unit without a budget has an entry for this month.",
     "unit": "What is counted: US dollars or pictures.",
-    "period": "How long a budget lasts: a day or a month in UTC, or for ever (total).",
+    "period": "How long a budget lasts: a day or a month in UTC, or without end (total).",
     "UsedBudget.limit": "How much you may spend in the period, or null without a limit. US dollars are texts "
     "with six decimals, pictures are integers.",
     "spent": "How much is spent.",

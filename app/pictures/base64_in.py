@@ -1,4 +1,4 @@
-"""A long string in JSON: base64, decoded into a blob while it arrives, or a text."""
+"""Long strings in JSON: base64 is decoded into a blob while it arrives, anything else stays a text."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from app.pictures.json_limits import Limits
 _DATA_URI = re.compile(rb"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _LONGEST_DATA_URI = 256
 _WHOLE = re.compile(rb"(?:[^\\]+|\\u[dD][89abAB]..\\u.{4}|\\u(?![dD][89abAB]).{4}|\\[^u]){1,100}", re.DOTALL)
-"""Some whole characters."""
+"""Up to a hundred whole characters or escapes."""
 _PADDING = ord("=")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -24,27 +24,28 @@ _SPELLED = [
 
 
 class NotBase64(ValueError):
-    """The string is a text."""
+    """The string is not base64, so it is a text."""
 
 
 class Base64Decoder:
     """Decodes one string: standard or URL-safe alphabet, padded or not, with line breaks, as a `data:` URI.
 
-    The string comes as its JSON source, cut anywhere but behind an odd number of backslashes. Any escape of a
-    letter or a digit makes it a text: nobody writes base64 so. The blob is there as soon as a byte is.
+    The string is given as JSON source, in pieces that do not end after an odd number of backslashes. A string
+    with an escaped letter or digit is a text: no program writes base64 like that. `blob` is None until the
+    first byte is decoded.
     """
 
     def __init__(self, new_blob: Callable[[], Blob]) -> None:
         self.blob: Blob | None = None
         self._new_blob = new_blob
-        self._left = b""  # not decoded yet: a part of a group of four, of an escape, of a data: prefix
+        self._left = b""  # not decoded yet: part of a group of four, of an escape, or of a data: prefix
         self._begun = False
         self._padded = False
 
     def take(self, source: bytes) -> bool:
-        """Decode a piece that is nothing but standard base64, the usual case, in one pass over its bytes.
+        """Decode a piece in one pass, if it is standard base64 without escapes: the usual case.
 
-        Returns False, and has done nothing, if it may be anything else. Raises NoRoom as the blob does.
+        Returns False, and does nothing, for any other piece. Raises NoRoom.
         """
         if not self._begun or self._padded:
             return False
@@ -62,7 +63,7 @@ class Base64Decoder:
         return True
 
     def write(self, source: bytes) -> None:
-        """Raises NotBase64, and NoRoom as the blob does."""
+        """Decode a piece. Raises NotBase64 and NoRoom."""
         if self.take(source):
             return
         text, cut_escape = _unescape(self._left + source)
@@ -73,7 +74,7 @@ class Base64Decoder:
         self._left = text[whole:] + cut_escape
 
     def end(self) -> Blob:
-        """Returns the blob, sealed. Raises NotBase64 if the last group is not whole, or nothing came."""
+        """Returns the sealed blob. Raises NotBase64 if the last group is incomplete, or there is no byte."""
         text = self._left if self._begun else self._begin(self._left)
         missing = -len(text) % 4
         if missing and b"=" in text:
@@ -104,10 +105,10 @@ class Base64Decoder:
 
 
 class OpenString:
-    """A string whose end has not been seen. Its source is kept while it may still turn out to be a text.
+    """A string that has not ended yet. Its source is kept, because it can still turn out to be a text.
 
-    Of a text longer than `limits.text` only the beginning is kept, with an ellipsis: too long for any field,
-    and no base64.
+    A text longer than `limits.text` is cut, and ends with an ellipsis: it is too long for any field, and the
+    ellipsis is not base64.
     """
 
     def __init__(self, limits: Limits, new_blob: Callable[[], Blob]) -> None:
@@ -130,7 +131,7 @@ class OpenString:
         self._keep(source)
 
     def take(self, source: bytes) -> bool:
-        """As the decoder does, for a string that has been base64 so far."""
+        """Decode a piece like `Base64Decoder.take`. Returns False for a string that is not being decoded."""
         if not (self._decoding and self._decoder and self._decoder.take(source)):
             return False
         self.length += len(source)
@@ -142,7 +143,7 @@ class OpenString:
             self.text += source[: self._limits.text - len(self.text)]
 
     def end(self) -> Blob | None:
-        """Returns the blob; None for a text, which is in `text`."""
+        """Returns the blob, or None for a text, which is in `text`."""
         if self._decoder and self._decoding:
             try:
                 return self._decoder.end()
@@ -153,7 +154,7 @@ class OpenString:
         return None
 
     def close(self) -> None:
-        """It is a text, or not wanted any more."""
+        """Delete the blob: the string is a text, or is not needed any more."""
         if self._decoder and self._decoder.blob:
             self._decoder.blob.close()
         self._decoder = None
@@ -177,16 +178,16 @@ def _decode(text: bytes) -> bytes:
 
 
 def _unescape(source: bytes) -> tuple[bytes, bytes]:
-    """Returns the text, and an escape at its end that is not whole yet. Raises NotBase64.
+    """Returns the text, and an incomplete escape at its end. Raises NotBase64.
 
-    Without a doubled backslash each backslash begins an escape, so escapes can be replaced kind by kind. Line
-    breaks come last: where they vanish, no new escape may form that another replacement would take for one.
+    Without a doubled backslash, each backslash begins an escape, so each kind of escape can be replaced in
+    one step. Line breaks come last: removing them can bring characters together that look like an escape.
     """
     if b"\\" not in source:
         return source, b""
     unmarked = source.replace(b"\\", b"")
     slashes = source.count(b"\\/")
-    if len(source) - len(unmarked) == slashes:  # nothing else, as PHP writes them: the quick way
+    if len(source) - len(unmarked) == slashes:  # no other escapes, as PHP writes base64: the quick way
         return unmarked, b""
     if b"\\\\" in source:
         raise NotBase64

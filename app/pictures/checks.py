@@ -1,9 +1,8 @@
 """Whether a picture's file is whole.
 
-PNG: every chunk's checksum is computed, while the file is written (`png.py`). WebP: all lengths and headers
-must fit together; it has no checksums. Neither is decoded, so compressed pixels that were damaged before
-they were wrapped pass. JPEG has no lengths for its pixels, and GIF none for what they unpack to: these are
-decoded, of GIF the first frame.
+PNG: the checksum of every chunk is computed while the file is written (`png.py`). WebP has no checksums: all
+lengths and headers must agree. Neither is decoded, so pixels that were damaged before they were packed into
+the file are not found. JPEG and the first frame of GIF are decoded, because their pixels have no lengths.
 """
 
 import struct
@@ -18,7 +17,7 @@ from app.pictures.view import View
 
 
 def check(picture: Picture) -> None:
-    """Raises NotAPicture if the file is cut off or damaged. 1 MB of JPEG takes 6 ms, a PNG no time."""
+    """Raises NotAPicture if the file is cut off or damaged. 1 MB of JPEG takes 6 ms, a PNG almost nothing."""
     try:
         match picture.mime_type:
             case "image/png":
@@ -52,7 +51,7 @@ def _decode(picture: Picture) -> None:
 
 _PALETTE = 3
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-"""Bits that each colour type may have."""
+"""The bit depths that each colour type allows."""
 
 
 def _check_png(blob: Blob, size: tuple[int, int]) -> None:
@@ -95,7 +94,7 @@ def _check_webp(data: View, size: tuple[int, int]) -> None:
 
 
 def _chunks(data: View, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yields each chunk's name, and start and length of what is in it."""
+    """Yields the name of each chunk, and the start and the length of its data."""
     _require(end <= data.length, "cut off")
     while at < end:
         name, length = struct.unpack("<4sI", data.cut(at, at + 8))
@@ -125,7 +124,7 @@ def _check_webp_image(data: View, chunks: list[tuple[bytes, int, int]], size: tu
 
 
 def _check_lossy(head: bytes, length: int, size: tuple[int, int]) -> None:
-    """A frame of its own (bit 0), to be shown (bit 4), and of the size that the file tells."""
+    """The frame is a key frame (bit 0), is shown (bit 4), and has the size in the file's header."""
     flags = int.from_bytes(head[:3], "little")
     _require(flags & 1 == 0 and flags >> 1 & 7 < 4 and flags >> 4 & 1 == 1, "a frame")
     _require(head[3:6] == b"\x9d\x01\x2a" and 10 + (flags >> 5) < length, "a frame")

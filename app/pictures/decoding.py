@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 _LARGE_PIXELS = 16_000_000
 _large = threading.Lock()
-"""A file of 34 bytes may unpack to 50 megapixels, which take 200 MB, and 800 MB when it is a WebP. So one
-large picture is open at a time, however many callers send them."""
+"""A file of 34 bytes can unpack to 50 megapixels, which take 200 MB, or 800 MB for a WebP. So only one large
+picture is open at a time, however many requests have one."""
 
 
 def in_turn(work: Callable[Concatenate[Picture, P], T]) -> Callable[Concatenate[Picture, P], T]:
-    """Marks work that opens a picture: on a large one it waits its turn."""
+    """Decorates a function that opens a picture: on large pictures, only one runs at a time."""
 
     @wraps(work)
     def turn(picture: Picture, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -36,14 +36,14 @@ def in_turn(work: Callable[Concatenate[Picture, P], T]) -> Callable[Concatenate[
 
 @contextmanager
 def opened(picture: Picture) -> Iterator[Image.Image]:
-    """The picture with its header read. Raises NotAPicture and PictureTooLarge.
+    """Opens a picture and reads its header. Raises NotAPicture and PictureTooLarge.
 
-    Once it is loaded it may be used after the context.
+    After `load`, the image can be used outside the context.
     """
     if picture.size[0] * picture.size[1] > MAX_PIXELS:
         raise PictureTooLarge("too many pixels")
     with picture.blob.open() as file:
-        yield _header(file)  # not held here, so that its user can free the pixels
+        yield _header(file)  # no reference is kept here, so that the caller can free the pixels
 
 
 def _header(file: BinaryIO) -> Image.Image:
@@ -61,13 +61,13 @@ def load(image: Image.Image) -> None:
 
 
 def skim(jpeg: Image.Image) -> None:
-    """Read all of the file, but keep a sixty-fourth of the pixels. Raises NotAPicture."""
+    """Read the whole file, but keep only a sixty-fourth of its pixels. Raises NotAPicture."""
     jpeg.draft(None, (1, 1))
     load(jpeg)
 
 
 def _forget_texts(image: Image.Image) -> None:
-    """A PNG's text may have the name of something that is not text."""
+    """Drop texts of a PNG that have the names of other properties, which would be bytes."""
     for name in ("icc_profile", "transparency"):
         if isinstance(image.info.get(name), str):
             del image.info[name]
@@ -75,7 +75,7 @@ def _forget_texts(image: Image.Image) -> None:
 
 @contextmanager
 def _not_a_picture() -> Iterator[None]:
-    """Pillow's complaints in, ours out."""
+    """Raises NotAPicture for the errors that Pillow raises on broken files."""
     try:
         yield
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as exc:

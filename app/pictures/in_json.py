@@ -1,8 +1,8 @@
 """JSON with pictures in it, read and written in pieces.
 
-Reading: each long string of base64 becomes a blob while it arrives, and a placeholder takes its place. The
-rest is a small text, the skeleton, which an ordinary JSON reader parses. Writing: a value with blobs in it
-becomes a known number of bytes, in pieces.
+Reading: each long string of base64 becomes a blob while it arrives, and is replaced by a placeholder. The
+rest, the skeleton, is small, and an ordinary JSON reader parses it. Writing: the length of a value with blobs
+is known before its pieces are made.
 """
 
 import json
@@ -17,9 +17,10 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from app.pictures.base64_in import OpenString
-from app.pictures.blob import PIECE_BYTES, Blob
+from app.pictures.blob import Blob
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
 from app.pictures.picture import Picture
+from app.pictures.pieces import PIECE_BYTES
 
 _ESCAPED = re.compile(rb'\\["\\]')
 
@@ -27,23 +28,23 @@ _ESCAPED = re.compile(rb'\\["\\]')
 class JsonReader:
     """Reads one JSON text in UTF-8: `feed` its pieces, then `finish`.
 
-    A context manager: when it is left before `finish` has returned, its blobs are closed. Afterwards they
-    belong to the caller, who finds them in the value and in `blobs`.
+    A context manager: if it is left before `finish` has returned, it closes its blobs. After `finish`, the
+    caller closes them; they are in the value and in `blobs`.
     """
 
     def __init__(self, new_blob: Callable[[], Blob], limits: Limits | None = None) -> None:
         self.length = 0
         self._limits = limits or Limits()
         self._make_blob = new_blob
-        self._mark = ""  # begins each placeholder; nobody can guess it into the text
+        self._mark = ""  # begins each placeholder; random, so that no text can contain it
         # The group is not possessive: Python before 3.11.5 matches such groups wrongly (gh-106052).
         self._short_strings = re.compile(rb'(?:[^"]*+"[^"]{0,%d}+")*' % self._limits.blob_from)
         self._skeleton = bytearray()
         self._commas = 0
-        self._string: OpenString | None = None  # goes on in the next piece, or is longer than `blob_from`
+        self._string: OpenString | None = None  # continues in the next piece, or is longer than `blob_from`
         self._cut = b""  # a backslash at the end of a piece: half an escape
         self._found: dict[str, Blob] = {}  # by placeholder, in the order of the text
-        self._shorter: list[int] = []  # by so many bytes is each placeholder shorter than its string
+        self._shorter: list[int] = []  # bytes by which each placeholder is shorter than its string
         self._given = False
 
     @property
@@ -63,7 +64,7 @@ class JsonReader:
                 blob.close()
 
     def feed(self, piece: bytes) -> None:
-        """Read on. Raises JsonTooLarge, and NoRoom when a blob cannot be kept."""
+        """Read the next piece. Raises JsonTooLarge, and NoRoom if a blob cannot be kept."""
         self.length += len(piece)
         if self.length > self._limits.total:
             raise JsonTooLarge(f"the JSON is longer than {self._limits.total} bytes")
@@ -74,10 +75,10 @@ class JsonReader:
         self._scan(piece)
 
     def _scan(self, piece: bytes) -> None:
-        """Tell strings by their quotes. The piece cuts no escape of two characters.
+        """Find strings by their quotes. The piece does not end between a backslash and the next character.
 
-        A backslash outside strings is taken for an escape too. It stays in the skeleton, where the parser
-        refuses it, whatever is read after it.
+        A backslash outside strings counts as an escape too. It stays in the skeleton, so the parser refuses
+        the text, whatever follows.
         """
         if self._string and self._string.take(piece):
             return
@@ -129,7 +130,7 @@ class JsonReader:
             raise JsonTooLarge(f"the JSON holds more than {self._limits.commas} values")
 
     def finish(self) -> object:
-        """Returns the value, a Blob wherever a placeholder stood. Raises MalformedJson and JsonTooLarge."""
+        """Returns the value, with blobs in place of pictures. Raises MalformedJson and JsonTooLarge."""
         self._keep(self._cut)
         value = self._place(self._parse())
         self._given = True
@@ -138,7 +139,7 @@ class JsonReader:
     def _parse(self) -> object:
         """A byte order mark is skipped, invalid UTF-8 becomes U+FFFD. NaN and Infinity are refused.
 
-        Pydantic's reader is asked first; orjson only when that refuses (docs/decisions/0012).
+        Pydantic's reader is tried first, and orjson if that one refuses (docs/decisions/0012).
         """
         try:
             return from_json(self._skeleton, allow_inf_nan=False, cache_strings=False)
@@ -152,43 +153,43 @@ class JsonReader:
         raise MalformedJson(message)  # without orjson's error, which holds the whole text
 
     def _place(self, value: object) -> object:
-        """Put blobs where their placeholders are. Not recursive, for JSON may be nested deeply."""
+        """Put blobs in place of their placeholders. Not recursive, since JSON can be nested deeply."""
         root = [value]
-        left: list[object] = [root]
+        left: list[dict[str, object] | list[object]] = [root]
         unplaced = dict(self._found)
         while unplaced and left:
             node = left.pop()
             if isinstance(node, dict) and not self._found.keys().isdisjoint(node):
                 raise JsonTooLarge(f"a name in the JSON is longer than {self._limits.blob_from} bytes")
-            if isinstance(node, dict | list):
-                for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
-                    if isinstance(inner, str) and inner in unplaced:
-                        node[key] = unplaced.pop(inner)
-                    elif isinstance(inner, dict | list):
-                        left.append(inner)
-        for placeholder, blob in unplaced.items():  # its name stood twice in one object: the last one counts
+            items = node.items() if isinstance(node, dict) else enumerate(node)
+            for key, inner in items:
+                if isinstance(inner, str) and inner in unplaced:
+                    node[key] = unplaced.pop(inner)  # type: ignore[index]  # its own key
+                elif isinstance(inner, dict | list):
+                    left.append(inner)
+        for placeholder, blob in unplaced.items():  # a name stood twice in one object: the last value counts
             blob.close()
             del self._found[placeholder]
         return root[0]
 
 
 class JsonWriter:
-    """The JSON text of a value: `length` bytes, in pieces, as often as it is iterated.
+    """The JSON text of a value: `length` bytes, in pieces. It can be iterated any number of times.
 
-    A Blob or a Picture becomes the text of its base64, a pydantic model an object by its aliases, without
-    its Nones. The blobs must be sealed, and stay open until the last piece is read. Raises TypeError for any
-    other type.
+    A Blob or a Picture becomes its base64. A pydantic model becomes an object with its aliases as names and
+    without fields that are None. The blobs must be sealed, and open until the last piece is read. Raises
+    TypeError for any other type.
     """
 
     def __init__(self, value: object) -> None:
         self.blobs: list[Blob] = []
-        self._mark = ""  # stands where a blob goes; nobody can guess it into the other texts
+        self._mark = ""  # in place of each blob; random, so that no text can contain it
         text = self._dumped(value)
         self._put(text.split(self._mark.encode()) if self.blobs else [text])
 
     @classmethod
     def of(cls, parts: Sequence[str], blobs: Sequence[Blob]) -> Self:
-        """Returns the text whose `parts` and `blobs` these are: first a part, then a blob, and so on."""
+        """Returns a writer of these parts and blobs, alternating: it begins and ends with a part."""
         writer = cls.__new__(cls)
         writer.blobs = list(blobs)
         writer._put([part.encode() for part in parts])
@@ -202,14 +203,14 @@ class JsonWriter:
         return self.pieces(lambda: PIECE_BYTES)
 
     def pieces(self, most: Callable[[], int]) -> Iterator[bytes]:
-        """Yields the text, a piece of it for at most `most()` bytes of a picture (a multiple of three)."""
+        """Yields the text. A piece holds at most `most()` bytes of a picture (a multiple of three)."""
         yield self.parts[0]
         for blob, part in zip(self.blobs, self.parts[1:], strict=True):
             yield from blob.base64_pieces(most)
             yield part
 
     def _dumped(self, value: object) -> bytes:
-        """orjson refuses integers beyond 64 bits, which a caller may send where any integer is allowed."""
+        """orjson refuses integers beyond 64 bits, which callers can send where any integer is allowed."""
         try:
             return orjson.dumps(value, self._place, orjson.OPT_PASSTHROUGH_DATACLASS)
         except TypeError:

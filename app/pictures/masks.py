@@ -1,4 +1,4 @@
-"""Putting an edit under the caller's mask, for models that know no masks.
+"""Applying the caller's mask to an edit, for models that do not support masks.
 
 Slow work on pixels: call it through `threads.off_loop`.
 """
@@ -12,7 +12,7 @@ from app.pictures.picture import Picture
 from app.pictures.pixels import decode, opaque, png
 
 _STRIP = 256
-"""Rows that are worked on at once: whole pictures of working copies would be what a request holds most of."""
+"""Rows of a strip. Full-size copies would dominate a request's memory, so the work is done in strips."""
 
 _FEATHER = 0.01
 """Share of the shorter side over which an edit fades in."""
@@ -22,10 +22,10 @@ _FEATHER = 0.01
 def compose(
     original: Picture, mask: Picture, edits: Sequence[Picture], *, dilation: int = 0
 ) -> tuple[Picture, ...]:
-    """For each edit the original with the edit where the mask is not black, as a PNG of the original's size.
+    """Returns, for each edit, a PNG with the edit where the mask is not black, and the original elsewhere.
 
-    Original and mask are normalised. The mask is first grown by `dilation` pixels in each direction. The edit
-    fades in inside the mask: outside it every pixel is the original's.
+    Original and mask must be normalised. The mask is grown by `dilation` pixels in each direction. The edit
+    fades in inside the mask, so outside the mask no pixel of the original changes.
     """
     fade = _fade(mask, original.size, dilation)
     base = decode(original)
@@ -38,16 +38,16 @@ def compose(
 
 
 def _fade(mask: Picture, size: tuple[int, int], dilation: int) -> Image.Image:
-    """How much of an edit shows where: from black outside the grown mask to white inside."""
+    """Returns how much of an edit is visible at each pixel: black outside the grown mask, white inside."""
     area = _area(decode(mask)).resize(size, Image.Resampling.NEAREST)
     return _feather(_grow(area, dilation), round(min(size) * _FEATHER))
 
 
 def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
-    """The edit, scaled to the base's size, is faded into it, a strip at a time."""
+    """Scales the edit to the size of the base, and blends it into the base in strips. Returns the base."""
     over = decode(edit).convert(base.mode)
     width, height = base.size
-    # In width at once: Pillow scales height or width first as it finds cheaper, and strips must not differ.
+    # The width first, in one step: otherwise Pillow chooses for each strip which side it scales first.
     over = over.resize((width, over.height), Image.Resampling.LANCZOS)
     scale = over.height / height
     for top in range(0, height, _STRIP):
@@ -59,7 +59,7 @@ def _lay(base: Image.Image, edit: Picture, fade: Image.Image) -> Image.Image:
 
 
 def _area(mask: Image.Image) -> Image.Image:
-    """White where the mask is neither black nor transparent."""
+    """Returns an image that is white where the mask is neither black nor transparent, and black elsewhere."""
     mask = opaque(mask, "black")
     area = mask.getchannel(0)
     for channel in range(1, len(mask.getbands())):
@@ -68,9 +68,9 @@ def _area(mask: Image.Image) -> Image.Image:
 
 
 def _grow(area: Image.Image, radius: int) -> Image.Image:
-    """White also within `radius` pixels of white, along both axes.
+    """Returns the area with everything white within `radius` pixels of white, along both axes.
 
-    By overlaying shifted copies, twice as far in each step: a rank filter would need minutes.
+    It overlays shifted copies, and doubles the shift in each step: a rank filter would take minutes.
     """
     radius = min(radius, max(area.size))
     reach = 0
@@ -88,12 +88,13 @@ def _shift(area: Image.Image, x: int, y: int) -> Image.Image:
 
 
 def _shrink(area: Image.Image, radius: int) -> Image.Image:
-    """The opposite of growing. The picture's border is no edge of the area."""
+    """Returns the area without its outermost `radius` pixels. The image's border does not count as an
+    edge."""
     return ImageChops.invert(_grow(ImageChops.invert(area), radius))
 
 
 def _feather(area: Image.Image, radius: int) -> Image.Image:
-    """Black outside the area, rising to white inside it. Strokes too thin to rise in are white at once."""
+    """Returns the area with soft edges: black outside, rising to white inside. Thin strokes stay white."""
     core = _shrink(area, radius)
     thin = ImageChops.subtract(area, _grow(core, radius))
     rising = ImageChops.darker(core.filter(ImageFilter.BoxBlur(radius)), area)

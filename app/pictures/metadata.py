@@ -1,6 +1,6 @@
-"""Cutting metadata out of sound PNG and JPEG files, byte by byte: the pixels are not touched.
+"""Removing metadata from valid PNG and JPEG files, without decoding: the pixels do not change.
 
-The result is the same blob if nothing is cut out, else a new one of its scope.
+Both functions return the same blob if there is nothing to remove, and otherwise a new blob of its scope.
 """
 
 from itertools import pairwise
@@ -16,7 +16,8 @@ Range = tuple[int, int]
 
 
 def bare_png(blob: Blob) -> Blob:
-    """A sound PNG's pixels and colours: no text, no time, no EXIF, no animation, nothing after its end.
+    """Keeps the pixels and colours of a valid PNG: no text, time, EXIF or animation, and nothing after its
+    end.
 
     Raises NoRoom.
     """
@@ -28,7 +29,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 
 def bare_jpeg(blob: Blob) -> Blob:
-    """A sound JPEG's pixels and colours: no EXIF, XMP, comments or second pictures, nothing after its end.
+    """Keeps the pixels and colours of a valid JPEG: no EXIF, XMP or comments, and nothing after its end.
 
     Raises NoRoom.
     """
@@ -39,7 +40,8 @@ def bare_jpeg(blob: Blob) -> Blob:
 
 
 def _is_kept(segment: bytes) -> bool:
-    """Not comments, nor application data but JFIF, colour profiles and Adobe's colour transform."""
+    """Whether to keep a segment: JFIF, colour profiles, Adobe's colour transform, and everything not
+    metadata."""
     kind = segment[1]
     if kind == 0xE2:
         return segment[4:16] == b"ICC_PROFILE\0"
@@ -47,7 +49,7 @@ def _is_kept(segment: bytes) -> bool:
 
 
 def _only(blob: Blob, data: View, kept: list[Range], end: bytes = b"") -> Blob:
-    """These ranges of the blob, and then this end."""
+    """Returns a blob of these ranges, followed by `end`."""
     length = sum(stop - start for start, stop in kept) + len(end)
     if length == blob.length and (not end or data.has(end, length - len(end))) and _is_gapless(kept):
         return blob

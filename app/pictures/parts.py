@@ -1,12 +1,12 @@
-"""Counting a file's parts, before anything opens it.
+"""Counting the parts of a file, before anything opens it.
 
 A picture is a chain of parts: segments in JPEG, chunks in PNG and WebP, blocks in GIF. Pillow reads them one
-by one in Python: 20 MB of tiny parts take it up to minutes and gigabytes. The counting follows the lengths,
-decodes nothing and stops at the limit. A part that costs more to read than most counts as several.
-`python -m bench.hostile` measures files beyond the limit, and the slowest that are within it.
+by one in Python, so 20 MB of tiny parts can take minutes and gigabytes. The count follows the lengths,
+decodes nothing and stops at the limit. A part that is slower to read than most counts as several. `python -m
+bench.hostile` measures files beyond the limit, and the slowest files within it.
 
-Up to the first pixels the counting takes Pillow's own steps, mistakes included. Otherwise a file could have
-few parts here and many there.
+Up to the first pixels the count takes the same steps as Pillow, including its mistakes. Otherwise a file
+could have few parts here and many in Pillow.
 """
 
 import re
@@ -20,7 +20,8 @@ from app.pictures.png import MAX_PARTS, Chunk
 from app.pictures.view import View
 
 _EXIF_BYTES = 128
-"""So many bytes of EXIF count as a part: 1.28 MB is the most. Pillow takes 2 µs for a fraction of 8 bytes."""
+"""These bytes of EXIF count as a part, so 1.28 MB is the limit. Pillow takes 2 µs for a fraction of 8
+bytes."""
 
 
 def has_too_many_parts(blob: Blob) -> bool:
@@ -45,7 +46,7 @@ def _parts(data: View) -> Iterator[int]:
 
 _INFLATED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _INFLATED = 100
-"""Parts that a compressed text or profile counts as. Pillow unpacks up to 1 MB of each: 5 ms."""
+"""A compressed text or profile counts as so many parts. Pillow unpacks up to 1 MB of each, in 5 ms."""
 _EXIF_TEXTS = (b"exif\0", b"Raw profile type exif\0")
 
 
@@ -72,27 +73,29 @@ _ARITHMETIC = (0xC9, 0xCA)
 _WITH_LENGTH = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE))
 
 _WINDOW = 256 * 1024
-"""Bytes that are searched in one go. That holds the interpreter for 2 ms at most."""
+"""Bytes that are searched in one step, which holds the GIL for at most 2 ms."""
 
 _FILL = b"\xff" * MAX_PARTS
-"""Among compressed pixels too a run of twice this is too many: libjpeg begins it anew with each 64 KB."""
+"""A run of twice this length is too long in compressed pixels too: libjpeg reads it again with each 64 KB."""
 
 _LEAST_SCAN = 100
 _SCANNED_PIXELS = 100_000
 _SCANNED_ARITHMETIC_PIXELS = 5_000
-"""So many pixels of a scan count as a part, and a scan as 100 parts at least. The most is 1,000 megapixels in
-all scans together (20 scans of 50), or 100 scans of a small picture. Encoders write 10, for CMYK 18.
+"""These pixels of a scan count as a part; a scan counts as at least 100 parts. So the limit is 1,000
+megapixels in all scans together (20 scans of 50), or 100 scans of a small picture. Encoders write 10 scans,
+18 for CMYK.
 
 The slowest scan refines coefficients that are all zero. For 50 megapixels it has 68 bytes and takes 28 ms,
-and twice that if metadata are cut out. So the slowest accepted file takes 2 s. Arithmetic coding, which
-hardly any program writes or reads, took up to ten times as long with data found by a random search.
+or 56 ms if metadata is removed. So the slowest accepted file takes 2 s. Arithmetic coding, which few programs
+write or read, took up to ten times as long with data found by a random search.
 """
 
 
 def jpeg_segments(data: View) -> Iterator[tuple[int, int, int]]:
-    """Yields each segment's marker (its second byte), start and end. Compressed pixels are between segments.
+    """Yields the marker (its second byte), the start and the end of each segment.
 
-    The last one is the end of the image that follows the pixels: its marker, or the end of the data.
+    Compressed pixels are between segments. The last segment is the first end of image after pixels. If there
+    is none, it is empty and at the end of the data.
     """
     scanned, end = False, 2
     while (start := _next_marker(data, end)) is not None:
@@ -112,12 +115,12 @@ def _next_marker(data: View, at: int) -> int | None:
         end = min(at - first + _WINDOW + 1, len(window))
         if found := _MARKER.search(window, at - first, end):
             return first + found.start()
-        at = first + end - 1  # a marker may begin with the last byte
+        at = first + end - 1  # a marker can begin with the last byte
     return None
 
 
 def _jpeg_parts(data: View) -> Iterator[int]:
-    """A segment is a part, and so is each byte between two segments, unless it is compressed pixels."""
+    """A segment is a part, and so is each byte between two segments, except in compressed pixels."""
     before, end_before, scan = _START_OF_IMAGE, 2, _LEAST_SCAN
     for marker, start, end in jpeg_segments(data):
         parts = 1
@@ -131,7 +134,7 @@ def _jpeg_parts(data: View) -> Iterator[int]:
             pixels = int.from_bytes(height) * int.from_bytes(width)
             share = _SCANNED_ARITHMETIC_PIXELS if marker in _ARITHMETIC else _SCANNED_PIXELS
             scan = max(_LEAST_SCAN, pixels // share)
-            parts += (end - start) // 3  # of three bytes a colour
+            parts += (end - start) // 3  # a colour has three bytes
         elif marker == _START_OF_SCAN:
             parts += scan
         elif marker == _TABLES:
@@ -149,14 +152,15 @@ def _jpeg_parts(data: View) -> Iterator[int]:
 GIF_EXTENSION, GIF_IMAGE, GIF_TRAILER = b"!,;"
 _COMMENT, _APPLICATION = 0xFE, 0xFF
 _TINY = 64
-"""Encoders write pixels in sub-blocks of 254 or 255 bytes, and the rest in a last, shorter one. 20 MB are
-80,000 of them, so an image's sub-block is a part only if it is shorter than this and not the last."""
+"""Encoders write pixels in sub-blocks of 254 or 255 bytes, and the rest in a shorter last one. 20 MB have
+80,000 sub-blocks, so a sub-block of an image is a part only if it is shorter than this and not the last."""
 
 
 def _gif_parts(data: View) -> Iterator[int]:
-    """An extension or an image is a part, and so is each sub-block of it that another one follows.
+    """An extension or an image is a part, and so is each of its sub-blocks except the last.
 
-    Any other byte before the first image is a part too: Pillow steps over it. After an image it is the end.
+    Any other byte before the first image is a part too, since Pillow skips it. After an image it ends the
+    file.
     """
     with suppress(IndexError):  # the file is cut off
         at, seen_image = 13 + gif_palette_bytes(data[10]), False
@@ -180,7 +184,8 @@ def gif_palette_bytes(flags: int) -> int:
 
 
 def _after_head(data: View, at: int) -> int:
-    """Where Pillow begins to look for an extension's last sub-block. It reads one before, or two."""
+    """Returns where Pillow begins to search for the last sub-block of an extension, after one or two
+    others."""
     label, at = data[at], at + 1
     if label == _COMMENT:
         return at
@@ -191,7 +196,7 @@ def _after_head(data: View, at: int) -> int:
 
 
 def _sub_blocks(data: View, at: int, *, counted_below: int) -> Generator[int, None, int]:
-    """Yields 1 for each sub-block of fewer bytes that is not the last. Returns where the last one ends."""
+    """Yields 1 for each sub-block of fewer bytes, except the last. Returns the end of the last one."""
     while size := data[at]:
         at += 1 + size
         if size < counted_below and data[at]:
@@ -203,7 +208,8 @@ def _sub_blocks(data: View, at: int, *, counted_below: int) -> Generator[int, No
 
 
 def _webp_parts(data: View) -> Iterator[int]:
-    """A frame (ANMF) is a part, and so is each chunk in it, which follow its head of 16 bytes."""
+    """A frame (ANMF) is a part, and so is each chunk in it. The chunks follow the frame's head of 16
+    bytes."""
     at, end = 12, min(data.length, 8 + int.from_bytes(data.cut(4, 8), "little"))
     while at + 8 <= end:
         name, length = struct.unpack("<4sI", data.cut(at, at + 8))

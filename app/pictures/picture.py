@@ -1,7 +1,7 @@
-"""Pictures: what counts as one, how it comes in, and how large it is.
+"""Pictures: their formats, sizes and limits.
 
 A picture is kept as its encoded bytes (PNG, JPEG, WebP or GIF) in a blob. Its type and size are read from the
-bytes, never from a name, a header or a vendor's word.
+bytes, never from a file name, a header or a vendor's field.
 """
 
 import re
@@ -17,22 +17,22 @@ from app.pictures.parts import has_too_many_parts
 from app.pictures.png import MAX_PARTS
 
 MAX_PICTURE_BYTES = 20 * 1024 * 1024
-"""The document's 20 MB for one picture, as bytes of the encoded file."""
+"""The document's limit of 20 MB for one picture: bytes of the encoded file."""
 
 MAX_PIXELS = 50_000_000
-"""A header that promises more pixels than this is refused before anything is decoded."""
+"""A picture with more pixels in its header is refused before anything is decoded."""
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-"""Pillow has to know the limit too: it fills a GIF's frame, of up to 4 GB, when it opens the file. By itself
-it would only warn up to twice the limit."""
+"""Pillow needs the limit too: it allocates a GIF's frame, up to 4 GB, when it opens the file. By default it
+only warns about pictures up to twice the limit."""
 
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-"""Pillow warns about each broken field of EXIF: a file of 0.8 MB wrote 130,000 lines."""
+"""Pillow warns about each broken EXIF field: a file of 0.8 MB caused 130,000 lines in the log."""
 
 _FORMATS = {
     "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # a JPEG with further pictures behind it, as phones write
+    "MPO": "image/jpeg",  # a JPEG followed by further pictures, as phones write
     "WEBP": "image/webp",
     "GIF": "image/gif",
 }
@@ -42,18 +42,18 @@ _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.ASCI
 
 
 class NotAPicture(ValueError):
-    """The bytes are not a picture of a format we take, or the text is not base64."""
+    """The bytes are not a PNG, JPEG, WebP or GIF, or the text is not base64."""
 
 
 class PictureTooLarge(ValueError):
-    """More bytes or more pixels than one picture may have."""
+    """The picture has too many bytes or pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An encoded picture. Made by `recognise()`, which has looked at the header.
+    """An encoded picture. Made by `recognise()`, which reads the header only.
 
-    `size` is width and height in pixels. The picture lives as long as its blob.
+    `size` is width and height in pixels. The picture is usable until its blob is closed.
     """
 
     blob: Blob
@@ -62,7 +62,7 @@ class Picture:
 
     @property
     def length(self) -> int:
-        """Bytes of the encoded file."""
+        """The number of bytes of the encoded file."""
         return self.blob.length
 
     def __repr__(self) -> str:
@@ -72,7 +72,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class GcsUri:
-    """A picture that the vendor reads from Cloud Storage itself; the gateway never sees its bytes."""
+    """A picture that the vendor reads from Cloud Storage. The gateway does not read its bytes."""
 
     uri: str
 
@@ -81,9 +81,10 @@ Source = Picture | GcsUri
 
 
 def recognise(blob: Blob) -> Picture:
-    """Look at the header: format by magic number, size in pixels; nothing is decoded.
+    """Returns the picture in a blob: its format by magic number, its size from the header. Nothing is
+    decoded.
 
-    Raises NotAPicture, also for a file of too many parts, which is not opened; and PictureTooLarge.
+    Raises PictureTooLarge, and NotAPicture, also for a file of too many parts, which is not opened.
     """
     if has_too_many_parts(blob):
         raise NotAPicture(f"more than {MAX_PARTS} parts")
@@ -94,7 +95,7 @@ def recognise(blob: Blob) -> Picture:
 
 
 def _recognise_png(blob: Blob) -> Picture:
-    """Without Pillow, which would go through the chunks again."""
+    """Like `_recognise`, but without Pillow, which would go through the chunks again."""
     head = blob.head(24)
     if len(head) < 24 or head[12:16] != b"IHDR":
         raise NotAPicture("no PNG header")
@@ -115,7 +116,7 @@ def _recognise(blob: Blob) -> Picture:
 
 
 def picture(blob: Blob) -> Picture:
-    """A caller's picture: recognised, and within the limits. Raises NotAPicture and PictureTooLarge."""
+    """Returns a caller's picture if it is within the limits. Raises NotAPicture and PictureTooLarge."""
     if blob.length > MAX_PICTURE_BYTES:
         raise PictureTooLarge(f"more than {MAX_PICTURE_BYTES} bytes")
     found = recognise(blob)
@@ -128,7 +129,8 @@ def picture(blob: Blob) -> Picture:
 def blob_of_base64(text: str, blobs: Blobs) -> Blob:
     """Decode base64: standard or URL-safe, with or without padding, line breaks and a `data:` prefix.
 
-    For short texts: long ones become blobs while they arrive (`in_json.py`). Raises NotAPicture and NoRoom.
+    For short texts only: long ones become blobs while they arrive (`in_json.py`). Raises NotAPicture and
+    NoRoom.
     """
     if match := _DATA_URI.match(text[:256]):
         text = text[match.end() :]

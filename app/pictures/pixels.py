@@ -1,7 +1,7 @@
-"""Work on pixels: making pictures uniform, changing their type or size.
+"""Work on pixels: normalising pictures, changing their type or size.
 
-A new picture's blob is of the given picture's scope. All functions take tens of milliseconds per megapixel:
-call them through `threads.off_loop`. They raise NotAPicture if the file is broken, and NoRoom.
+A new picture's blob belongs to the scope of the given picture. All functions take tens of milliseconds per
+megapixel: call them through `threads.off_loop`. They raise NotAPicture if the file is broken, and NoRoom.
 """
 
 import struct
@@ -39,12 +39,13 @@ _TURNS: dict[object, Image.Transpose] = {
 
 @in_turn
 def normalise(picture: Picture) -> Picture:
-    """The picture as every vendor takes it: whole, upright, one frame, 8 bits, PNG or JPEG, without metadata.
+    """Returns the picture as every vendor accepts it: whole, upright, one frame, 8 bits, PNG or JPEG, no
+    metadata.
 
-    The pixels of an upright JPEG or 8-bit PNG are not touched, and the PNG's are not even decoded: metadata
-    are cut out of the file. Whatever needs new pixels becomes a PNG, or a JPEG of quality 95 when it was one.
-    A colour profile stays. Returns the picture itself if nothing changes.
-    Raises NotAPicture when the file is broken, PictureTooLarge when the result is over the document's 20 MB.
+    The pixels of an upright JPEG or 8-bit PNG do not change (those of the PNG are not even decoded), since
+    metadata is cut out of the file. Any other picture becomes a PNG, or a JPEG of quality 95 if it was a
+    JPEG. A colour profile stays. Returns the same picture if nothing changes. Raises NotAPicture if the file
+    is broken, and PictureTooLarge if the result is over the document's 20 MB.
     """
     if _is_bare_png(picture):
         check(picture)
@@ -53,10 +54,7 @@ def normalise(picture: Picture) -> Picture:
     with opened(picture) as image:
         if is_jpeg and image.mode in ("L", "RGB") and _turn(image) is None:
             skim(image)
-            blob = bare_jpeg(picture.blob)
-            if blob is not picture.blob:
-                with opened(recognise(blob)) as bare:
-                    skim(bare)  # a crafted file may need what was cut out
+            blob = _bare_jpeg(picture.blob)
         elif picture.mime_type == "image/png" and _is_plain_png(picture, image):
             check(picture)
             blob = bare_png(picture.blob)
@@ -72,10 +70,20 @@ def normalise(picture: Picture) -> Picture:
     return recognise(blob)
 
 
-def _is_bare_png(picture: Picture) -> bool:
-    """Grey, RGB or RGBA in 8 bits, and nothing but a header and pixels: as most programs write them.
+def _bare_jpeg(blob: Blob) -> Blob:
+    """Returns the JPEG without metadata. Raises NotAPicture if it cannot be decoded without it."""
+    bare = bare_jpeg(blob)
+    if bare is not blob:
+        with opened(recognise(bare)) as image:
+            skim(image)
+    return bare
 
-    Nothing has to be opened to see that.
+
+def _is_bare_png(picture: Picture) -> bool:
+    """Whether it is grey, RGB or RGBA in 8 bits, with nothing but a header and pixels, as most programs
+    write.
+
+    The file is not opened for this.
     """
     chunks = picture.blob.png.found
     if picture.mime_type != "image/png" or {name for name, _, _ in chunks} != {b"IHDR", b"IDAT", b"IEND"}:
@@ -85,10 +93,10 @@ def _is_bare_png(picture: Picture) -> bool:
 
 
 def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
-    """Grey, RGB or RGBA in 8 bits, and upright.
+    """Whether it is grey, RGB or RGBA in 8 bits, and upright.
 
-    The header's 24th byte tells the bits: Pillow shows 16-bit colours as if they had 8. Behind the pixels may
-    be EXIF or transparency, which Pillow reads only after the pixels.
+    The bit depth is byte 24 of the file, since Pillow reports 16-bit colours as 8-bit ones. EXIF and
+    transparency can come after the pixels; then Pillow reads them only when it has decoded the pixels.
     """
     names = (name for name, _, _ in picture.blob.png.found)
     if not {b"IDAT", b"IEND"}.issuperset(dropwhile(lambda name: name not in (b"IDAT", b"fdAT"), names)):
@@ -98,14 +106,14 @@ def _is_plain_png(picture: Picture, image: Image.Image) -> bool:
 
 
 def decode(picture: Picture) -> Image.Image:
-    """The first frame, upright, in 8 bits: L, RGB or RGBA. Raises NotAPicture and PictureTooLarge."""
+    """Returns the first frame, upright, in 8 bits: L, RGB or RGBA. Raises NotAPicture and PictureTooLarge."""
     with opened(picture) as image:
         load(image)
         return _plain(image)
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Upright, in 8 bits: L, RGB or RGBA. Keeps the colour profile, unless the colours are converted."""
+    """Returns the image upright, in 8 bits: L, RGB or RGBA. The colour profile of CMYK is dropped."""
     profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
     if (turn := _turn(image)) is not None:
         image = image.transpose(turn)
@@ -120,7 +128,7 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the image upright. EXIF that cannot be read says nothing."""
+    """Returns the turn that makes the image upright, or None. EXIF that cannot be read counts as none."""
     try:
         exif = Image.Image.getexif(image)  # a PNG's own method would decode the pixels
         return _TURNS.get(exif.get(ExifTags.Base.Orientation))
@@ -131,7 +139,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _encode(
     image: Image.Image, source: Blob, mime_type: OutputType, quality: int = 75, most_bytes: int | None = None
 ) -> Blob:
-    """Raises _Full when it would be longer than `most_bytes`."""
+    """Returns the encoded image in a new blob. Raises _TooLong if it has more than `most_bytes`."""
     blob = source.sibling()
     try:
         file = cast("IO[bytes]", _File(blob, most_bytes))
@@ -147,12 +155,12 @@ def _encode(
     return blob
 
 
-class _Full(Exception):
-    """More was written than may be."""
+class _TooLong(Exception):
+    """The encoded image has more bytes than allowed."""
 
 
 class _File(RawIOBase):
-    """What Pillow writes goes into a blob; what would make it too long raises _Full."""
+    """The file object that Pillow writes to: it writes to a blob. Raises _TooLong beyond `most_bytes`."""
 
     def __init__(self, blob: Blob, most_bytes: int | None) -> None:
         self._blob = blob
@@ -161,7 +169,7 @@ class _File(RawIOBase):
     def write(self, data: "Buffer", /) -> int:
         piece = bytes(data)
         if self._most is not None and self._blob.length + len(piece) > self._most:
-            raise _Full
+            raise _TooLong
         self._blob.write(piece)
         return len(piece)
 
@@ -171,7 +179,7 @@ class _File(RawIOBase):
 
 @in_turn
 def transcode(picture: Picture, mime_type: OutputType, quality: int = 75) -> Picture:
-    """The picture as PNG or JPEG. JPEG knows no transparency: it is laid on white."""
+    """Returns the picture as PNG or JPEG. For JPEG, transparent pixels are put on white."""
     if picture.mime_type == mime_type:
         return picture
     image = decode(picture)
@@ -181,7 +189,7 @@ def transcode(picture: Picture, mime_type: OutputType, quality: int = 75) -> Pic
 
 
 def opaque(image: Image.Image, ground: str) -> Image.Image:
-    """The image laid on a ground. (Not by alpha_composite, which holds the GIL all the time.)"""
+    """Returns the image on a background colour. (`alpha_composite` would hold the GIL all the time.)"""
     if image.mode != "RGBA":
         return image
     opaque = Image.new("RGB", image.size, ground)
@@ -196,14 +204,15 @@ def png(image: Image.Image, source: Blob) -> Picture:
 
 @in_turn
 def fit(picture: Picture, size: tuple[int, int]) -> Picture:
-    """A PNG of exactly this size: scaled to cover it, what stands out cut off evenly."""
+    """Returns a PNG of exactly this size: the picture is scaled to cover it, and its edges are cut off
+    evenly."""
     image = ImageOps.fit(decode(picture), size, Image.Resampling.LANCZOS)
     return png(image, picture.blob)
 
 
 @in_turn
 def limit(picture: Picture, longest_side: int) -> Picture:
-    """The picture itself, or a PNG scaled down so that neither side is longer."""
+    """Returns the picture, or a PNG that is scaled down so that neither side is longer."""
     if max(picture.size) <= longest_side:
         return picture
     image = ImageOps.contain(decode(picture), (longest_side, longest_side), Image.Resampling.LANCZOS)
@@ -212,10 +221,10 @@ def limit(picture: Picture, longest_side: int) -> Picture:
 
 @in_turn
 def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
-    """The picture itself, or the best that has no more bytes: a PNG, else a JPEG on white.
+    """Returns the picture, or the best copy of at most `most_bytes`: a PNG, or else a JPEG on white.
 
-    A JPEG may come out at half its sides unless it has to `keep_size`: a photograph of so many bytes has more
-    pixels than models look at, and a fourth of them takes a fourth of the memory. Raises PictureTooLarge.
+    A JPEG can become half as wide and high, unless `keep_size` is set: a photograph of so many bytes has more
+    pixels than models use, and a fourth of the pixels needs a fourth of the memory. Raises PictureTooLarge.
     """
     if picture.length <= most_bytes:
         return picture
@@ -230,12 +239,12 @@ def lighten(picture: Picture, most_bytes: int, *, keep_size: bool) -> Picture:
     for mime_type, quality in attempts:
         if mime_type == "image/jpeg":
             image = opaque(image, "white")
-        with suppress(_Full):
+        with suppress(_TooLong):
             blob = _encode(image, picture.blob, mime_type, quality, most_bytes)
             return Picture(blob, mime_type, image.size)
-    raise PictureTooLarge(f"more than {most_bytes} bytes however it is encoded")
+    raise PictureTooLarge(f"more than {most_bytes} bytes in every encoding")
 
 
 def has_alpha(picture: Picture) -> bool:
-    """Whether a normalised picture has a channel of transparency. It is the PNG's colour type that tells."""
+    """Whether a normalised picture has an alpha channel, by the PNG's colour type."""
     return picture.mime_type == "image/png" and picture.blob.head(26)[25] in (4, 6)

@@ -1,7 +1,6 @@
 """The chunks of a PNG, found and checked while its bytes are written.
 
-Afterwards nobody has to read a file of megabytes again: to count its chunks, to see that it is whole, or to
-cut metadata out of it.
+So the file need not be read again to count its chunks, to check that it is whole, or to remove metadata.
 """
 
 import re
@@ -10,21 +9,21 @@ import struct
 from zlib_ng import zlib_ng
 
 MAX_PARTS = 10_000
-"""The most parts of any picture: chunks, segments, blocks (`parts.py`)."""
+"""The most parts that a picture can have: chunks, segments, blocks (`parts.py`)."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_NAME = re.compile(rb"\w{4}", re.ASCII)
 _HEAD = struct.Struct(">I4s")
 
 Chunk = tuple[bytes, int, int]
-"""Its name, where it starts, and where it ends (with its checksum)."""
+"""The name of a chunk, its start, and its end, after the checksum."""
 
 
 class PngChunks:
-    """Fed with the pieces of any file, from the first byte on. A file of another format has no chunks.
+    """Takes the pieces of any file, from the first byte on. A file of another format has no chunks.
 
-    `found` ends with IEND, or before what is not a chunk, or with the first chunk too many (MAX_PARTS). Its
-    last chunk may be cut off. `sound` is how many chunks are whole and have the right checksum.
+    `found` ends with IEND, before the first bytes that are not a chunk, or after MAX_PARTS + 1 chunks. Its
+    last chunk can be cut off. `sound` is the number of chunks that are whole and have the right checksum.
     """
 
     def __init__(self) -> None:
@@ -33,8 +32,8 @@ class PngChunks:
         self.sound = 0
         self._ended = False
         self._fed = 0
-        self._cut = b""  # a signature, a head or a checksum whose rest comes with the next piece
-        self._left = 0  # bytes of the open chunk's data that have not come
+        self._cut = b""  # part of a signature, a head or a checksum, which the next piece continues
+        self._left = 0  # bytes of the open chunk's data that have not arrived
         self._checksum: int | None = None  # of the open chunk
 
     def feed(self, piece: bytes) -> None:
@@ -62,7 +61,7 @@ class PngChunks:
         self._cut = data[at:]
 
     def _open(self, head: bytes, start: int) -> None:
-        """The file's signature, or the head of a chunk."""
+        """Read the file's signature, or the head of a chunk."""
         if not self.is_png:
             self.is_png = head == PNG_SIGNATURE
             self._ended = not self.is_png

@@ -1,7 +1,7 @@
-"""A folder of this process alone, beside those of others under one parent.
+"""A folder for one process. The folders of all processes are in one parent folder.
 
-Each process holds a lock (flock) on its own. The kernel frees the lock when the process ends, however it
-ends, so a folder whose lock is free belongs to nobody: whoever finds it may clear it away.
+Each process holds a lock (flock) on its folder. The kernel frees the lock when the process ends, however it
+ends. So any process can clean up a folder if its lock is free.
 """
 
 import fcntl
@@ -13,21 +13,21 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from app.pictures.blob import NoRoom
+from app.pictures.room import NoRoom
 
 LOCK = ".lock"
 _MAX_USED = 32
 _MAX_USED_BYTES = 4_000_000
-"""So many files, each of so many bytes at most, wait to be written over. A file that has its pages and its
-blocks on the disk is written four times as fast as a new one, and an emptied one is slower than both."""
+"""The most files that are kept for reuse, and the most bytes of each. Overwriting a file is four times as
+fast as writing a new one, since it has its pages and blocks. An emptied file is slower than both."""
 
 
 class ProcessFolder:
-    """Makes the folder `path`, for the owner only, whose name begins with `prefix`. Raises OSError."""
+    """Makes a folder, `path`, that only the owner can read. Its name begins with `prefix`. Raises OSError."""
 
     def __init__(self, parent: Path, prefix: str) -> None:
         self._numbers = count(1)
-        self._used: list[Path] = []  # to be written over
+        self._used: list[Path] = []  # to be overwritten
         self._unwanted: list[Path] = []  # to be deleted
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(parent):
@@ -37,7 +37,7 @@ class ProcessFolder:
     def create(self, *, buffered: bool, new: bool = False) -> tuple[Path, BinaryIO]:
         """Returns a file, `….part`, that only the owner can read. Raises NoRoom.
 
-        Unless `new`, it may hold bytes of a removed one: write over them, and truncate it when it is whole.
+        Unless `new`, it can contain the bytes of a removed file: truncate it at the end of the writing.
         """
         buffering = -1 if buffered else 0
         while self._used and not new:
@@ -51,9 +51,9 @@ class ProcessFolder:
             raise NoRoom(f"{self.path}: {exc.strerror}") from exc
 
     def remove(self, path: Path) -> bool:
-        """Take away a file that nobody has open. Raises OSError.
+        """Remove a file that is not open anywhere. Raises OSError.
 
-        It will be written over, or is to be deleted: returns whether `delete_unwanted` has work.
+        It is kept for reuse, or deleted later. Returns whether `delete_unwanted` has files to delete.
         """
         new = self._new_path()
         path.rename(new)
@@ -62,15 +62,16 @@ class ProcessFolder:
         return bool(self._unwanted)
 
     def delete_unwanted(self) -> None:
-        """Slow: the disk may first have to write what is then deleted. Raises OSError."""
+        """Delete the removed files that are not reused. Slow: the disk may first write them. Raises
+        OSError."""
         _delete(self._unwanted)
 
     def delete_used(self) -> None:
-        """Delete the files that wait to be written over. As slow. Raises OSError."""
+        """Delete the files that are kept for reuse. As slow. Raises OSError."""
         _delete(self._used)
 
     def clear(self) -> None:
-        """Delete the files that wait to be written over, and empty folders: itself too. Raises OSError."""
+        """Delete all removed files and empty folders, and this folder if it is empty. Raises OSError."""
         self.delete_unwanted()
         self.delete_used()
         remove_empty(self.path)
@@ -79,18 +80,18 @@ class ProcessFolder:
         return self.path / f"{next(self._numbers)}.part"
 
     def close(self) -> None:
-        """Give the folder up. What is in it belongs to nobody."""
+        """Free the lock: any process can now clean up the folder."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
 def dead_folders(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yields the folders of processes that have ended. Each is locked until the next one is asked for.
+    """Yields the folders of processes that have ended. Each is locked until the next one is requested.
 
-    May take as long as the disk. Raises OSError.
+    Can be as slow as the disk. Raises OSError.
     """
-    with _locked(parent), os.scandir(parent) as entries:  # not later: a folder just made has no lock yet
+    with _locked(parent), os.scandir(parent) as entries:  # a folder that is made later has no lock yet
         found = [
             Path(entry.path)
             for entry in entries
@@ -99,7 +100,7 @@ def dead_folders(parent: Path, prefix: str) -> Iterator[Path]:
     for folder in found:
         try:
             handle = _lock(folder)
-        except OSError:  # its process is alive, or it is another user's, or it is gone
+        except OSError:  # its process is alive, or it belongs to another user, or it is gone
             continue
         try:
             yield folder
@@ -108,9 +109,9 @@ def dead_folders(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def has_ended(folder: Path) -> bool | None:
-    """Returns whether the process of a folder has ended; None if that cannot be told here.
+    """Returns whether the process of a folder has ended; None if that cannot be determined.
 
-    It cannot if there is no such folder, or if it is another user's.
+    It is None if the folder does not exist, or belongs to another user.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
@@ -126,7 +127,7 @@ def has_ended(folder: Path) -> bool | None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove the folders in it that are empty, and itself if nothing but its lock is left."""
+    """Remove the empty folders in it, and the folder itself if only its lock is left."""
     for path, _, _ in os.walk(folder, topdown=False):
         if Path(path) != folder:
             with suppress(OSError):
@@ -138,7 +139,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def _delete(files: list[Path]) -> None:
-    """Empty the list, which another thread may change meanwhile."""
+    """Delete the files and empty the list, which other threads can change meanwhile."""
     with suppress(IndexError):
         while True:
             files.pop().unlink(missing_ok=True)
@@ -149,7 +150,7 @@ def _for_the_owner(path: str, flags: int) -> int:
 
 
 def _lock(folder: Path, *, wait: bool = False) -> int:
-    """Returns the locked file, which is unlocked by closing it. Raises BlockingIOError if it is taken."""
+    """Returns the handle of the lock; closing it frees the lock. Raises BlockingIOError if it is held."""
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +162,7 @@ def _lock(folder: Path, *, wait: bool = False) -> int:
 
 @contextmanager
 def _locked(parent: Path) -> Iterator[None]:
-    """Held while a folder is made and while others are looked for: a new folder is not yet locked."""
+    """Locks the parent while a folder is made, or folders are listed: a new folder has no lock yet."""
     handle = _lock(parent, wait=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The bytes of a blob at any place, without holding the whole of a file."""
+"""Random access to the bytes of a blob, without loading a whole file into memory."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ WINDOW_BYTES = 256 * 1024
 
 
 class View:
-    """A window on the bytes of a sealed blob.
+    """A window on the bytes of a sealed blob. Steps forward are fast.
 
-    Made for steps forward. No file stays open. Reading raises OSError, or ValueError if the blob is closed.
+    No file stays open. Reading raises OSError, and ValueError if the blob is closed.
     """
 
     def __init__(self, blob: Blob) -> None:
@@ -20,9 +20,9 @@ class View:
         self._bytes = b""
 
     def window(self, at: int, least: int = 1) -> tuple[bytes, int]:
-        """Returns bytes around this place, and the place of their first one.
+        """Returns bytes around a place, and the place of the first of them.
 
-        From this place on they are at least as many as asked for, or all that there are.
+        They include at least `least` bytes from this place on, or all bytes up to the end.
         """
         start = self._start
         if not start <= at <= start + len(self._bytes) - min(least, self.length - at):
@@ -46,13 +46,13 @@ class View:
         return window[start - first : end - first]
 
     def has(self, part: bytes | tuple[bytes, ...], at: int) -> bool:
-        """Whether this part, or one of them, begins at this place."""
+        """Whether this part, or one of these parts, begins at this place."""
         longest = len(part) if isinstance(part, bytes) else max(map(len, part))
         window, start = self.window(at, longest)
         return window.startswith(part, at - start)
 
     def pieces(self, start: int, end: int) -> Iterator[memoryview]:
-        """Yields the bytes of a range, as many at a time as the window has."""
+        """Yields the bytes of a range, one window at a time."""
         at, end = start, min(end, self.length)
         while at < end:
             window, first = self.window(at)

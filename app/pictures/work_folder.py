@@ -1,4 +1,4 @@
-"""Where blobs live: a folder of this process alone, and an allowance of memory."""
+"""The room of a process for blobs: a folder of its own, and an allowance of memory."""
 
 import os
 import shutil
@@ -10,25 +10,27 @@ from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from app.pictures.blob import Blobs, NoRoom
+from app.pictures.blob import Blobs
 from app.pictures.picture import MAX_PICTURE_BYTES
 from app.pictures.process_folder import ProcessFolder, dead_folders
+from app.pictures.room import NoRoom
 
 _PREFIX = "work-"
 _SCOPE_BYTES = 80_000
-"""What a request holds in memory besides its blobs, mostly while it waits for a model: 66,000 bytes were
-measured (`python -m bench.crowd`)."""
+"""The memory of a request besides its blobs, mostly while it waits for a model: 66,000 bytes were measured
+(`python -m bench.crowd`)."""
 _CHECK_SECONDS = 1.0
-"""How long a check of the disk stays valid."""
+"""How long the result of a check of the disk stays valid."""
 
 
 class WorkFolder:
-    """Makes blobs, and bounds what all of them hold.
+    """Makes blobs, and limits the bytes of all blobs together.
 
-    All blobs together hold at most `memory_bytes` in memory. While many scopes are open they hold less, at
-    least a quarter: each scope is a request, which needs memory of its own. One blob holds at most
-    `blob_memory_bytes`: a blob that must leave memory is written to disk at one stroke. `max_bytes` bounds
-    the files (WORK_BYTES), half of it those of one owner. Folders of processes that have ended are removed.
+    `memory_bytes` is the limit in memory. It falls to a quarter while many scopes are open, because each
+    scope is a request that needs memory besides its blobs. `blob_memory_bytes` is the limit of one blob in
+    memory: a blob that must leave memory is written to disk in one step. `max_bytes` (WORK_BYTES) is the
+    limit of all files; half of it is the limit of one owner. Folders of processes that have ended are
+    removed.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class WorkFolder:
         self._memory_bytes = memory_bytes
         self._blob_memory_bytes = blob_memory_bytes
         self._scopes = 0
-        self._most_scopes = 0.0  # lately
+        self._most_scopes = 0.0  # recently
         self._disk_used_by: Counter[str] = Counter()
         self._counting = Lock()
         self._checked = -_CHECK_SECONDS
@@ -64,7 +66,7 @@ class WorkFolder:
         self.close()
 
     def blobs(self, owner: str | None = None) -> Blobs:
-        """Returns a new scope of blobs, to be closed by the caller. `owner`: whose blobs they are."""
+        """Returns a new scope of blobs, which the caller closes. Their files count for `owner`."""
         with self._counting:
             self._scopes += 1
             self._most_scopes = max(self._scopes, self._most_scopes)
@@ -73,11 +75,12 @@ class WorkFolder:
     def _scope_ended(self) -> None:
         with self._counting:
             self._scopes -= 1
-            # It falls slowly, because Python keeps the memory of ended requests for a while.
+            # It falls slowly, because Python frees the memory of ended requests slowly.
             self._most_scopes = max(self._scopes, self._most_scopes - 0.25)
 
     def clean(self) -> int:
-        """Remove the folders of processes that have ended. Returns how many. May take as long as the disk."""
+        """Remove the folders of processes that have ended. Returns their number. Can be as slow as the
+        disk."""
         removed = 0
         for folder in dead_folders(self._parent, _PREFIX):
             with suppress(OSError):
@@ -90,7 +93,7 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         self._folder.close()
 
-    # ── what blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────────
+    # ── what blobs need (`app.pictures.room.Room`) ───────────────────────────────────────────────────────
 
     def take_memory(self, size: int, held: int) -> bool:
         with self._counting:
@@ -127,7 +130,8 @@ class WorkFolder:
         return self._folder.create(buffered=True)
 
     def check(self, owner: str | None = None) -> None:
-        """Asks the disk at most once a second."""
+        """Raises NoRoom if nothing more could be kept on disk now. Looks at the disk at most once a
+        second."""
         self.take_disk(1, owner)
         self.give_disk(1, owner)
         if time.monotonic() - self._checked < _CHECK_SECONDS:
@@ -147,7 +151,7 @@ class WorkFolder:
 
 
 class _Share:
-    """The room of one owner in a WorkFolder."""
+    """The room of one owner in a WorkFolder: files count for the owner."""
 
     def __init__(self, folder: WorkFolder, owner: str) -> None:
         self._folder = folder

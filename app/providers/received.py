@@ -1,9 +1,10 @@
 """Pictures as vendors send them: recognised, landed if they are to be stored, and checked to be whole."""
 
 from app.contract.errors import BrokenPicture, UpstreamFailed
-from app.pictures.blob import Blob, NoRoom
+from app.pictures.blob import Blob
 from app.pictures.checks import check
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge, blob_of_base64, recognise
+from app.pictures.room import NoRoom
 from app.ports import Call
 from app.threads import off_loop
 

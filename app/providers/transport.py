@@ -17,9 +17,10 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from app.disk import on_disk
-from app.pictures.blob import Blob, NoRoom
+from app.pictures.blob import Blob
 from app.pictures.in_json import JsonReader
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+from app.pictures.room import NoRoom
 from app.providers.connections import WAITING_BYTES, Connection, Reading, connector, proxy, system_tls
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024

@@ -8,7 +8,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.contract.budgets import UNITS, in_force
-from app.contract.ledger import Counter, Limit, Period, Unit, day_of, period_keys, resets_at
+from app.contract.ledger import Counter, Limit, Unit
+from app.contract.periods import Period, day_of, period_keys, resets_at
 from app.db import CounterRow, LimitRow, answering
 
 _LIMIT = [getattr(LimitRow, name) for name in Limit._fields]

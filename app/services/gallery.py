@@ -17,8 +17,9 @@ from app.contract.errors import StorageDown
 from app.contract.ledger import StoredPicture
 from app.contract.models import Model, Operation
 from app.logs import causes
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import EXTENSIONS, Picture
+from app.pictures.room import NoRoom
 from app.ports import Call, Place, Spool, Storage
 from app.services.made import Found, Stored
 

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from app.contract import gcs
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageEdit, ImageRequest, TextToImage
+from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Catalogue, Model
+from app.contract.references import ImageEdit
 from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
 from app.services.chain import Chain

@@ -8,7 +8,6 @@ from itertools import count
 import structlog
 from pydantic import BaseModel
 
-from app.contract.bookkeeping import recovered
 from app.contract.errors import (
     Busy,
     GatewayError,
@@ -28,6 +27,7 @@ from app.contract.ledger import (
     Unpriced,
 )
 from app.contract.prices import Prices
+from app.contract.recovery import recovered
 from app.contract.safety import block
 from app.pictures.blob import Blobs
 from app.pictures.in_json import JsonWriter

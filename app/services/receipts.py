@@ -14,7 +14,8 @@ import structlog
 from sqlalchemy import ColumnElement, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.contract.ledger import CallState, StoredPicture, day_of
+from app.contract.ledger import CallState, StoredPicture
+from app.contract.periods import day_of
 from app.db import CallRow, CounterRow, PictureRow, WishRow, answering
 from app.logs import causes
 

@@ -66,8 +66,8 @@ class Tokens:
 
     Without a `secret` no tokens are made, and only those of the identity provider are read. Tokens with the
     gateway's signature can have any issuer, because other services sign with the same secret, as the NestJS
-    login did. One exception: a gateway on the emulator (`emulated`) puts an issuer of its own into its tokens,
-    and a live gateway refuses them.
+    login did. One exception: a gateway on the emulator (`emulated`) puts an issuer of its own into its
+    tokens, and a live gateway refuses them.
     """
 
     def __init__(

@@ -15,8 +15,9 @@ import structlog
 
 from app.contract.errors import GatewayError, UpstreamFailed, UpstreamUnavailable
 from app.logs import causes
-from app.pictures.blob import Blobs, NoRoom
+from app.pictures.blob import Blobs
 from app.pictures.picture import Picture, recognise
+from app.pictures.room import NoRoom
 from app.providers.transport import Answer, Broken, TooLate, Transport, TransportError
 from app.storage.gcs_objects import GcsObjects
 

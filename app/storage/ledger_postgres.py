@@ -18,7 +18,8 @@ from sqlalchemy import Table, make_url
 
 from app.contract.book import Book, Needs, Terms
 from app.contract.errors import Busy
-from app.contract.ledger import Counter, Limit, PaidCall, Process, StoredPicture, Wish, period_keys
+from app.contract.ledger import Counter, Limit, PaidCall, Process, StoredPicture, Wish
+from app.contract.periods import period_keys
 from app.storage.ledger_store import (
     CALLS,
     COUNTERS,

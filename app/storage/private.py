@@ -19,9 +19,10 @@ import structlog
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.disk import to_thread
 from app.logs import causes
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs
+from app.pictures.blob import Blob, Blobs
 from app.pictures.checks import check
 from app.pictures.picture import Picture, recognise
+from app.pictures.pieces import PIECE_BYTES
 from app.storage.gcs import Gcs
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ from time import monotonic
 
 import structlog
 
-from app.contract.bookkeeping import Beat, Bury, Sweep, recovered
 from app.contract.ledger import Census, PaidCall, Process, Recovered
+from app.contract.recovery import Beat, Bury, Sweep, recovered
 from app.logs import causes
 from app.pictures.process_folder import ProcessFolder, has_ended, remove_empty
 from app.storage.ledger import Ledger

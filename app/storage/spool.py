@@ -19,8 +19,9 @@ import structlog
 from app.contract.errors import GatewayError, UpstreamUnavailable
 from app.disk import in_thread
 from app.logs import causes
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
 from app.pictures.process_folder import ProcessFolder, dead_folders, remove_empty
+from app.pictures.room import NoRoom
 from app.ports import Storage
 from app.storage.spool_files import Upload, copied, opened, sync, try_to_write
 from app.storage.spool_paths import PREFIX, beginning_with, files, label_of, object_of, relative
@@ -154,7 +155,7 @@ class DiskSpool:
             self._own.delete_used()
             try_to_write(self._own, self._min_free_bytes)
 
-    # ── what its blobs need (`app.pictures.blob.Room`) ───────────────────────────────────────────────────
+    # ── what its blobs need (`app.pictures.room.Room`) ───────────────────────────────────────────────────
 
     def take_memory(self, size: int, held: int) -> bool:
         return False

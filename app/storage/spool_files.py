@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs
+from app.pictures.blob import Blob, Blobs
 from app.pictures.checks import check
 from app.pictures.picture import Picture, recognise
+from app.pictures.pieces import PIECE_BYTES
 from app.pictures.process_folder import ProcessFolder
 from app.storage.spool_paths import MAX_LABEL_BYTES, label_of, object_of
 

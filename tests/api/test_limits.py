@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.contract.image import TextToImage
-from app.contract.rules import read
+from app.contract.reading import read
 from app.emulator.calls import Call
 from app.emulator.server import Emulator
 from app.parts import build

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import pytest
 
-from app.contract.ledger import Begun, NewCall, StoredPicture, day_of, iso, resets_at
+from app.contract.ledger import Begun, NewCall, StoredPicture
+from app.contract.periods import day_of, iso, resets_at
 from app.storage.ledger import Ledger
 from tests.api.conftest import Start, token
 from tests.storage.ledgers import opened

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from app.contract.book import Book, Terms, share
-from app.contract.bookkeeping import Begin, Bury, Close, Ending, Fence, Finish, Reserve, Sweep
+from app.contract.bookkeeping import Begin, Close, Ending, Fence, Finish, Reserve
 from app.contract.ledger import (
     Begun,
     CallState,
@@ -15,7 +15,6 @@ from app.contract.ledger import (
     NotRunning,
     OtherRequest,
     OverBudget,
-    Period,
     Replay,
     Reserved,
     Running,
@@ -23,6 +22,8 @@ from app.contract.ledger import (
     Unit,
     Unpriced,
 )
+from app.contract.periods import Period
+from app.contract.recovery import Bury, Sweep
 
 NOW = 1_795_000_000_000
 SCOPES = ("ann", "key:web")

@@ -242,7 +242,16 @@ def test_a_form_takes_decimal_notation_only(blobs: Blobs, value: str) -> None:
     assert refusal(img2img() | {"similarity_strength": value}, blobs, text=True) == SIMILARITY
 
 
-@pytest.mark.parametrize(("value", "strength"), [("1e-05", 0.00001), (".5", 0.5), ("1.", 1), ("1E0", 1)])
+@pytest.mark.parametrize(
+    ("value", "strength"),
+    [
+        ("1e-05", 0.00001),
+        (".5", 0.5),
+        ("1.", 1),
+        ("1E0", 1),
+        ("0.1000000000000000055511151231257827", 0.1),
+    ],
+)
 def test_a_form_takes_a_number_as_languages_write_it(blobs: Blobs, value: str, strength: float) -> None:
     request = read_gen(img2img() | {"similarity_strength": value}, blobs, text=True)
     assert isinstance(request, Img2Img)

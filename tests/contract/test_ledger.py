@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.contract.ledger import Counter, Limit, OverBudget, Period, Unit, day_of, period_keys, resets_at
+from app.contract.ledger import Counter, Limit, OverBudget, Unit
+from app.contract.periods import Period, day_of, period_keys, resets_at
 
 
 def ms(text: str) -> int:

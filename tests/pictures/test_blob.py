@@ -11,7 +11,8 @@ import google_crc32c
 import pytest
 from PIL import Image
 
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 from tests.pictures.reading import assert_empty
 from tests.pictures.samples import encoded
@@ -229,7 +230,7 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from app.pictures.blob import NoRoom
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

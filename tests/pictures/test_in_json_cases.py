@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
 from app.pictures.in_json import JsonReader, JsonWriter
 from app.pictures.json_limits import JsonTooLarge, Limits, MalformedJson
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 from tests.pictures.reading import assert_empty, cut, read, some_blobs
 

@@ -6,8 +6,9 @@ from typing import get_args
 import pytest
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageCustomize, ImageEdit, ImageRequest, TextToImage, VirtualTryOn
+from app.contract.image import ImageRequest, TextToImage, VirtualTryOn
 from app.contract.models import Capability, Model
+from app.contract.references import ImageCustomize, ImageEdit
 from app.providers.vertex import abilities, imagen
 from tests.support.vertex_provider import IMAGEN, Caller, Json, calling
 

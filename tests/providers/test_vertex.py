@@ -16,14 +16,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from app.contract import errors
-from app.contract.image import (
-    ImageCustomize,
-    ImageEdit,
-    ImageRequest,
-    ImageUpscale,
-    ProductRecontext,
-)
+from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext
 from app.contract.models import Model
+from app.contract.references import ImageCustomize, ImageEdit
 from app.contract.safety import block
 from app.emulator.server import Emulator
 from app.emulator.travel import Travel

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from app.contract import errors
-from app.contract.image import ImageEdit, ProductRecontext, VirtualTryOn
+from app.contract.image import ProductRecontext, VirtualTryOn
+from app.contract.references import ImageEdit
 from app.contract.safety import block
 from app.emulator.server import Emulator
 from app.emulator.trouble import Kind

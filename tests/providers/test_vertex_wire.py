@@ -8,10 +8,10 @@ import pytest
 from google.cloud.aiplatform_v1.types import GenerateContentRequest, PredictRequest
 from google.protobuf.json_format import MessageToDict, Parse, ParseError
 
-from app.contract import image
+from app.contract import image, references
 from app.contract.errors import InvalidRequest
 from app.contract.models import Model
-from app.contract.rules import read
+from app.contract.reading import read
 from app.pictures.in_json import JsonWriter
 from app.providers.vertex import abilities, gemini, imagen
 from tests.support import vertex_recordings as wire
@@ -22,8 +22,8 @@ CONTRACTS: dict[str, type[Any]] = {
     for contract in (
         image.TextToImage,
         image.ImageUpscale,
-        image.ImageEdit,
-        image.ImageCustomize,
+        references.ImageEdit,
+        references.ImageCustomize,
         image.VirtualTryOn,
         image.ProductRecontext,
     )

@@ -15,8 +15,9 @@ from app.contract.errors import StorageDown, UpstreamFailed, UpstreamUnavailable
 from app.contract.gen import GenRequest, read_gen
 from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Model, load_catalogue
-from app.pictures.blob import Blob, NoRoom
+from app.pictures.blob import Blob
 from app.pictures.picture import Picture
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 from app.ports import Call, Generation
 from app.services.chain import Chain

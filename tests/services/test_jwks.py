@@ -74,10 +74,10 @@ def account_settings(provider: Provider) -> dict[str, Any]:
 @pytest.fixture
 def jwks(auth: Auth) -> Jwks:
     """The gateway's key set. Rests an hour after a fetch, unless a test says not."""
-    jwks = auth.tokens._jwks
-    assert jwks
-    jwks.cooldown_seconds = 3600
-    return jwks
+    provider = auth.tokens._provider
+    assert provider
+    provider.jwks.cooldown_seconds = 3600
+    return provider.jwks
 
 
 Ask = Callable[[str], Any]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.pictures.blob import PIECE_BYTES, Blobs
+from app.pictures.blob import Blobs
 from app.pictures.picture import Picture
+from app.pictures.pieces import PIECE_BYTES
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage.gcs import Gcs

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from app.contract.book import Terms
-from app.contract.bookkeeping import Beat
 from app.contract.ledger import Begun, Limit, NewCall
+from app.contract.recovery import Beat
 from app.pictures.process_folder import ProcessFolder
 from app.storage.ledger import Ledger, open_store
 from app.storage.recovery import PREFIX

@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 from app.contract.errors import UpstreamFailed, UpstreamUnavailable
 from app.emulator.travel import Travel
 from app.emulator.trouble import Kind
-from app.pictures.blob import Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import Picture, recognise
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage import gcs_objects

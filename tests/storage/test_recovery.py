@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.contract.book import Terms
-from app.contract.bookkeeping import Beat
 from app.contract.errors import Busy
 from app.contract.ledger import Begun, PaidCall, Recovered, Running, StoredPicture, TakenOver
+from app.contract.recovery import Beat
 from app.pictures.process_folder import ProcessFolder, has_ended
 from app.storage import recovery
 from app.storage.ledger import Ledger, open_store

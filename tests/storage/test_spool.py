@@ -22,8 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from app.pictures.blob import PIECE_BYTES, Blob, Blobs, NoRoom
+from app.pictures.blob import Blob, Blobs
+from app.pictures.pieces import PIECE_BYTES
 from app.pictures.process_folder import ProcessFolder
+from app.pictures.room import NoRoom
 from app.pictures.work_folder import WorkFolder
 from app.providers.transport import Transport
 from app.storage import spool as module

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.contract.image import ImageRequest, TextToImage
 from app.contract.models import Model, load_catalogue
-from app.contract.rules import Contract, read
+from app.contract.reading import Contract, read
 from app.emulator.server import Emulator
 from app.pictures.blob import Blobs
 from app.pictures.picture import Picture

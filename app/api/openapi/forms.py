@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.api.openapi.schemas import Json, schema
-from app.contract.rules import Contract
+from app.contract.reading import Contract
 from app.contract.words import words
 
 

@@ -9,7 +9,7 @@ from app.api.openapi.errors import ERRORS, failures
 from app.api.openapi.forms import form_schema
 from app.api.openapi.headers import IDEMPOTENCY_KEY, MADE_HEADERS
 from app.api.openapi.schemas import Json, schema
-from app.contract.rules import Contract
+from app.contract.reading import Contract
 
 _MISSING: Json = {
     "filtered": [{"raiFilteredReason": "The model returned no picture"}],

@@ -1,8 +1,9 @@
 """Refuses requests for what a model cannot do, by its capabilities in the catalogue."""
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageCustomize, ImageEdit, ImageRequest, TextToImage, VirtualTryOn
+from app.contract.image import ImageRequest, TextToImage, VirtualTryOn
 from app.contract.models import Model
+from app.contract.references import ImageCustomize, ImageEdit
 
 
 def check(request: ImageRequest, model: Model) -> None:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar, TypeVar, get_args
 
-from app.contract.image import ImageEdit, ImageRequest
+from app.contract.image import ImageRequest
 from app.contract.models import Families, ImageOperation, Model
+from app.contract.references import ImageEdit
 from app.pictures.in_json import JsonWriter
 from app.pictures.picture import Picture
 from app.ports import Admission, Call, Generation, PaidCall

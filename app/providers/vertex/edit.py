@@ -1,8 +1,8 @@
 """Masked edits by a Gemini model, which supports no masks: the mask is applied to its answer."""
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import EditReference, ImageEdit
 from app.contract.models import Model
+from app.contract.references import EditReference, ImageEdit
 from app.pictures import masks
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import decode

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from app.contract.answer import MaskApplied
 from app.contract.errors import BrokenPicture, GatewayError, UpstreamFailed
-from app.contract.image import ImageEdit, ImageRequest, OutputOptions
-from app.pictures.blob import NoRoom
+from app.contract.image import ImageRequest, OutputOptions
+from app.contract.references import ImageEdit
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import transcode
+from app.pictures.room import NoRoom
 from app.ports import Call
 from app.providers.vertex import edit
 from app.providers.vertex.samples import Outcome

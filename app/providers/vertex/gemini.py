@@ -6,19 +6,10 @@ from typing import assert_never
 import structlog
 
 from app.contract.errors import InvalidRequest, SafetyBlocked
-from app.contract.image import (
-    CustomizeReference,
-    ImageCustomize,
-    ImageEdit,
-    ImageRequest,
-    ImageUpscale,
-    MaskImageConfig,
-    ProductRecontext,
-    TextToImage,
-    VirtualTryOn,
-)
+from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
 from app.contract.models import ImageOperation, Model
 from app.contract.prices import Order, Usage, today
+from app.contract.references import CustomizeReference, ImageCustomize, ImageEdit, MaskImageConfig
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
 from app.ports import Call

@@ -4,10 +4,6 @@ from typing import assert_never
 
 from app.contract.errors import SafetyBlocked, UpstreamFailed
 from app.contract.image import (
-    CustomizeReference,
-    EditReference,
-    ImageCustomize,
-    ImageEdit,
     ImageRequest,
     ImageUpscale,
     OutputOptions,
@@ -17,6 +13,7 @@ from app.contract.image import (
 )
 from app.contract.models import Model
 from app.contract.prices import Order, Size, today
+from app.contract.references import CustomizeReference, EditReference, ImageCustomize, ImageEdit
 from app.contract.safety import block
 from app.pictures.picture import GcsUri, Picture, Source
 from app.ports import Call, Generation

@@ -6,7 +6,8 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from app.contract.errors import InvalidRequest
-from app.contract.image import ImageEdit, ImageRequest, ImageUpscale
+from app.contract.image import ImageRequest, ImageUpscale
+from app.contract.references import ImageEdit
 from app.pictures.picture import NotAPicture, Picture, PictureTooLarge
 from app.pictures.pixels import lighten
 from app.threads import off_loop

@@ -12,20 +12,16 @@ from PIL import Image
 
 from app.contract.auth import LoginRequest
 from app.contract.errors import InvalidRequest
-from app.contract.image import (
+from app.contract.image import ImageRequest, ImageUpscale, ProductRecontext, TextToImage, VirtualTryOn
+from app.contract.models import load_catalogue
+from app.contract.reading import Contract, read
+from app.contract.references import (
     CustomizeReference,
     EditReference,
     ImageCustomize,
     ImageEdit,
-    ImageRequest,
-    ImageUpscale,
     MaskImageConfig,
-    ProductRecontext,
-    TextToImage,
-    VirtualTryOn,
 )
-from app.contract.models import load_catalogue
-from app.contract.rules import Contract, read
 from app.pictures.blob import Blobs
 from app.pictures.work_folder import WorkFolder
 
@@ -194,7 +190,7 @@ def refused(contract: type[Contract], raw: dict[str, Any], blobs: Blobs, *, text
         ),
     ],
 )
-def test_rules_of_ours_are_told(
+def test_rules_that_nest_did_not_have(
     blobs: Blobs, contract: type[Contract], raw: dict[str, Any], sentences: list[str]
 ) -> None:
     assert refused(contract, raw, blobs) == sentences
