@@ -1,4 +1,4 @@
-"""What the emulator was asked, and what the vendors would have charged for it."""
+"""The calls that the emulator received, and how many pictures the vendors would have charged for."""
 
 import hashlib
 import threading
@@ -19,7 +19,10 @@ _PICTURE_STARTS = ("iVBORw0KGgo", "/9j/", "_9j_", "R0lGOD", "UklGR")
 
 @dataclass(slots=True)
 class Call:
-    """One request of a client. `status` is HTTP's, None until (or unless) an answer was given."""
+    """One request. `started` is a Unix time in seconds, `paid` a number of pictures.
+
+    `status` is the HTTP status of the answer, and None until (or unless) there is an answer.
+    """
 
     id: int
     vendor: str
@@ -46,7 +49,7 @@ class Calls:
         self._paid = 0
 
     def record(self, vendor: str, method: str, model: str, body: Json) -> Call:
-        """Remember a call that begins now. Pictures in `body` are kept as their SHA-256 and length only."""
+        """Records a call that begins now. Of a picture in `body` only SHA-256 and length are kept."""
         digested = _digest(body)
         with self._changed:
             self._count += 1
@@ -56,16 +59,16 @@ class Calls:
         return call
 
     def pay(self, call: Call, pictures: int) -> None:
-        """The work is done and charged, whether or not the client will see it."""
+        """Charges for finished work, whether or not the client will see it."""
         with self._changed:
             call.paid += pictures
             self._paid += pictures
             self._changed.notify_all()
 
     def finish(self, call: Call, status: int | None, *, paid: int = 0) -> None:
-        """The call is over: answered with `status`, or (None) cut off without an answer.
+        """Ends a call with the status of its answer, or with None if the connection was cut before an answer.
 
-        Paid is paid; but a call whose client has left stays cancelled.
+        A cancelled call stays cancelled, but `paid` pictures are charged for it too.
         """
         self.pay(call, paid)
         with self._changed:
@@ -75,20 +78,20 @@ class Calls:
                 self._changed.notify_all()
 
     def cancel(self, call: Call) -> None:
-        """The client went away. Nothing changes when the call had been answered before."""
+        """Ends a call because its client has disconnected. Does nothing after the answer."""
         with self._changed:
             if not call.finished:
                 call.cancelled = call.finished = True
                 self._changed.notify_all()
 
     def list(self) -> Sequence[Call]:
-        """Oldest first."""
+        """Returns the calls, oldest first."""
         with self._changed:
             return tuple(self._calls)
 
     @property
     def paid(self) -> int:
-        """Pictures charged since the last clear."""
+        """Number of pictures charged since the last clear."""
         return self._paid
 
     def clear(self) -> None:
@@ -97,7 +100,7 @@ class Calls:
             self._paid = 0
 
     def wait_for(self, predicate: Callable[[Sequence[Call]], bool], timeout: float = 5) -> None:
-        """Block until the calls satisfy `predicate`. Raises TimeoutError after `timeout` seconds."""
+        """Blocks until the calls satisfy `predicate`. Raises TimeoutError after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(tuple(self._calls)), timeout):
                 raise TimeoutError(f"after {timeout} s the calls were {list(self._calls)}")

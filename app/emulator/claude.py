@@ -1,11 +1,10 @@
-"""Anthropic's Messages, as Anthropic's own API, as Vertex's rawPredict and (from bedrock.py) as InvokeModel.
+"""Anthropic's Messages API on its platforms: Anthropic's own, Vertex's rawPredict, Bedrock's InvokeModel.
 
-Written from the vendors' documentation. The emulated Claude knows some Vietnamese and adds words of quality;
-what a prompt tells it to do instead, it does not do.
+Written from the vendors' documentation. The emulated Claude does one thing with every prompt: it translates
+some Vietnamese and appends words of quality. It does not follow instructions inside a prompt.
 """
 
 import html
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.contract.models import Catalogue, Model
-from app.emulator.bedrock_wire import exactly
+from app.emulator.bodies import parse_object
 from app.emulator.calls import Calls, Json
-from app.emulator.exchange import exchange
+from app.emulator.exchange import exchange, ordered_response
 from app.emulator.trouble import Trouble, Troubles
 from app.emulator.vietnamese import translate
 
@@ -54,7 +53,10 @@ class _Turn(_Message):
 
 
 class _Create(_Message):
-    """The body. Bedrock and Vertex have `model` in the path, Anthropic has the version in a header."""
+    """The body of a request.
+
+    On Bedrock and Vertex the path names the model. On Anthropic's own API a header names the version.
+    """
 
     model: str | None = None
     anthropic_version: str | None = None
@@ -67,7 +69,7 @@ class _Create(_Message):
 
 
 class _OldCreate(_Create):
-    """What the version of 2023 took as well."""
+    """The body in the versions of 2023, which also have sampling parameters."""
 
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = None
@@ -76,7 +78,10 @@ class _OldCreate(_Create):
 
 @dataclass(eq=False)
 class _Refusal(Exception):
-    """An error answer. `kind` is Anthropic's name for it, `amazon` Bedrock's, `google` Vertex's."""
+    """An error answer. `kind` is Anthropic's name of the error, `amazon` Bedrock's, `google` Vertex's.
+
+    `retry_after` is in seconds. An empty `google` means that Vertex returns Anthropic's own body.
+    """
 
     status: int
     kind: str
@@ -136,7 +141,10 @@ _FAILURES: dict[str, Callable[[float | None], _Refusal]] = {
 
 
 def routes(*, calls: Calls, troubles: Troubles, catalogue: Catalogue) -> list[Route]:
-    """POST /v1/messages and Vertex's …/publishers/anthropic/models/{model}:rawPredict."""
+    """POST /v1/messages and Vertex's …/publishers/anthropic/models/{model}:rawPredict.
+
+    Bedrock's route is in `bedrock.front`, which calls `answer`.
+    """
 
     async def messages(request: Request) -> Response:
         return await answer(request, None, "anthropic", calls, troubles, catalogue)
@@ -159,8 +167,8 @@ async def answer(
     troubles: Troubles,
     catalogue: Catalogue,
 ) -> Response:
-    """Answer one call. `model` is the id in the path, None when the body holds it."""
-    body = _parse(await request.body())
+    """Serves one call. `model` is the id in the path, or None if the body names it."""
+    body = parse_object(await request.body())
     named = model or str(body.get("model"))
     row = _find(catalogue, named, platform)
     call = calls.record("claude", "messages", row.id if row else named, body)
@@ -173,7 +181,7 @@ def _work(
     request: Request, body: Json, platform: Platform, row: Model | None, named: str, trouble: Trouble | None
 ) -> Response:
     if trouble and trouble.kind == "answer":
-        return exactly(trouble.arg)
+        return ordered_response(trouble)
     try:
         _authenticate(request, platform)
         if row is None or (trouble and trouble.kind == "retired"):
@@ -186,14 +194,6 @@ def _work(
     return JSONResponse(_reply(asked, _words(body), row.id, trouble))
 
 
-def _parse(raw: bytes) -> Json:
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def _find(catalogue: Catalogue, named: str, platform: Platform) -> Model | None:
     for model in catalogue.model:
         ids = {"anthropic": model.id, "bedrock": model.bedrock_id, "vertex": model.vertex_id}
@@ -203,7 +203,7 @@ def _find(catalogue: Catalogue, named: str, platform: Platform) -> Model | None:
 
 
 def _authenticate(request: Request, platform: Platform) -> None:
-    """Either spelling of the key will do; on the clouds it is a signature or a token."""
+    """Raises _Refusal without credentials. They are not verified: any key, token or signature will do."""
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     if scheme not in ("Bearer", "AWS4-HMAC-SHA256") and not request.headers.get("x-api-key"):
         raise _unauthenticated(platform)
@@ -224,7 +224,7 @@ def _read(request: Request, body: Json, platform: Platform) -> _Create:
 
 
 def _words(body: Json) -> str:
-    """The text of the last turn, whatever shape the body has."""
+    """Returns the text of the last turn. Works on invalid bodies too."""
     match body.get("messages"):
         case [*_, {"content": str(text)}]:
             return text
@@ -271,7 +271,10 @@ _QUALITY = "highly detailed, professional composition, soft natural light, 8k"
 
 
 def rewrite(message: str) -> str:
-    """The prompt in the message (the longest tagged part, or all of it), translated and polished."""
+    """Translates the prompt in a message and appends words of quality.
+
+    The prompt is the longest part between tags (`<prompt>…</prompt>`), or the whole message without tags.
+    """
     parts = [html.unescape(part[2]) for part in _ELEMENT.finditer(message)]
     prompt = max(parts, key=len) if parts else message
     return f"{translate(prompt).strip()}, {_QUALITY}"

@@ -1,8 +1,8 @@
-"""The control routes: what was called and paid, and which trouble to rehearse next.
+"""The control routes: show the calls and what they cost, and order the next trouble.
 
 An order is JSON, for example `{"kind": "429", "arg": 7, "vendor": "bedrock", "times": 2}` or
-`{"travel": {"gzip": true, "cut": 1000}, "model": "gemini-3-pro-image"}`. The words are those of
-`trouble.Kind` and of `travel.Travel`; without `times` it lasts until DELETE.
+`{"travel": {"gzip": true, "cut": 1000}, "model": "gemini-3-pro-image"}`. `trouble.Kind` and `travel.Travel`
+list what can be ordered. Without `times` an order holds until DELETE.
 """
 
 from typing import Any, Self

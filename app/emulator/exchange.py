@@ -1,4 +1,4 @@
-"""One HTTP call at the emulator: troubled as ordered, drawn off the loop, cancelled when the client leaves.
+"""One HTTP call to the emulator, from the moment that its body is read until its answer is sent.
 
 Every HTTP front ends its route with `return await exchange(…)`.
 """
@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.emulator.calls import Call, Calls
-from app.emulator.travel import TRANSPORT, Travelling
+from app.emulator.travel import TRANSPORT, TravellingResponse, wait_for_disconnect
 from app.emulator.trouble import Trouble
 
-_GONE = Response(status_code=499)  # returned to a client that is no longer there
+_GONE = Response(status_code=499)  # never arrives: the client has disconnected
 
 
 async def exchange(
@@ -26,12 +26,13 @@ async def exchange(
     *,
     in_thread: bool = True,
 ) -> Response:
-    """Wait as the model's pause, `slow` and `hang` ask, run `work`, finish the call with its status.
+    """Runs `work` as the trouble asks, and finishes the call with the status of its response.
 
-    The request's body must have been read. `work` books what it draws with `calls.pay`; it sees to every
-    trouble but slow, hang, drop and how the answer travels. A call that waits holds no thread.
+    The request's body must have been read. `work` books what it draws with `calls.pay`, and plays every
+    trouble except slow, hang, drop and travel, which are played here. If the client disconnects first, the
+    call is cancelled. A call that waits holds no thread.
     """
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(wait_for_disconnect(request.receive))
     answering = asyncio.ensure_future(_answer(trouble, work, in_thread))
     try:
         await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
@@ -45,7 +46,7 @@ async def exchange(
             await leaving
             return _GONE
         if trouble and trouble.travel:
-            response = await asyncio.to_thread(Travelling, response, trouble.travel)
+            response = await asyncio.to_thread(TravellingResponse, response, trouble.travel)
         unseen = trouble and trouble.travel and trouble.travel.cut == "before"
         calls.finish(call, None if unseen else response.status_code)
         return response
@@ -62,13 +63,20 @@ async def _answer(trouble: Trouble | None, work: Callable[[], Response], in_thre
     return await asyncio.to_thread(work) if in_thread else work()
 
 
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def ordered_response(trouble: Trouble) -> Response:
+    """Returns the response that a trouble of kind `answer` orders: status, headers and body.
+
+    A body of text is sent as it is, any other as JSON.
+    """
+    status, body, headers = trouble.arg["status"], trouble.arg["body"], trouble.arg.get("headers")
+    return Response(body, status, headers) if isinstance(body, str) else JSONResponse(body, status, headers)
 
 
 class Cuttable:
-    """Lets answers end their connection: uvicorn's `send` is a method of the transport's owner."""
+    """ASGI middleware that puts the connection's transport into the scope, so that a response can cut it.
+
+    With uvicorn, `send` is a bound method of the object that has the transport.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The emulator's pictures: real pixels, the same for the same prompt and seed, each marked EMULATED.
+"""The emulator's pictures: real pixels, marked EMULATED, always the same for the same prompt and seed.
 
 All functions are pure; pictures are Pillow images in mode RGB, masks in mode L (255 = may be repainted).
 """
@@ -18,7 +18,7 @@ _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 
 def paint(prompt: str, size: Size, *, seed: int = 0, marked: bool = True) -> Image.Image:
-    """A picture of the size: colours and shapes made from prompt and seed, and the prompt written on it."""
+    """Paints colours and shapes that depend on prompt and seed, and writes the prompt on them."""
     tones = noise(prompt, seed)
     picture = Image.frombytes("RGB", (4, 4), tones[:48]).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
@@ -32,13 +32,13 @@ def paint(prompt: str, size: Size, *, seed: int = 0, marked: bool = True) -> Ima
 
 
 def mix(source: Image.Image, prompt: str, similarity: float, seed: int) -> Image.Image:
-    """An image-to-image answer of the source's size: `similarity` 1 keeps the source, 0 ignores it."""
+    """Paints over the source, for image-to-image. `similarity` 1 keeps the source, 0 ignores it."""
     painted = paint(prompt, source.size, seed=seed)
     return _mark(blend(painted, source.convert("RGB"), similarity), prompt)
 
 
 def upscale(source: Image.Image, factor: int) -> Image.Image:
-    """The source, each side `factor` times as long, with the factor written on it."""
+    """Enlarges each side `factor` times, and writes the factor on the picture."""
     size = source.width * factor, source.height * factor
     picture = source.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     letters = max(8, size[0] // 24)
@@ -46,19 +46,19 @@ def upscale(source: Image.Image, factor: int) -> Image.Image:
 
 
 def repaint(source: Image.Image, mask: Image.Image, prompt: str, *, seed: int = 0) -> Image.Image:
-    """The source with a painted picture wherever the mask is not black. No pixel outside the mask changes."""
+    """Paints wherever the mask is not black. No pixel outside the mask changes."""
     painted = paint(prompt, source.size, seed=seed)
     return Image.composite(painted, source.convert("RGB"), solid(mask))
 
 
 def dilate(mask: Image.Image, share: float) -> Image.Image:
-    """The mask made solid and grown on all sides by `share` (0 to 1) of the picture's longer side."""
+    """Returns a solid mask, grown on all sides by `share` (0 to 1) of its longer side."""
     mask = solid(mask)
     reach = round(share * max(mask.size))
     if reach == 0:
         return mask
     grown, done = ImageOps.expand(mask, border=reach, fill=0), 0
-    while done < reach:  # each round shifts as far as no gap opens: exact, in log3(reach) rounds
+    while done < reach:  # shift as far as possible without a gap: exact, in log3(reach) rounds
         step = min(reach - done, 2 * done + 1)
         for x, y in ((step, 0), (0, step)):
             shifted = ImageChops.lighter(ImageChops.offset(grown, x, y), ImageChops.offset(grown, -x, -y))
@@ -68,7 +68,7 @@ def dilate(mask: Image.Image, share: float) -> Image.Image:
 
 
 def guess_mask(size: Size, part: Literal["foreground", "background"]) -> Image.Image:
-    """The mask the service would compute: here every subject is an ellipse in the middle."""
+    """Returns a stand-in for a mask that the service computes: every subject is an ellipse in the middle."""
     width, height = size
     mask = Image.new("L", size, 0)
     ImageDraw.Draw(mask).ellipse((width // 4, height // 4, width * 3 // 4, height * 3 // 4), fill=255)
@@ -76,8 +76,7 @@ def guess_mask(size: Size, part: Literal["foreground", "background"]) -> Image.I
 
 
 def guess_classes(size: Size, classes: Sequence[int]) -> Image.Image:
-    """Returns a stand-in for the mask that the service computes for semantic classes: a fixed area per
-    class."""
+    """Returns a stand-in for the mask of semantic classes: each class has a fixed area."""
     width, height = size
     mask = Image.new("L", size, 0)
     for each in classes:
@@ -88,7 +87,7 @@ def guess_classes(size: Size, classes: Sequence[int]) -> Image.Image:
 
 
 def try_on(person: Image.Image, products: Sequence[Image.Image], *, seed: int = 0) -> Image.Image:
-    """The person, wearing the products: each is laid over the torso, the first one at the top."""
+    """Lays the products over the person's torso, the first one at the top."""
     picture = person.convert("RGB")
     width, height = picture.size
     torso = max(1, width // 2), max(1, height // (2 * len(products)))
@@ -99,18 +98,18 @@ def try_on(person: Image.Image, products: Sequence[Image.Image], *, seed: int = 
 
 
 def recontext(products: Sequence[Image.Image], prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
-    """A painted scene with the products standing in it, side by side."""
+    """Paints a scene with the products side by side."""
     return _mark(_stand(paint(prompt, size, seed=seed), products), prompt)
 
 
 def redraw(sources: Sequence[Image.Image], prompt: str, size: Size, *, seed: int = 0) -> Image.Image:
-    """The first picture stretched to `size` and painted over as a whole, with the others standing in it."""
+    """Stretches the first picture to `size`, paints over all of it, and puts the others on it."""
     picture = mix(sources[0].convert("RGB").resize(size), prompt, 0.5, seed)
     return _mark(_stand(picture, sources[1:]), prompt)
 
 
 def encode(image: Image.Image, mime_type: str = "image/png", quality: int = 75) -> bytes:
-    """The file's bytes. `quality` (0 to 100) is for JPEG and WebP."""
+    """Returns the file's bytes. `quality` (0 to 100) is for JPEG and WebP."""
     out = BytesIO()
     image.save(out, _FORMATS[mime_type], quality=max(quality, 1), compress_level=1)
     return out.getvalue()
@@ -132,14 +131,13 @@ def _stand(scene: Image.Image, products: Sequence[Image.Image]) -> Image.Image:
 
 
 def _mark(picture: Image.Image, prompt: str) -> Image.Image:
-    """Write the mark and the beginning of the prompt along the lower edge."""
+    """Writes the mark and the beginning of the prompt along the lower edge."""
     width, height = picture.size
     return write(picture, (MARK, prompt), (width // 40, height), max(8, width // 24))
 
 
 def write(picture: Image.Image, lines: Sequence[str], corner: Size, letters: int) -> Image.Image:
-    """Write lines on the picture. `corner` is the lower left corner of the text, `letters` their height in
-    pixels."""
+    """Writes lines of `letters` pixels in height; `corner` is the lower left corner of the text."""
     left, bottom = corner
     outline = max(1, letters // 12)
     draw = ImageDraw.Draw(picture)
@@ -161,16 +159,16 @@ def _font(letters: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def solid(mask: Image.Image) -> Image.Image:
-    """White wherever the mask is not black."""
+    """Returns a mask that is white wherever `mask` is not black."""
     return mask.convert("L").point(lambda value: 255 if value else 0)
 
 
 def tint(picture: Image.Image, seed: int, share: float = 0.06) -> Image.Image:
-    """Make samples of one request differ a little in colour."""
+    """Tints a picture by its seed, so that the samples of one request differ a little."""
     colour = tuple(noise("", seed)[:3])
     return blend(picture, Image.new("RGB", picture.size, colour), share)
 
 
 def blend(under: Image.Image, over: Image.Image, share: float) -> Image.Image:
-    """`share` (0 to 1) of `over`. Unlike Image.blend it lets go of the GIL: other threads go on."""
+    """Mixes in `share` (0 to 1) of `over`. Unlike Image.blend it releases the GIL."""
     return Image.composite(over, under, Image.new("L", under.size, round(share * 255)))

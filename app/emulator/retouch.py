@@ -17,7 +17,7 @@ _GRAIN = 3
 
 
 def edit(task: Task, source: Image.Image, mask: Image.Image, prompt: str, *, seed: int = 0) -> Image.Image:
-    """The source with the task done wherever the mask is not black. No pixel outside the mask changes.
+    """Does the task wherever the mask is not black. No pixel outside the mask changes.
 
     A removal fills the area with the colours around it. An insertion puts a painted object there. A
     background swap paints a landscape. Outpainting continues the colours of the picture and adds shapes. The
@@ -40,10 +40,10 @@ def edit(task: Task, source: Image.Image, mask: Image.Image, prompt: str, *, see
 
 
 def _fill(source: Image.Image, area: Image.Image) -> Image.Image:
-    """The source with the area filled from its rim.
+    """Fills the area with the colours around it.
 
-    The known pixels are averaged at half the size, again and again, until no hole is left. Then each hole
-    takes the smoothed colours of the next smaller picture.
+    The known pixels are averaged into pictures of half the size, again and again, until one has no hole left.
+    Then, from small to large, the holes of each picture take the smoothed colours of the next smaller one.
     """
     known = ImageChops.invert(area)
     if known.getbbox() is None:
@@ -60,8 +60,7 @@ def _fill(source: Image.Image, area: Image.Image) -> Image.Image:
 
 
 def _halve(picture: Image.Image, known: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """Returns both at half the size. Only known pixels count. A new pixel is known if one of its old pixels
-    is."""
+    """Returns both at half the size. A pixel is known if at least one of its four was: their average."""
     size = (picture.width + 1) // 2, (picture.height + 1) // 2
     weighted = picture.copy()
     weighted.putalpha(known)
@@ -107,7 +106,7 @@ def _draw_shape(
 
 
 def _landscape(prompt: str, size: Size, seed: int) -> Image.Image:
-    """Sky, sun, hills and ground in colours made from prompt and seed."""
+    """Paints sky, sun, hills and ground in colours that depend on prompt and seed."""
     width, height = size
     tones = noise(prompt, seed)
     high, low, ground = ((tones[at] // 2, tones[at + 1] // 2, 120 + tones[at + 2] // 2) for at in (0, 3, 6))
@@ -127,7 +126,7 @@ def _landscape(prompt: str, size: Size, seed: int) -> Image.Image:
 
 
 def _grain(picture: Image.Image, seed: int) -> Image.Image:
-    """A little film grain, so that two samples of one request differ."""
+    """Adds a little film grain, so that the samples of one request differ."""
     width, height = picture.size
     shades = Image.frombytes("L", picture.size, hashlib.shake_128(str(seed).encode()).digest(width * height))
     shades = shades.point(lambda value: value % (2 * _GRAIN + 1))
@@ -135,8 +134,7 @@ def _grain(picture: Image.Image, seed: int) -> Image.Image:
 
 
 def _caption(picture: Image.Image, area: Image.Image, task: Task, prompt: str) -> None:
-    """Write the caption where the area is wide enough, as low as possible. Text that does not fit is left
-    out."""
+    """Writes task and prompt low in the area, where it is wide enough. Leaves out text that does not fit."""
     left, top, right, bottom = area.getbbox() or (0, 0, 1, 1)
     cells = area.crop((left, top, right, bottom)).resize((_CELLS, _CELLS), Image.Resampling.BOX)
     runs = [_longest_run(cells.crop((0, row, _CELLS, row + 1)).tobytes()) for row in range(_CELLS)]

@@ -1,31 +1,47 @@
-"""Starts and stops the emulated vendors on loopback ports, in threads of their own."""
+"""Starts and stops the emulated vendors: two ports, served in threads."""
 
 import socket
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
 from app.contract.models import Catalogue
-from app.emulator import bedrock, claude, control, gcs
+from app.emulator import claude, control
+from app.emulator.bedrock import front as bedrock
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable
-from app.emulator.objects import Objects
+from app.emulator.gcs import front as gcs
+from app.emulator.gcs.objects import Objects
+from app.emulator.gcs.public import public
 from app.emulator.trouble import Troubles
 from app.emulator.vertex import grpc_front, rest_front
-from app.emulator.vertex.canned import Canned
+from app.emulator.vertex.canned_front import CannedVertex
 from app.emulator.vertex.service import Vertex
 
 
-class Emulator:
-    """Vertex AI, Cloud Storage, Bedrock and Anthropic, rehearsed.
+class Listen(NamedTuple):
+    """Where to listen. The system chooses a port of 0."""
 
-    `data_dir` keeps the stored objects. `canned` answers Vertex's and Bedrock's calls with pictures made
-    beforehand, for load tests. Every model takes `seconds` before it does its work. Ports of 0 are chosen by
-    the system; the addresses are known after `start`: `http_url` for everything, `grpc_address` (host:port)
-    for Vertex AI over gRPC. `objects` is an ASGI app, the public read of the stored objects.
+    host: str = "127.0.0.1"
+    grpc_port: int = 0
+    http_port: int = 0
+
+
+_LOOPBACK = Listen()
+
+
+class Emulator:
+    """Vertex AI, Cloud Storage, Bedrock and Anthropic on loopback.
+
+    `data_dir` keeps the stored objects. With `canned`, Vertex and Bedrock return pictures made beforehand,
+    for load tests. Every model waits `seconds` before it does its work.
+
+    `start` sets `http_url`, the address of everything, and `grpc_address` (host:port), of Vertex AI over
+    gRPC. `objects` is an ASGI app that serves the stored objects without credentials.
     """
 
     grpc_address: str
@@ -36,27 +52,23 @@ class Emulator:
         *,
         catalogue: Catalogue,
         data_dir: Path,
-        host: str = "127.0.0.1",
-        grpc_port: int = 0,
-        http_port: int = 0,
+        listen: Listen = _LOOPBACK,
         canned: bool = False,
         seconds: float = 0,
     ) -> None:
         self.calls = Calls()
         self.troubles = Troubles(seconds)
         stored = Objects(data_dir)
-        self.objects = gcs.public(stored)
-        self._host = host
-        self._http_port = http_port
-        self._grpc_address = f"{host}:{grpc_port}"
-        self._canned = Canned(self.calls, self.troubles, seconds) if canned else None
+        self.objects = public(stored)
+        self._listen = listen
+        self._canned = CannedVertex(catalogue, self.calls, self.troubles, seconds) if canned else None
         self._vertex = Vertex(catalogue, stored, self.calls, self.troubles)
         rest = self._canned.rest if self._canned else rest_front.endpoint(self._vertex, self.calls)
         routes: list[BaseRoute] = [
             *control.routes(self.calls, self.troubles),
             *rest_front.routes(rest),
             *gcs.routes(stored, self.troubles, self.calls),
-            *bedrock.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue, ready=canned),
+            *bedrock.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue, canned=canned),
             *claude.routes(calls=self.calls, troubles=self.troubles, catalogue=catalogue),
             Mount("/", self.objects),
         ]
@@ -73,19 +85,19 @@ class Emulator:
         self._http = _Server(config)
 
     def start(self) -> None:
-        """Listen. Raises OSError or RuntimeError when a port is taken."""
-        self._grpc, grpc_port = grpc_front.server(
-            self._vertex, self.calls, self._grpc_address, canned=self._canned
-        )
-        listener = socket.create_server((self._host, self._http_port), backlog=2048)
+        """Starts to listen. Raises OSError or RuntimeError if a port is taken."""
+        host, grpc_port, http_port = self._listen
+        endpoints = self._canned.grpc if self._canned else grpc_front.endpoints(self._vertex, self.calls)
+        self._grpc, grpc_port = grpc_front.server(endpoints, f"{host}:{grpc_port}")
+        listener = socket.create_server((host, http_port), backlog=2048)
         self._grpc.start()
         self._thread = threading.Thread(target=self._http.run, args=([listener],), name="http", daemon=True)
         self._thread.start()
-        self.grpc_address = f"{self._host}:{grpc_port}"
-        self.http_url = f"http://{self._host}:{listener.getsockname()[1]}"
+        self.grpc_address = f"{host}:{grpc_port}"
+        self.http_url = f"http://{host}:{listener.getsockname()[1]}"
 
     def stop(self) -> None:
-        """Stop listening and end every call under way."""
+        """Stops listening and ends every call under way."""
         self._http.should_exit = True
         self._grpc.stop(grace=None).wait()
         self._thread.join()
@@ -93,7 +105,7 @@ class Emulator:
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cut the connections first: uvicorn would wait for the calls that hang."""
+        """Cuts the connections first: uvicorn would wait for calls that hang."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)

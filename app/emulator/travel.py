@@ -1,6 +1,6 @@
-"""How an HTTP answer travels, as ordered by the control route: slowly, in pieces, rewritten, or cut short.
+"""How an HTTP answer travels, as the control route orders: slowly, in pieces, rewritten, or cut short.
 
-What an answer says is `trouble.Kind`'s business; an order may ask for both. gRPC's answers travel as always.
+`trouble.Kind` decides what the answer is; one order can ask for both. It has no effect on gRPC.
 """
 
 import asyncio
@@ -19,44 +19,44 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 TRANSPORT = "emulator.transport"
-"""The key of the scope under which the connection's transport stands (see `exchange.Cuttable`)."""
-_LARGEST_PIECE = 64 * 1024
+"""The key of the connection's transport in the ASGI scope. `exchange.Cuttable` sets it."""
+_LARGEST_PIECE_BYTES = 64 * 1024
 _DRIPS_PER_SECOND = 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 _TIMED_OUT = b"<!DOCTYPE html>\n<title>Error 408 (Request Timeout)</title>\n<p>408. That's an error.\n"
 
 
 class Travel(BaseModel):
-    """The vocabulary of `travel`. Fields may be combined; numbers of bytes are those of the body as sent."""
+    """What an order can say. Fields combine, except as checked below. Bytes are of the body as sent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     delay: Annotated[float, Field(ge=0)] = 0
-    """Seconds before the head. The work is done and paid by then (the trouble `slow` waits before it)."""
+    """Seconds before the head, after the work is done and paid. The trouble `slow` waits before."""
     drip: Annotated[int, Field(gt=0)] | None = None
     """Bytes per second."""
     piece: Annotated[int, Field(gt=0)] | None = None
-    """Bytes per write, and per chunk when chunked. 1: byte by byte, at most some 50,000 of them a second."""
+    """Bytes per write, and per chunk if `chunked`. With 1, some 50,000 bytes per second are sent at most."""
     chunked: bool = False
     """Transfer-Encoding: chunked instead of Content-Length."""
     gzip: bool = False
-    """Content-Encoding: gzip, whatever the client accepts."""
+    """Content-Encoding: gzip, even if the client does not accept it."""
     reordered: bool = False
-    """The keys of every JSON object the other way round."""
+    """The keys of every JSON object in reverse order."""
     indented: bool = False
-    """JSON with line breaks and indents."""
+    """JSON with line breaks and indentation."""
     escaped: bool = False
     r"""JSON with `\/` and `\u003d` for every `/` and `=`, also inside base64."""
     cut: Literal["before", "after"] | Annotated[int, Field(ge=0)] | None = None
-    """End the connection before the head, after so many bytes of the body, or after the whole answer."""
+    """Close the connection before the head, after so many bytes of the body, or after the whole answer."""
     reset: bool = False
-    """With `cut`: end it by a reset (RST) instead of a close (FIN). What was sent arrives in both cases."""
+    """With `cut`: a reset (RST) instead of a close (FIN). What was sent arrives in both cases."""
     length: int = 0
     """Added to the true Content-Length. The connection is closed after the body."""
     endless: bool = False
-    """The first half of the body, then the letter A for ever, chunked. With `gzip`: a bomb."""
+    """The first half of the body, then the letter A without end, chunked. With `gzip`: a zip bomb."""
     timed_out: bool = False
-    """A 408 with a page of HTML, as a front end gives it, in place of the answer. The work is paid."""
+    """A 408 with an HTML page, as a vendor's front end sends it, instead of the answer. The work is paid."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -71,8 +71,8 @@ class Travel(BaseModel):
         return self
 
 
-class Travelling(Response):
-    """Another response, as it travels. Made in a thread: rewriting takes its time."""
+class TravellingResponse(Response):
+    """Sends another response as `travel` says. Rewriting a large body is slow: construct it in a thread."""
 
     def __init__(self, response: Response, travel: Travel) -> None:
         if travel.timed_out:
@@ -93,38 +93,50 @@ class Travelling(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         travel, transport = self._travel, scope[TRANSPORT]
-        if travel.delay and await _leaves(receive, travel.delay):
-            return None
-        if (travel.cut is not None or travel.length) and not transport.is_closing():
-            transport.pause_reading()  # no further request on it, not even one that waits for the last byte
-        if travel.cut == "before":
-            return await _end(transport, receive, reset=travel.reset)
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        body = bytes(self.body)
-        stop = travel.cut if isinstance(travel.cut, int) else len(body) + min(travel.length, 0)
-        for piece in self._pieces(body[: max(0, stop)]):
+        closes = travel.cut is not None or travel.length != 0
+        if travel.delay and await _disconnects_within(travel.delay, receive):
+            return
+        if closes and not transport.is_closing():
+            transport.pause_reading()  # no further request is served on it
+        if travel.cut != "before":
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            if not await self._send_body(transport, receive, send):
+                return
+        if closes:
+            await _close(transport, receive, reset=travel.reset)
+
+    async def _send_body(self, transport: asyncio.Transport, receive: Receive, send: Send) -> bool:
+        """Returns False if the client disconnects meanwhile."""
+        travel, body = self._travel, bytes(self.body)
+        stop = len(body)
+        if isinstance(travel.cut, int):
+            stop = travel.cut
+        elif travel.length < 0:
+            stop = max(0, len(body) + travel.length)
+        for piece in self._pieces(body[:stop]):
             if transport.is_closing():
-                return None
+                return False
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             if travel.drip:
-                await _leaves(receive, len(piece) / travel.drip)
+                await _disconnects_within(len(piece) / travel.drip, receive)
             else:
-                await asyncio.sleep(0)  # a write of its own
+                await asyncio.sleep(0)  # so that each piece is a write of its own
         if not isinstance(travel.cut, int) and travel.length <= 0:
             await send({"type": "http.response.body"})
-        if travel.cut is not None or travel.length:
-            transport.write(body[max(0, stop) :] if travel.length < 0 else b"")
-            await _end(transport, receive, reset=travel.reset)
-        return None
+        if travel.length < 0:
+            transport.write(body[stop:])  # the server would not send more than Content-Length
+        return True
 
     def _pieces(self, body: bytes) -> Iterator[bytes]:
         travel = self._travel
-        size = travel.piece or _LARGEST_PIECE
+        size = travel.piece or _LARGEST_PIECE_BYTES
         if travel.drip and not travel.piece:
             size = max(1, travel.drip // _DRIPS_PER_SECOND)
         stream = iter([body])
         if travel.endless:
-            stream = _zipped(_for_ever(body)) if travel.gzip else _for_ever(body)
+            stream = _zipped(_endless(body)) if travel.gzip else _endless(body)
         for whole in stream:
             yield from (whole[at : at + size] for at in range(0, len(whole), size))
 
@@ -133,24 +145,24 @@ def _rewritten(body: bytes, travel: Travel) -> bytes:
     if travel.reordered or travel.indented:
         value = orjson.loads(body)
         option = orjson.OPT_INDENT_2 if travel.indented else None
-        body = orjson.dumps(_reversed(value) if travel.reordered else value, option=option)
-    if travel.escaped:  # outside strings JSON has neither
+        body = orjson.dumps(_with_reversed_keys(value) if travel.reordered else value, option=option)
+    if travel.escaped:  # outside strings JSON has neither / nor =
         body = body.replace(b"/", rb"\/").replace(b"=", rb"\u003d")
     return body
 
 
-def _reversed(value: Any) -> Any:
+def _with_reversed_keys(value: Any) -> Any:
     if isinstance(value, list):
-        return [_reversed(item) for item in value]
+        return [_with_reversed_keys(item) for item in value]
     if isinstance(value, dict):
-        return {key: _reversed(value[key]) for key in reversed(value)}
+        return {key: _with_reversed_keys(value[key]) for key in reversed(value)}
     return value
 
 
-def _for_ever(body: bytes) -> Iterator[bytes]:
+def _endless(body: bytes) -> Iterator[bytes]:
     yield body[: len(body) // 2]
     while True:
-        yield b"A" * _LARGEST_PIECE
+        yield b"A" * _LARGEST_PIECE_BYTES
 
 
 def _zipped(stream: Iterator[bytes]) -> Iterator[bytes]:
@@ -159,37 +171,38 @@ def _zipped(stream: Iterator[bytes]) -> Iterator[bytes]:
     yield squeeze.flush()
 
 
-async def _end(transport: asyncio.Transport, receive: Receive, *, reset: bool) -> None:
-    """Let arrive what was sent, end the connection, and wait until it has ended."""
+async def _close(transport: asyncio.Transport, receive: Receive, *, reset: bool) -> None:
+    """Closes the connection when everything sent has been delivered, and waits until it is closed."""
     if transport.is_closing():
         return
     if reset:
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
             while not transport.is_closing() and (  # noqa: ASYNC110 - no event tells that the kernel is done
-                transport.get_write_buffer_size() or _unsent(connection)
+                transport.get_write_buffer_size() or _undelivered(connection)
             ):
                 await asyncio.sleep(0.005)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
     else:
         transport.close()
-    await _left(receive)
+    await wait_for_disconnect(receive)
 
 
-async def _left(receive: Receive) -> None:
+def _undelivered(connection: socket.socket) -> int:
+    """Returns the number of bytes that the client's kernel has not acknowledged."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), "little")
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Waits until the client disconnects. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _leaves(receive: Receive, seconds: float) -> bool:
-    """Wait so long. True, and at once, if the client leaves meanwhile."""
+async def _disconnects_within(seconds: float, receive: Receive) -> bool:
+    """Waits so many seconds, or until the client disconnects. Returns whether it did."""
     try:
-        await asyncio.wait_for(_left(receive), seconds)
+        await asyncio.wait_for(wait_for_disconnect(receive), seconds)
     except TimeoutError:
         return False
     return True
-
-
-def _unsent(connection: socket.socket) -> int:
-    """Bytes that the kernel has not delivered yet."""
-    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), "little")

@@ -1,11 +1,11 @@
-"""The Vietnamese that the emulated Claude speaks: a list of phrases."""
+"""A phrase book: the Vietnamese that the emulated Claude knows."""
 
 import re
 import unicodedata
 
 
 def translate(text: str) -> str:
-    """Every Vietnamese phrase of the list below in English; other words stay as they are."""
+    """Translates the phrases below into English. Other words stay as they are."""
     return _VIETNAMESE.sub(_say_in_english, unicodedata.normalize("NFC", text))
 
 

@@ -1,4 +1,4 @@
-"""The emulated Bedrock: takes what other people's clients were recorded to send, refuses what AWS does."""
+"""The emulated Bedrock accepts the recorded requests of other clients, and refuses what AWS refuses."""
 
 import json
 from collections.abc import Iterator
@@ -296,7 +296,7 @@ def test_a_filtered_sdxl_artifact_holds_a_blurred_picture(bedrock: httpx.Client)
         ("retired", 404, "ResourceNotFoundException", None),
     ],
 )
-def test_a_failure_on_request_is_awss(
+def test_an_ordered_failure_has_awss_body(
     bedrock: httpx.Client, kind: str, status: int, name: str, retry_after: str | None
 ) -> None:
     answer = invoke(bedrock, TITAN, titan_text(f"a cat #trouble:{kind}"))
@@ -306,7 +306,7 @@ def test_a_failure_on_request_is_awss(
     assert list(answer.json()) == ["message"]
 
 
-def test_a_call_may_carry_its_trouble(bedrock: httpx.Client) -> None:
+def test_a_header_names_the_trouble_of_its_call(bedrock: httpx.Client) -> None:
     """With the header, the words of the prompt are ignored."""
     url, headers = f"/model/{TITAN}/invoke", {"X-Trouble": "503=3"}
     answer = bedrock.post(url, json=titan_text("a cat #trouble:500"), headers=headers)

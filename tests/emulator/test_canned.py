@@ -1,4 +1,4 @@
-"""Canned mode and models that take their time, for load tests."""
+"""The modes for load tests: pictures made beforehand, and models that take a given time."""
 
 import json
 import resource
@@ -70,7 +70,7 @@ def test_rest_gives_what_grpc_gives(canned: Emulator) -> None:
     assert rest == [(200, 1, {}), (200, 3, {}), (200, 4, {}), (200, 1, {}), (200, 1, {})]
 
 
-def test_pictures_weigh_what_a_model_s_weigh(canned: Emulator) -> None:
+def test_canned_pictures_are_as_large_as_a_models(canned: Emulator) -> None:
     shown = imagen(ask_rest(canned, IMAGEN, {"parameters": {"sample_count": 4}}))
     assert len(set(shown)) == 4
     for each in shown:
@@ -84,7 +84,7 @@ BEDROCK = [model for model in load_catalogue().model if model.vendor == "aws" an
 
 
 @pytest.mark.parametrize("model", [pytest.param(model, id=model.id) for model in BEDROCK])
-def test_bedrock_is_canned_in_its_family_s_words(model: Model, canned: Emulator) -> None:
+def test_a_canned_bedrock_answer_has_its_familys_body(model: Model, canned: Emulator) -> None:
     client = boto3.client(
         "bedrock-runtime",
         region_name="us-east-1",
@@ -116,14 +116,14 @@ def test_unknown_method_is_not_found(canned: Emulator) -> None:
 
 @pytest.mark.parametrize("canned", [True, False])
 @pytest.mark.parametrize("ask", [ask_rest, ask_grpc])
-def test_every_model_takes_its_seconds(ask: Callable[..., Reply], canned: bool, tmp_path: Path) -> None:
+def test_every_model_takes_the_given_seconds(ask: Callable[..., Reply], canned: bool, tmp_path: Path) -> None:
     with started(tmp_path, canned=canned, seconds=0.4) as emulator:
         begun = time.monotonic()
         assert ask(emulator, IMAGEN, ASKED).status == 200
         assert time.monotonic() - begun >= 0.4
 
 
-def test_bedrock_s_models_take_them_too_and_the_store_does_not(tmp_path: Path) -> None:
+def test_bedrocks_models_take_the_seconds_too_and_the_store_does_not(tmp_path: Path) -> None:
     with started(tmp_path, canned=False, seconds=600) as emulator:
         httpx.get(f"{emulator.http_url}/storage/v1/b/my-bucket").raise_for_status()
         for path in ("/model/amazon.titan-image-generator-v2:0/invoke", "/v1/messages"):

@@ -1,4 +1,4 @@
-"""The emulated Claude: takes what Anthropic's own package sends, on all three platforms."""
+"""The emulated Claude accepts what Anthropic's own package sends, on all three platforms."""
 
 import json
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def test_the_old_wire_takes_a_temperature(claude: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("kind", "stop_reason"), [("blocked-prompt", "refusal"), ("text-only", "refusal"), ("empty", "end_turn")]
 )
-def test_an_answer_without_text_is_no_error(claude: httpx.Client, kind: str, stop_reason: str) -> None:
+def test_an_answer_without_text_has_status_200(claude: httpx.Client, kind: str, stop_reason: str) -> None:
     body = claude.post("/v1/messages", json=ask(f"a cat #trouble:{kind}")).json()
 
     assert (body["content"], body["stop_reason"]) == ([], stop_reason)

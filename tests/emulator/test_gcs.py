@@ -1,4 +1,4 @@
-"""The emulated Cloud Storage, examined with Google's own client, and by hand where that has good manners."""
+"""The emulated Cloud Storage, tested with Google's own client, and with raw requests that it never sends."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from google.api_core import exceptions as api_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from app.emulator.objects import Objects, Refused
+from app.emulator.gcs.objects import Objects, Refused
 from app.emulator.trouble import Kind
 from tests.support.cloud_storage import CloudStorage, cloud_storage
 
@@ -109,7 +109,7 @@ def test_what_the_client_uploads_comes_back_whole(bucket: Any, size: int, chunk_
 
 
 class _Upload:
-    """Like `blob.open`, but in the requests that the client makes for bytes at hand."""
+    """Uploads with the requests that the client makes for bytes in memory."""
 
     def __init__(self, blob: Any) -> None:
         self._blob = blob
@@ -137,7 +137,7 @@ def test_the_client_lists_by_prefix_and_page(bucket: Any) -> None:
     assert names(prefix="nothing") == []
 
 
-def test_the_client_meets_the_precondition(bucket: Any) -> None:
+def test_the_client_gets_412_for_a_failed_precondition(bucket: Any) -> None:
     bucket.blob("a").upload_from_string(b"first", if_generation_match=0)
     with pytest.raises(api_exceptions.PreconditionFailed):
         bucket.blob("a").upload_from_string(b"second", if_generation_match=0)
@@ -297,7 +297,7 @@ def test_a_bad_resource_is_refused(http: httpx.Client, store: CloudStorage, reso
     assert http.get("/storage/v1/b/our-bucket").status_code == 200
 
 
-def test_the_precondition_is_answered_as_by_google(http: httpx.Client) -> None:
+def test_preconditions_have_googles_statuses(http: httpx.Client) -> None:
     upload = multipart(json.dumps({"name": "a", "contentType": "image/webp"}).encode(), b"--b\r\n\r\n--b-")
     first = http.post(f"{MEDIA.replace('media', 'multipart')}&ifGenerationMatch=0", **upload)
     assert (first.status_code, first.json()["contentType"], first.json()["size"]) == (200, "image/webp", "11")
@@ -330,7 +330,7 @@ def test_a_resumable_upload_goes_on_where_it_stopped(http: httpx.Client, store: 
     assert (stored.data, stored.resource["contentType"]) == (data, "image/png")
 
 
-def test_everybody_reads_what_is_stored(http: httpx.Client, store: CloudStorage) -> None:
+def test_stored_objects_are_public(http: httpx.Client, store: CloudStorage) -> None:
     wanted = {"name": "images/a b.png", "contentType": "image/png", "cacheControl": "public, max-age=9"}
     resource = store.objects.put(BUCKET, wanted, b"0123456789").resource
     url = f"/public/{BUCKET}/images/a%20b.png"
@@ -365,7 +365,7 @@ def test_everybody_reads_what_is_stored(http: httpx.Client, store: CloudStorage)
 @pytest.mark.parametrize(
     "path", ["our-bucket/none", "our-bucket/", "our-bucket", "NO/none", "a/%00", "a/%0D%0A"]
 )
-def test_what_is_not_there_is_a_404_in_xml(http: httpx.Client, path: str) -> None:
+def test_a_missing_object_is_a_404_in_xml(http: httpx.Client, path: str) -> None:
     response = http.get(f"/public/{path}")
     assert (response.status_code, response.headers["content-type"]) == (404, "application/xml")
     assert response.text == (
@@ -395,7 +395,7 @@ UNAVAILABLE = "We encountered an internal error. Please try again."
         pytest.param("answer", {"status": 418, "body": {"tea": 1}}, 418, {"tea": 1}, id="answer"),
     ],
 )
-def test_trouble_is_answered_and_nothing_stored(
+def test_a_trouble_stores_nothing(
     http: httpx.Client, store: CloudStorage, kind: Kind, arg: Any, status: int, body: Any
 ) -> None:
     store.troubles.set(kind, vendor="gcs", times=1, arg=arg)

@@ -46,7 +46,7 @@ def test_painting_differs_by_prompt_and_by_seed() -> None:
     assert len({hashlib.sha256(each.tobytes()).digest() for each in painted}) == 3
 
 
-def test_a_lone_surrogate_in_the_prompt_is_no_trouble() -> None:
+def test_a_prompt_may_contain_a_lone_surrogate() -> None:
     assert paint("a \ud800 pear", (64, 64)).size == (64, 64)
 
 
@@ -99,7 +99,7 @@ def test_source_is_left_as_it_was() -> None:
     assert RED.tobytes() == before
 
 
-def test_an_upscaled_picture_says_how_often() -> None:
+def test_an_upscaled_picture_shows_the_factor() -> None:
     """Two upscaled red pictures of the same size differ only where the factor is written."""
     twice, threefold = upscale(RED.resize((120, 120)), 2), upscale(RED.resize((80, 80)), 3)
     changed = ImageChops.difference(twice, threefold).getbbox()

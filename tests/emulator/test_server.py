@@ -14,7 +14,7 @@ import pytest
 from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError
 
 from app.contract.models import load_catalogue
-from app.emulator.server import Emulator
+from app.emulator.server import Emulator, Listen
 from tests.support.vertex_client import Json, ask_grpc, ask_rest, opened
 
 ROOT = Path(__file__).parents[2]
@@ -62,10 +62,10 @@ def test_stopped_ports_are_free_again(tmp_path: Path) -> None:
         socket.create_server((host, int(port))).close()
 
 
-def test_taken_port_is_told(tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
     with started(tmp_path) as emulator:
         port = int(emulator.http_url.rpartition(":")[2])
-        second = Emulator(catalogue=load_catalogue(), data_dir=tmp_path, http_port=port)
+        second = Emulator(catalogue=load_catalogue(), data_dir=tmp_path, listen=Listen(http_port=port))
         with pytest.raises(OSError, match="in use"):
             second.start()
 
@@ -85,7 +85,7 @@ def test_canned_answers_are_pictures_of_a_photographs_weight(tmp_path: Path) -> 
     assert len(set(shown)) == 3
 
 
-def test_it_runs_alone_and_stops_when_told(tmp_path: Path) -> None:
+def test_it_runs_alone_and_stops_on_sigterm(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""Orders that shape how an answer travels, seen by plain clients: http.client, httpx and a bare socket."""
+"""Orders for how an answer travels, as http.client, httpx and a bare socket see them."""
 
 import base64
 import contextlib
@@ -23,12 +23,12 @@ ASKED: Json = {
     "parameters": {"sampleCount": 1, "seed": 7, "addWatermark": False},
 }
 SAID: Json = {"b": {"url": "https://a/b?c=d", "n": 1}, "a": [{"y": 1, "x": "A+/w=="}]}
-"""An answer, given as it is."""
+"""The body of an ordered answer."""
 TEXT = json.dumps(SAID, separators=(",", ":")).encode()
 
 
 def order(emulator: Emulator, *, status: int | None = None, times: int = 1, **travel: Any) -> None:
-    """With a `status` the answer is SAID; without, the service's own."""
+    """Orders a travel. With a `status` the answer is SAID; without one it is the service's own."""
     wanted: Json = {"travel": travel, "times": times}
     if status is not None:
         wanted |= {"kind": "answer", "arg": {"status": status, "body": SAID}}
@@ -53,7 +53,7 @@ def connection(emulator: Emulator) -> Iterator[socket.socket]:
 
 
 def read_to_end(connection: socket.socket) -> tuple[bytes, str]:
-    """Everything that arrives, and how the connection ended."""
+    """Returns everything that arrives, and how the connection ended."""
     received = b""
     try:
         while data := connection.recv(65536):
@@ -168,7 +168,7 @@ def test_dripping_answer_takes_its_time(connection: socket.socket, emulator: Emu
 @pytest.mark.parametrize(
     ("cut", "body"), [("before", None), (0, b""), (10, TEXT[:10]), (10_000, TEXT), ("after", TEXT)]
 )
-def test_connection_ends_where_it_was_told(
+def test_connection_ends_where_the_order_says(
     cut: Any, body: bytes | None, reset: bool, end: str, connection: socket.socket, emulator: Emulator
 ) -> None:
     order(emulator, status=200, cut=cut, reset=reset)
@@ -185,7 +185,7 @@ def test_connection_ends_where_it_was_told(
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_all_bytes_before_a_cut_arrive(reset: bool, connection: socket.socket, emulator: Emulator) -> None:
-    """Also when they are more than the sockets hold and the reader is slow to begin."""
+    """This holds for more bytes than the sockets can buffer, and for a client that begins to read late."""
     order(emulator, cut=1_500_000, reset=reset)
     ask = ASKED | {"parameters": ASKED["parameters"] | {"sampleCount": 4}}
     body = json.dumps(ask).encode()
@@ -212,7 +212,7 @@ def test_chunked_answer_is_cut_without_its_last_chunk(connection: socket.socket,
 def test_connection_that_was_ended_takes_no_further_call(
     drip: int | None, reset: bool, connection: socket.socket, emulator: Emulator
 ) -> None:
-    """With a `drip` the connection is not ended at once when the last byte has arrived."""
+    """With a `drip` the connection stays open for a moment after the last byte."""
     order(emulator, status=200, cut="after", reset=reset, drip=drip)
     connection.sendall(request())
     received = b""
@@ -289,7 +289,7 @@ def test_front_end_may_time_out_after_the_work_is_paid(emulator: Emulator) -> No
         ("GET", "/storage/v1/b/my-bucket"),
     ],
 )
-def test_every_http_front_knows_it(method: str, path: str, emulator: Emulator) -> None:
+def test_every_http_front_plays_travel(method: str, path: str, emulator: Emulator) -> None:
     order(emulator, cut=5)
     with pytest.raises(httpx.RemoteProtocolError, match="received 5 bytes"):
         httpx.request(method, emulator.http_url + path, json={} if method == "POST" else None)
@@ -304,8 +304,8 @@ def test_stored_bytes_are_not_rewritten(emulator: Emulator) -> None:
     assert httpx.get(url, params={"alt": "media"}).content == data
 
 
-def test_a_failure_may_travel_badly(emulator: Emulator) -> None:
-    """Ordered, or asked for by the prompt."""
+def test_an_order_can_have_a_kind_and_a_travel(emulator: Emulator) -> None:
+    """The failure is ordered, or named by the prompt."""
     for kind, prompt in (("503", "a pear"), (None, "#trouble:503")):
         wanted = {"travel": {"gzip": True}, "times": 1} | ({"kind": kind} if kind else {})
         httpx.post(f"{emulator.http_url}/__emulator/trouble", json=wanted).raise_for_status()

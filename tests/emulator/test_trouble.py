@@ -1,4 +1,4 @@
-"""Orders for trouble: by words in a prompt, by code, by the control routes; and the book of calls."""
+"""Orders for trouble (by a prompt, in code, by the control routes), and the record of calls."""
 
 import base64
 import hashlib
@@ -42,11 +42,11 @@ def test_word_in_the_prompt_orders_it_for_this_call(kind: Kind, troubles: Troubl
         ("#trouble:half-blocked", ("half-blocked", None)),
     ],
 )
-def test_words_are_read_as_written(text: str, trouble: Any, troubles: Troubles) -> None:
+def test_words_in_a_text(text: str, trouble: Any, troubles: Troubles) -> None:
     assert ask(troubles, text) == trouble
 
 
-def test_order_lasts_as_often_as_told(troubles: Troubles) -> None:
+def test_order_lasts_for_its_number_of_calls(troubles: Troubles) -> None:
     troubles.set("503", times=2)
     assert [ask(troubles) for _ in range(3)] == [("503", None), ("503", None), None]
 
@@ -65,7 +65,7 @@ def test_order_is_for_its_vendor_and_model_only(troubles: Troubles) -> None:
     assert ask(troubles, model="a") == ("retired", None)
 
 
-def test_answer_is_given_once(troubles: Troubles) -> None:
+def test_an_ordered_answer_is_returned_once(troubles: Troubles) -> None:
     answer = {"status": 200, "body": {}}
     troubles.set("answer", arg=answer)
     assert [ask(troubles), ask(troubles)] == [("answer", answer), None]
@@ -217,6 +217,6 @@ def test_waiting_ends_with_the_event() -> None:
     calls.wait_for(lambda all: len(all) == 1)
 
 
-def test_waiting_in_vain_is_an_error() -> None:
+def test_waiting_too_long_is_an_error() -> None:
     with pytest.raises(TimeoutError, match=r"after 0.01 s the calls were \[\]"):
         Calls().wait_for(lambda all: len(all) == 1, timeout=0.01)

@@ -1,4 +1,4 @@
-"""The pictures show that the request was understood."""
+"""The emulated pictures differ as the requests differ: size, mask, seed, inputs, words."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -169,7 +169,7 @@ def test_edit_repaints_under_the_dilated_mask_and_nowhere_else(
 
 @pytest.mark.parametrize(("mode", "kept"), [("BACKGROUND", (100, 60)), ("FOREGROUND", (2, 2))])
 def test_computed_mask_keeps_the_other_part(mode: str, kept: tuple[int, int], emulator: Emulator) -> None:
-    """A background swap keeps the subject, which the emulator always sees in the middle."""
+    """A background swap keeps the subject. For the emulator every subject is in the middle."""
     instance = references(picture((200, 120), "teal"), mode, None, 0)
     asked: Json = {"editMode": "EDIT_MODE_BGSWAP", "sampleCount": 1, **FREE}
     [made] = drawn(emulator, "imagen-3.0-capability-001", instance, **asked)
@@ -213,7 +213,7 @@ TASKS = {
 
 
 def test_gemini_does_what_its_words_ask_for(emulator: Emulator) -> None:
-    """The whole picture changes, also outside the mask."""
+    """The whole picture changes, outside the mask too."""
     pictures = ("original", picture((256, 256))), ("mask", halves((256, 256), "white", "black"))
     made = {
         task: generated(emulator, "gemini-3-pro-image", *told(text, *pictures))
@@ -237,7 +237,7 @@ def test_gemini_finds_the_mask_by_its_name(emulator: Emulator) -> None:
     assert ImageChops.difference(first, second).getbbox() is None
 
 
-def test_gemini_guesses_the_mask_that_is_not_there(emulator: Emulator) -> None:
+def test_gemini_guesses_a_missing_mask(emulator: Emulator) -> None:
     text = "Edit the original. Replace the background, nothing else."
     source = {"mimeType": "image/png", "data": image(picture((64, 64)))["bytesBase64Encoded"]}
     made = generated(emulator, "gemini-3-pro-image", {"inlineData": source}, {"text": text})
@@ -285,7 +285,7 @@ def test_gemini_gives_text_and_draft_beside_the_picture(emulator: Emulator) -> N
     assert opened(picture["inlineData"]["data"]).size == (1024, 1024)
 
 
-def test_rewritten_prompt_and_safety_attributes_are_told_when_asked(emulator: Emulator) -> None:
+def test_rewritten_prompt_and_safety_attributes_are_returned_if_requested(emulator: Emulator) -> None:
     parameters = {"sampleCount": 1, "includeSafetyAttributes": True, "enhancePrompt": True}
     body = {"instances": [{"prompt": "a pear"}], "parameters": parameters}
     reply = ask_rest(emulator, "imagen-4.0-generate-001:predict", body)

@@ -1,4 +1,4 @@
-"""What the real service would refuse is refused, with the same google.rpc.Status on both transports."""
+"""The emulator refuses what the real service refuses, with the same google.rpc.Status on both transports."""
 
 import base64
 from collections.abc import Callable
@@ -288,7 +288,7 @@ def test_missing_object_is_not_found(ask: Callable[..., Reply], emulator: Emulat
 
 
 @pytest.mark.parametrize("body", ["{", "[]", '"text"', "\xff"])
-def test_what_is_no_json_object_is_refused(body: str, emulator: Emulator) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(body: str, emulator: Emulator) -> None:
     response = httpx.post(f"{emulator.http_url}/v1/{PARENT}/{GENERATE}", content=body.encode("latin-1"))
     assert (response.status_code, response.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert emulator.calls.list() == ()

@@ -1,4 +1,4 @@
-"""The REST front's judge is Google's own messages, for what it takes and for what it gives."""
+"""Over REST, requests and answers are valid as Google's own messages."""
 
 import base64
 import json
@@ -100,14 +100,14 @@ PYTHON_IS_LAX = {
     unknown("generationConfig", "", NO_LIST),
     *(wanted for _, _, wanted, *_ in REFUSED if "(TYPE_BYTES)" in wanted[1]),
 }
-"""What json_format would read: an empty list as a message, characters that are no base64 as none."""
+"""json_format accepts these: an empty list as a message, and base64 with invalid characters."""
 
 
 @pytest.mark.parametrize(
     ("model", "body", "wanted"),
     [pytest.param(model, body, wanted, id=wanted[0][1][:90]) for model, body, *wanted in REFUSED],
 )
-def test_what_google_s_message_refuses_is_refused_in_google_s_words(
+def test_a_body_that_is_not_googles_message_is_refused_with_googles_texts(
     model: str, body: Json, wanted: list[tuple[str, str]], emulator: Emulator
 ) -> None:
     kind = PredictRequest if model.endswith("predict") else GenerateContentRequest
@@ -189,14 +189,14 @@ def test_newer_fields_reach_the_service_in_either_spelling(emulator: Emulator) -
 
 
 def canonical(model: str, answer: Json) -> Json:
-    """The answer read into Google's message, strictly, and printed from it."""
+    """Returns the answer, parsed strictly into Google's message and printed again."""
     kind = PredictResponse if model.endswith("predict") else GenerateContentResponse
     return MessageToDict(ParseDict(answer, kind.pb()()))
 
 
 @pytest.mark.usefixtures("recorded_inputs")
 @pytest.mark.parametrize("case", RECORDED)
-def test_answer_is_google_s_message_as_json(case: Json, emulator: Emulator) -> None:
+def test_answer_is_googles_message_as_json(case: Json, emulator: Emulator) -> None:
     model = case["path"].rpartition("/")[2]
     answer = ask_rest(emulator, model, case["request_json"]).body
     assert canonical(model, answer) == answer

@@ -1,4 +1,4 @@
-"""The trouble that Vertex rehearses on request, on both transports."""
+"""The failures of the emulated Vertex, on both transports."""
 
 import time
 from collections.abc import Callable
@@ -62,7 +62,9 @@ def test_failure_is_told_with_its_status(
 
 @pytest.mark.parametrize("ask", ASK)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_call_may_carry_its_trouble(model: str, ask: Callable[..., Reply], emulator: Emulator) -> None:
+def test_a_header_names_the_trouble_of_its_call(
+    model: str, ask: Callable[..., Reply], emulator: Emulator
+) -> None:
     """With the header, the words of the prompt are ignored."""
     told = ask(emulator, model, asking(model, "a pear #trouble:500"), trouble="503=3")
     assert told == failure(503, "UNAVAILABLE", OVERLOAD, retry_info("3s"))
@@ -240,7 +242,7 @@ def test_rest_call_is_cancelled_when_the_client_leaves(kind: str, emulator: Emul
 
 
 def started(channel: grpc.Channel, prompt: str) -> Any:
-    """A call under way, to be cancelled."""
+    """Begins a call that the test cancels."""
     predict = channel.unary_unary(
         "/google.cloud.aiplatform.v1.PredictionService/Predict",
         request_serializer=PredictRequest.serialize,

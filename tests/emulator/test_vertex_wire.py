@@ -1,4 +1,4 @@
-"""The entrance examination: each request recorded from Google's own client is answered with pictures."""
+"""Every request recorded from Google's own client is answered with pictures."""
 
 import json
 from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_recorded_answer_is_given_in_messages_over_grpc(name: str, emulator: Emu
 
 
 def without_empty_lists(value: Any) -> Any:
-    """In protobuf an empty list is none at all."""
+    """Protobuf does not distinguish an empty list from a missing one."""
     if isinstance(value, dict):
         return {key: without_empty_lists(item) for key, item in value.items() if item != []}
     return [without_empty_lists(item) for item in value] if isinstance(value, list) else value

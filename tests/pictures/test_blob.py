@@ -81,6 +81,31 @@ def test_tiny_pieces_take_little_more_memory_than_their_bytes(tmp_path: Path) ->
         assert b"".join(blob.pieces()) == some(500_000)
 
 
+def test_a_large_piece_is_not_copied_when_a_small_one_follows(tmp_path: Path) -> None:
+    large = some(10_000)
+    with WorkFolder(tmp_path) as folder, folder.blobs() as blobs, blobs.new() as blob:
+        blob.write(large)
+        blob.write(b"ab")
+        blob.seal()
+        found = blob.piece_at(0)
+        assert found
+        assert found[0] is large
+
+
+def test_a_blob_that_moves_to_the_spare_room_frees_the_full_one(tmp_path: Path) -> None:
+    data = some(1600)
+    with (
+        WorkFolder(tmp_path, blob_memory_bytes=0, max_bytes=1000) as full,
+        WorkFolder(tmp_path, blob_memory_bytes=0) as other,
+        other.blobs() as spare,
+        Blobs(full, spare=spare) as blobs,
+    ):
+        blob = written(blobs, data, step=800)
+        assert b"".join(blob.pieces()) == data
+        assert (full.disk_used, other.disk_used) == (0, 1600)
+        assert list(full.path.glob("*.part")) == []
+
+
 def test_only_the_owner_reads_the_files(blobs: Blobs, folder: WorkFolder) -> None:
     with written(blobs, some(200)) as blob:
         assert blob.path().stat().st_mode & 0o777 == 0o600

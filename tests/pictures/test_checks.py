@@ -133,6 +133,8 @@ def test_a_png_whose_chunks_do_not_fit_together(name: str) -> None:
 
 LOSSY = encoded(Image.new("RGB", (64, 48), "teal"), "WEBP")[12:]
 LOSSLESS = hostile_files.WEBP[12:]
+NARROW = encoded(Image.new("RGB", (63, 48)), "WEBP")[12:]
+ALL_IN_ITS_FIRST_PART = struct.pack("<I", (len(LOSSY) - 8 - 10) << 5 | LOSSY[8] & 0x1F)[:3]
 OTHER_SIZE = encoded(Image.new("RGB", (64, 40)), "WEBP")[12:]
 ALPHA, RAW_ALPHA = riff(b"ALPH", b"\1" + bytes(30)), riff(b"ALPH", bytes(1 + 64 * 48))
 
@@ -151,6 +153,7 @@ SOUND_WEBP = {
     "an unknown chunk": webp(0, riff(b"abcd", b"odd"), LOSSY),
     "alpha": webp(0x10, ALPHA, LOSSY),
     "raw alpha": webp(0x10, RAW_ALPHA, LOSSY),
+    "a frame at the edge": framed(changed(webp_frame(NARROW), 14, 62)),
     "frames": framed(webp_frame(LOSSY), webp_frame(ALPHA + LOSSY), webp_frame(LOSSLESS)),
 }
 ODD_WEBP = {
@@ -162,10 +165,14 @@ ODD_WEBP = {
     "a frame without pixels": framed(webp_frame(LOSSY), webp_frame(b"")),
     "a frame of another size": framed(webp_frame(LOSSY), webp_frame(OTHER_SIZE)),
     "a frame outside": framed(changed(webp_frame(LOSSY), 8, 1)),
+    "a frame one pixel outside": framed(changed(changed(webp_frame(NARROW), 14, 62), 8, 1)),
     "a frame whose chunk is too long": framed(webp_frame(LOSSY[:4] + struct.pack("<I", 9999) + LOSSY[8:])),
     "a lossy image that needs another": webp(0, changed(LOSSY, 8, LOSSY[8] | 1)),
     "a lossy image without its mark": webp(0, changed(LOSSY, 11, 0)),
     "a lossy image shorter than its first part": webp(0, changed(LOSSY, 10, 0xFF)),
+    "a lossy image with nothing behind its first part": webp(
+        0, LOSSY[:8] + ALL_IN_ITS_FIRST_PART + LOSSY[11:]
+    ),
     "a lossy image of nothing": webp(0, riff(b"VP8 ", b"")),
     "a lossless image without its mark": webp(0, changed(LOSSLESS, 8, 0)),
     "a lossless image of another version": webp(0, changed(LOSSLESS, 12, LOSSLESS[12] | 0x20)),

@@ -195,6 +195,19 @@ def test_what_is_too_large(
         assert_empty(folder)
 
 
+@pytest.mark.parametrize(
+    ("limits", "source", "value"),
+    [
+        pytest.param(Limits(total=1000), b"[%s]" % (b" " * 998), [], id="the whole"),
+        pytest.param(Limits(skeleton=1000), b"[%s]" % (b" " * 998), [], id="all but the pictures"),
+        pytest.param(Limits(commas=2), b"[1, 2, 3]", [1, 2, 3], id="values"),
+        pytest.param(Limits(blobs=2), f'["{TEXT}", "{TEXT}"]'.encode(), [PICTURE] * 2, id="pictures"),
+    ],
+)
+def test_each_limit_can_be_reached(blobs: Blobs, limits: Limits, source: bytes, value: object) -> None:
+    assert read([source], blobs, limits) == value
+
+
 LONG_TEXTS = {
     "words": ("a b" * 200_000, "a b" * 131_072),
     "escapes": ('\\"' * 200_000, '"' * 196_608),

@@ -220,9 +220,19 @@ def test_damaged_file_is_a_picture_or_none(format: str, data: st.DataObject) -> 
 
 def test_transcoded_picture_may_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     small = file(Image.effect_noise((99, 99), 99), "WEBP", quality=1)
-    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", small.length + 1)
+    length = pixels.normalise(small).length
+    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", length)
+    assert pixels.normalise(small).length == length
+    monkeypatch.setattr(pixels, "MAX_PICTURE_BYTES", length - 1)
     with pytest.raises(PictureTooLarge):
         pixels.normalise(small)
+
+
+def test_a_jpeg_that_is_broken_without_its_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = file(noise((60, 60)), "JPEG", exif=exif())
+    monkeypatch.setattr(pixels, "bare_jpeg", lambda whole: blob(content(whole)[: whole.length * 3 // 4]))
+    with pytest.raises(NotAPicture):
+        pixels.normalise(picture)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
@@ -337,6 +347,22 @@ def test_one_large_picture_is_open_at_a_time() -> None:
             assert pool.submit(pixels.normalise, small).result(20).size == (40, 40)
             assert not waiting.done()
         assert waiting.result(20).size == (4001, 4000)
+
+
+def test_work_on_a_large_picture_waits_for_its_turn() -> None:
+    begun = threading.Event()
+
+    @decoding.in_turn
+    def work(_: Picture) -> None:
+        begun.set()
+
+    small = file(Image.new("1", (40, 40)))
+    with ThreadPoolExecutor() as pool:
+        with decoding._large:
+            waiting = pool.submit(work, Picture(small.blob, small.mime_type, (4001, 4000)))
+            assert not begun.wait(0.2)
+        waiting.result(20)
+    assert begun.is_set()
 
 
 def test_lightening_loses_nothing_when_packing_suffices() -> None:

@@ -247,7 +247,8 @@ async def test_a_call_cancelled_when_it_was_just_let_in_gives_its_place_on(blobs
     test = vendor(blobs, 4, 10)
     first, _, second, third = await test.calling("ann", A, 3) + await test.calling("bob", A, 1)
     first.go.set()
-    await asyncio.wait([first.task])  # second has a place, but has not run yet
+    await asyncio.sleep(0)  # first has ended and second has its place, but second's code has not run yet
+    assert (first.inside, second.inside) == (False, False)
     second.task.cancel()
     await settle()
     assert (second.task.cancelled(), third.inside) == (True, True)

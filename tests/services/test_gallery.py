@@ -201,6 +201,17 @@ async def test_what_is_slow_is_pending_and_goes_on(call: Call, spool: DiskSpool,
     assert (store.saved, files(tmp_path)) == ([fast.name, slow.name], [])
 
 
+async def test_nobody_waits_beyond_the_calls_store_by(call: Call, spool: DiskSpool) -> None:
+    store, soon = Store(), asyncio.get_running_loop().time() + 0.05
+    gallery = Gallery(store, spool, "ours", wait_seconds=60)
+    async with asyncio.timeout(5):
+        with pytest.raises(StorageDown) as told:
+            await stored(gallery, replace(call, store_by=soon))
+    assert len(told.value.pending) == 1
+    store.go.set()
+    await gallery.aclose()
+
+
 async def test_at_the_end_nobody_waits_for_what_is_on_the_spool(
     call: Call, spool: DiskSpool, tmp_path: Path
 ) -> None:

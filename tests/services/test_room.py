@@ -92,6 +92,21 @@ async def test_bodies_that_wait_for_each_other_go_on_one_by_one() -> None:
     assert all(sender.task.done() and not sender.task.exception() for sender in senders)
 
 
+async def test_one_body_at_a_time_goes_beyond_the_limit() -> None:
+    room = Room(10, 10)
+    first, second, third = Sender(room), Sender(room), Sender(room)
+    await first.send(4)
+    await second.send(4)
+    await third.send(8)
+    assert (third.body.beyond, third.body.held) == (True, 8)
+    await first.send(8)
+    assert (first.body.waiting, first.body.held) == (True, 4)
+    await third.end()
+    assert first.body.held == 12
+    await first.end()
+    await second.end()
+
+
 async def test_who_leaves_makes_room() -> None:
     room = Room(10, 10)
     first, second = Sender(room), Sender(room)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from app.contract.book import Terms
-from app.contract.errors import BudgetExhausted
+from app.contract.errors import BudgetExhausted, Busy
 from app.contract.ledger import Limit
 from app.contract.models import load_catalogue
 from app.contract.prices import Order, load_prices, today
@@ -99,3 +99,21 @@ async def test_a_call_that_is_given_up_while_it_is_fenced_is_void(
     paid.void()
     await until(lambda: store.done == 2)
     assert await states(migrated_url) == {paid.id: "void"}
+
+
+async def test_samples_are_not_sent_when_their_reservation_was_cancelled(
+    store: Watched, new_wish: Callable[[], Wish], migrated_url: str
+) -> None:
+    first, second = new_wish().pay_for(GEMINI, [ORDER] * 2)
+    store.go.clear()
+    reserving = asyncio.create_task(first.reserve())
+    await until(lambda: bool(store.batches))
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+    store.go.set()
+    with pytest.raises(Busy):
+        await second.reserve()
+    first.void()
+    second.void()
+    await until(lambda: store.done == 2)

@@ -12,10 +12,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from app.emulator import gcs
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable
-from app.emulator.objects import Objects
+from app.emulator.gcs.front import routes as gcs_routes
+from app.emulator.gcs.objects import Objects
+from app.emulator.gcs.public import public
 from app.emulator.trouble import Troubles
 
 
@@ -43,7 +44,7 @@ class CloudStorage:
 @contextmanager
 def cloud_storage(data_dir: Path) -> Iterator[CloudStorage]:
     objects, troubles, calls = Objects(data_dir), Troubles(), Calls()
-    routes = [*gcs.routes(objects, troubles, calls), Mount("/public", gcs.public(objects))]
+    routes = [*gcs_routes(objects, troubles, calls), Mount("/public", public(objects))]
     config = uvicorn.Config(
         Cuttable(Starlette(routes=routes)), http="httptools", ws="none", lifespan="off", log_config=None
     )

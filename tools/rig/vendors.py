@@ -37,10 +37,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from app.contract.models import load_catalogue
-from app.emulator import claude, control, gcs
+from app.emulator import claude, control
 from app.emulator.calls import Calls
 from app.emulator.exchange import Cuttable, exchange
-from app.emulator.objects import Objects
+from app.emulator.gcs.front import routes as gcs_routes
+from app.emulator.gcs.objects import Objects
+from app.emulator.gcs.public import public
 from app.emulator.travel import TRANSPORT
 from app.emulator.trouble import Troubles
 from app.emulator.vertex import rest_front
@@ -277,10 +279,10 @@ def server(port: int, folder: Path, seconds: float, *, watch_readers: bool) -> u
         Route("/__bench/pictures", studio.pictures, methods=["GET", "DELETE"]),
         *control.routes(calls, troubles),
         *rest_front.routes(studio.vertex),
-        *gcs.routes(stored, troubles, calls),
+        *gcs_routes(stored, troubles, calls),
         Route("/model/{model}/invoke", studio.bedrock, methods=["POST"]),
         *claude.routes(calls=calls, troubles=troubles, catalogue=load_catalogue()),
-        Mount("/", gcs.public(stored)),
+        Mount("/", public(stored)),
     ]
     config = uvicorn.Config(
         Cuttable(Starlette(routes=routes, exception_handlers={ClientDisconnect: _gone})),

@@ -1,26 +1,21 @@
-"""The `:generateContent` family: Gemini models that answer with a picture. Rules and answers."""
+"""The `:generateContent` family: Gemini models that return a picture."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
 
 from PIL import Image
-from pydantic import Field, model_validator
 
 from app.contract.models import Model
-from app.emulator import painter, retouch
+from app.emulator import painter
 from app.emulator.calls import Json
-from app.emulator.objects import Objects
+from app.emulator.gcs.objects import Objects
 from app.emulator.trouble import Trouble
+from app.emulator.vertex.gemini_edit import Edit
+from app.emulator.vertex.gemini_request import Part, Request
 from app.emulator.vertex.wire import (
     BLOCKED_OUTPUT,
     BLOCKED_PROMPT,
     MEBIBYTE,
-    AnyCase,
-    GcsUri,
-    Message,
-    Whole,
     decode_base64,
     encode_base64,
     fetch,
@@ -48,118 +43,41 @@ _SIZES = {
 }
 _LONG_SIZES = {"1:4": (512, 2048), "4:1": (2048, 512), "1:8": (384, 3072), "8:1": (3072, 384)}
 _SCALES = {"512": 0.5, "1K": 1, "2K": 2, "4K": 4}
+_USAGE_PER_PICTURE = 1290  # tokens
 
 
-# ── What a request may say ───────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """What the catalogue does not know about a model."""
+
+    image_size: bool = True
+    """Accepts imageSize."""
+    half_size: bool = False
+    """Accepts imageSize 512."""
+    long_ratios: bool = False
+    draft: bool = False
+    """Sends a draft of the picture first, as a thought."""
 
 
-class _Blob(Message):
-    mime_type: Literal["image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"]
-    data: str
-
-
-class _FileData(Message):
-    mime_type: str | None = None
-    file_uri: GcsUri
-
-
-class _Part(Message):
-    text: str | None = None
-    inline_data: _Blob | None = None
-    file_data: _FileData | None = None
-    thought: bool = False
-    thought_signature: str | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(each is not None for each in (self.text, self.inline_data, self.file_data)) != 1:
-            raise ValueError("exactly one of text, inlineData and fileData is needed")
-        return self
-
-
-class _Content(Message):
-    role: Literal["user", "model"] | None = None
-    parts: Annotated[list[_Part], Field(min_length=1)]
-
-
-class _ImageOutputOptions(Message):
-    mime_type: Literal["image/png", "image/jpeg"] = "image/png"
-    compression_quality: Annotated[Whole, Field(ge=0, le=100)] = 75
-
-
-class _ImageConfig(Message):
-    aspect_ratio: str | None = None
-    image_size: Literal["512", "1K", "2K", "4K"] | None = None
-    person_generation: Annotated[Literal["ALLOW_NONE", "ALLOW_ADULT", "ALLOW_ALL"], AnyCase] | None = None
-    prominent_people: str | None = None
-    image_output_options: _ImageOutputOptions = _ImageOutputOptions()
-
-
-class _ThinkingConfig(Message):
-    include_thoughts: bool | None = None
-    thinking_budget: Whole | None = None
-    thinking_level: Annotated[Literal["MINIMAL", "LOW", "MEDIUM", "HIGH"], AnyCase] | None = None
-
-
-class _GenerationConfig(Message):
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: float | None = None
-    candidate_count: Whole | None = None
-    max_output_tokens: Annotated[Whole, Field(ge=1)] | None = None
-    stop_sequences: list[str] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] | None = None
-    response_modalities: list[Annotated[Literal["TEXT", "IMAGE"], AnyCase]] = Field(
-        default=["TEXT", "IMAGE"], min_length=1
-    )
-    image_config: _ImageConfig = _ImageConfig()
-    thinking_config: _ThinkingConfig | None = None
-
-
-class _SafetySetting(Message):
-    category: Annotated[str, Field(pattern="^HARM_CATEGORY_")]
-    threshold: Annotated[
-        Literal["BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF"],
-        AnyCase,
-    ]
-    method: Literal["SEVERITY", "PROBABILITY"] | None = None
-
-
-class _OutputConfig(Message):
-    output_uri_prefix: GcsUri
-
-
-class _Request(Message):
-    contents: list[_Content] = Field(default=[])
-    generation_config: _GenerationConfig = _GenerationConfig()
-    system_instruction: _Content | None = None
-    safety_settings: list[_SafetySetting] = Field(default=[])
-    output_config: _OutputConfig | None = None
-    labels: dict[str, str] = Field(default={})
-
-    @property
-    def parts(self) -> list[_Part]:
-        return [part for content in self.contents for part in content.parts]
-
-    @property
-    def prompt(self) -> str:
-        return "\n".join(part.text for part in self.parts if part.text)
-
-
-# ── Answers ──────────────────────────────────────────────────────────────────────────────────────────
+_TRAITS = {
+    "gemini-2.5-flash-image": _Traits(image_size=False),
+    "gemini-3.1-flash-image": _Traits(half_size=True, long_ratios=True),
+    "gemini-nano-banana-2.1": _Traits(long_ratios=True),
+    "gemini-3-pro-image": _Traits(draft=True),
+    "gemini-3-pro-image-preview": _Traits(draft=True),
+}
+_COMMON_TRAITS = _Traits()
 
 
 def generate(
     model: Model, body: Json, objects: Objects, *, unseeded: int, trouble: Trouble | None
 ) -> tuple[Json, int]:
-    """The answer to a `:generateContent` call and the number of pictures it charges for. Raises Refusal.
+    """Returns the answer to a `:generateContent` call and the number of pictures charged. Raises Refusal.
 
-    `unseeded` takes the place of the seed in a request without one. Of the troubles, those of the safety
-    filter and the empty answers are played here; "every second picture" is every second call.
+    `unseeded` is the seed of a request without one. The troubles of the safety filter and the empty answers
+    are played here; `half-blocked` blocks every second call.
     """
-    request = read(_Request, body)
+    request = read(Request, body)
     _check(model, request)
     sources = _open_inputs(objects, request.parts)
     kind, arg = (trouble.kind, trouble.arg) if trouble else (None, None)
@@ -179,7 +97,7 @@ def generate(
     return _answer(model, request, _show(model, request, picture, objects)), 1
 
 
-def _check(model: Model, request: _Request) -> None:
+def _check(model: Model, request: Request) -> None:
     if not request.contents:
         raise invalid("at least one contents field is required", "contents")
     config = request.generation_config
@@ -187,24 +105,30 @@ def _check(model: Model, request: _Request) -> None:
         raise invalid(
             "Multiple candidates is not enabled for this model", "generation_config.candidate_count"
         )
-    size, field = config.image_config.image_size, "generation_config.image_config.image_size"
-    if size and model.id == "gemini-2.5-flash-image":
-        raise invalid("image_size is not supported by this model.", field)
-    if (size in ("2K", "4K") and size not in model.capabilities) or (
-        size == "512" and model.id != "gemini-3.1-flash-image"
-    ):
-        raise invalid(f"image_size {size} is not supported by this model.", field)
+    _check_size(model, config.image_config.image_size)
     ratio = config.image_config.aspect_ratio
     if ratio is not None and ratio not in _ratios(model):
         raise invalid("aspect_ratio is not supported.", "generation_config.image_config.aspect_ratio")
 
 
+def _check_size(model: Model, size: str | None) -> None:
+    traits, field = _traits(model), "generation_config.image_config.image_size"
+    if size and not traits.image_size:
+        raise invalid("image_size is not supported by this model.", field)
+    too_large = size in ("2K", "4K") and size not in model.capabilities
+    if too_large or (size == "512" and not traits.half_size):
+        raise invalid(f"image_size {size} is not supported by this model.", field)
+
+
+def _traits(model: Model) -> _Traits:
+    return _TRAITS.get(model.id, _COMMON_TRAITS)
+
+
 def _ratios(model: Model) -> dict[str, tuple[int, int]]:
-    long = model.id in ("gemini-3.1-flash-image", "gemini-nano-banana-2.1")
-    return _SIZES | _LONG_SIZES if long else _SIZES
+    return _SIZES | _LONG_SIZES if _traits(model).long_ratios else _SIZES
 
 
-def _open_inputs(objects: Objects, parts: Sequence[_Part]) -> list[Image.Image]:
+def _open_inputs(objects: Objects, parts: Sequence[Part]) -> list[Image.Image]:
     pictures = []
     for at, part in enumerate(parts):
         field = f"contents.parts[{at}]"
@@ -220,11 +144,11 @@ def _open_inputs(objects: Objects, parts: Sequence[_Part]) -> list[Image.Image]:
     return pictures
 
 
-def _draw(model: Model, request: _Request, sources: Sequence[Image.Image], seed: int) -> Image.Image:
-    """A picture of the asked shape; of about the first input's shape when there is one and none is asked.
+def _draw(model: Model, request: Request, sources: Sequence[Image.Image], seed: int) -> Image.Image:
+    """Draws a picture with the requested aspect ratio, by default about that of the first input.
 
-    With inputs, the whole first one is painted over and the others are put into it, unless the words ask for
-    an edit. This family does not support masks: every pixel may change.
+    The first input is painted over as a whole and the others are put into it, unless the words ask for an
+    edit. This family does not support masks: every pixel can change.
     """
     config = request.generation_config.image_config
     sizes = _ratios(model)
@@ -237,77 +161,18 @@ def _draw(model: Model, request: _Request, sources: Sequence[Image.Image], seed:
     size = int(base[0] * scale), int(base[1] * scale)
     if not sources:
         return painter.paint(request.prompt, size, seed=seed)
-    edit = _Edit.read(request.parts, sources)
+    edit = Edit.read(request.parts, sources)
     if edit is None:
         return painter.redraw(sources, request.prompt, size, seed=seed)
     return painter.tint(edit.draw(size, seed), seed, 0.03)
 
 
-# ── Edits, asked for in words ────────────────────────────────────────────────────────────────────────
-
-_TASKS: dict[str, retouch.Task] = {
-    "remove": "removal",
-    "erase": "removal",
-    "put": "insertion",
-    "insert": "insertion",
-    "add": "insertion",
-    "background": "background",
-    "continue": "outpaint",
-    "extend": "outpaint",
-}
-_TASK = re.compile(rf"\bedit\b.*?\b({'|'.join(_TASKS)})\b", re.IGNORECASE | re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    """An edit that the words ask for: the task, the picture, the area, and what to make there."""
-
-    task: retouch.Task
-    original: Image.Image
-    mask: Image.Image
-    wish: str
-
-    @classmethod
-    def read(cls, parts: Sequence[_Part], sources: Sequence[Image.Image]) -> Self | None:
-        """Returns None unless the last text contains "edit" and then names a task.
-
-        The mask is the picture after a text that contains "mask"; without one it is guessed.
-        """
-        words, _, wish = next((part.text for part in reversed(parts) if part.text), "").partition("\n\n")
-        named = list(zip(_labels(parts), sources, strict=True))
-        originals = [picture for label, picture in named if "mask" not in label.lower()]
-        masks = [picture for label, picture in named if "mask" in label.lower()]
-        found = _TASK.search(words)
-        if found is None or not originals:
-            return None
-        guessed: Literal["foreground", "background"] = (
-            "background" if "background" in words.lower() else "foreground"
-        )
-        mask = masks[0].convert("L") if masks else painter.guess_mask(originals[0].size, guessed)
-        return cls(_TASKS[found[1].lower()], originals[0], mask, wish)
-
-    def draw(self, size: tuple[int, int], seed: int) -> Image.Image:
-        original = self.original.convert("RGB").resize(size)
-        mask = self.mask.resize(size, Image.Resampling.NEAREST)
-        return retouch.edit(self.task, original, mask, self.wish, seed=seed)
-
-
-def _labels(parts: Sequence[_Part]) -> Iterator[str]:
-    """Yields for each picture the text before it."""
-    label = ""
-    for part in parts:
-        if part.text is not None:
-            label = part.text
-        else:
-            yield label
-
-
-def _show(model: Model, request: _Request, picture: Image.Image, objects: Objects) -> list[Json]:
-    """Words if wanted, then the picture. The pro models show a draft first, as a thought."""
+def _show(model: Model, request: Request, picture: Image.Image, objects: Objects) -> list[Json]:
+    """Returns the parts of the answer: a draft if the model sends one, text if it is wanted, the picture."""
     options = request.generation_config.image_config.image_output_options
     file = painter.encode(picture, options.mime_type, options.compression_quality)
     parts: list[Json] = []
-    if model.id.startswith("gemini-3-pro"):
+    if _traits(model).draft:
         draft = painter.encode(picture.resize((64, 64)))
         blob = {"mimeType": "image/png", "data": encode_base64(draft)}
         parts.append({"thought": True, "inlineData": blob})
@@ -321,14 +186,17 @@ def _show(model: Model, request: _Request, picture: Image.Image, objects: Object
     return parts
 
 
-def _answer(model: Model, request: _Request, parts: list[Json] | None, **candidate: str) -> Json:
-    """One candidate; without content when `parts` is None."""
+def _answer(model: Model, request: Request, parts: list[Json] | None, **candidate: str) -> Json:
+    """Returns an answer with one candidate. Without `parts` the candidate has no content."""
     candidate = {"finishReason": "STOP", **candidate}
     content = {} if parts is None else {"content": filled(role="model", parts=parts)}
-    return {"candidates": [{**candidate, **content}], **_usage(model, request, 1290 if parts else 0)}
+    return {
+        "candidates": [{**candidate, **content}],
+        **_usage(model, request, _USAGE_PER_PICTURE if parts else 0),
+    }
 
 
-def _usage(model: Model, request: _Request, drawn: int) -> Json:
+def _usage(model: Model, request: Request, drawn: int) -> Json:
     asked = len(request.prompt.split())
     counts = filled(promptTokenCount=asked, candidatesTokenCount=drawn, totalTokenCount=asked + drawn)
     return {"usageMetadata": counts, "modelVersion": model.id}

@@ -1,6 +1,7 @@
-"""What a `:predict` request may say: one class per message, each field with its range.
+"""What a `:predict` request can say: one class per message, each field with its range.
 
-Rules about one message stand here; those about pictures and models in `imagen.py`.
+Rules about one message are here. Rules about pictures and models are in `imagen_jobs.py` and
+`imagen_edit.py`.
 """
 
 from typing import Annotated, Generic, Literal, Self, TypeVar
@@ -27,7 +28,7 @@ Steps = Annotated[Whole, Field(ge=1, le=75)]
 
 
 class Source(Message):
-    """Exactly one of bytes and gs:// URI."""
+    """A picture: either its bytes or its gs:// URI."""
 
     bytes_base64_encoded: str | None = None
     gcs_uri: GcsUri | None = None
@@ -50,7 +51,7 @@ class OutputOptions(Message):
 
 
 class Parameters(Message):
-    """What every model of the family takes."""
+    """The parameters of every model of the family."""
 
     add_watermark: bool | None = None
     output_options: OutputOptions = OutputOptions()
@@ -96,8 +97,8 @@ class Edit(Prompted):
         ]
         | None
     ) = None
-    base_steps: Steps | None = None  # the REST page's place
-    edit_config: EditConfig | None = None  # the SDK's place
+    base_steps: Steps | None = None  # its place in the REST reference
+    edit_config: EditConfig | None = None  # its place in google-genai
 
 
 class UpscaleConfig(Message):
@@ -155,12 +156,12 @@ class ControlConfig(Message):
         "CONTROL_TYPE_FACE_MESH",
         "CONTROL_TYPE_COLOR_SUPERPIXEL",
     ]
-    enable_control_image_computation: bool | None = None  # the REST page's name
-    compute_control: bool | None = None  # the SDK's name
+    enable_control_image_computation: bool | None = None  # its name in the REST reference
+    compute_control: bool | None = None  # its name in google-genai
 
 
 class Reference(Message):
-    """One picture of an edit, with the settings that belong to its type and no others."""
+    """One reference picture, with the settings of its own type only."""
 
     reference_type: Literal[
         "REFERENCE_TYPE_RAW",

@@ -1,7 +1,7 @@
-"""Google's messages as the judge of requests: both fronts give the service what they hold, and nothing else.
+"""Requests as Google's published v1 messages: over both transports the service sees the same proto-JSON.
 
-A REST body must parse into the published v1 message. Fields that the service knows and v1's messages do not
-yet (`_NEWER`) are the only exception: google-genai sends them over REST, and gRPC cannot say them.
+A REST body must parse into the message of its method. The only exceptions are fields that the real service
+has and the published messages do not have yet (`_NEWER`): google-genai sends them over REST.
 """
 
 from collections.abc import Iterator
@@ -31,25 +31,28 @@ _NEWER = {
         ("generationConfig", "imageConfig", "prominentPeople"),
     ),
 }
-_SHOWN = 100  # characters of a bad value
+_SHOWN = 100  # characters of an invalid value in an error message
 
 
-def normalised(method: str, message: Message) -> tuple[str, Json]:
-    """The model's resource name, and the request as proto-JSON without it."""
+def as_proto_json(method: str, message: Message) -> tuple[str, Json]:
+    """Returns the model's resource name, and the rest of the request as proto-JSON."""
     body = MessageToDict(message)
     resource: str = body.pop(_RESOURCES[method], "")
     return resource, body
 
 
-def judged(method: str, body: Json) -> Json:
-    """A REST body as `normalised` would give it. Raises Refusal (400) in the words of Google's front end."""
+def check_rest_body(method: str, body: Json) -> Json:
+    """Returns a REST body as `as_proto_json` returns it. Raises Refusal (400) with Google's own messages.
+
+    Removes the newer fields from `body`.
+    """
     newer = [(path, value) for path in _NEWER[method] if (value := _take(body, path)) is not None]
     kind = REQUESTS[method]
     if violations := list(_violations(body, cast(Descriptor, kind.DESCRIPTOR), "")):
         raise _refused(violations)
     try:
-        _, known = normalised(method, ParseDict(body, kind()))
-    except ParseError as exc:  # what shows only in the whole: two of a oneof, too deep
+        _, known = as_proto_json(method, ParseDict(body, kind()))
+    except ParseError as exc:  # a fault of the body as a whole: two fields of a oneof, nested too deep
         text = f"Invalid JSON payload received. {str(exc).splitlines()[0]}"
         raise _refused([{"field": "", "description": text}]) from exc
     for path, value in newer:
@@ -58,7 +61,7 @@ def judged(method: str, body: Json) -> Json:
 
 
 def _take(body: Json, path: tuple[str, ...]) -> Any:
-    """Remove the field, in either spelling, from the body and return it; None without one."""
+    """Removes the field, in camel or snake case, and returns it. Returns None without the field."""
     key = next((name for name in (path[0], to_snake(path[0])) if name in body), None)
     if key is None or len(path) == 1:
         return None if key is None else body.pop(key)
@@ -77,7 +80,7 @@ def _refused(violations: list[dict[str, str]]) -> Refusal:
 
 
 def _violations(body: Json, message: Descriptor, path: str) -> Iterator[dict[str, str]]:
-    """What of `body` is no `message`: every name and every value. `path` leads to the body, in snake case."""
+    """Yields every unknown name and invalid value of `body`. `path` leads to `body`, in snake case."""
     for name, value in body.items():
         field = message.fields_by_camelcase_name.get(name) or message.fields_by_name.get(name)
         where = f"{path}.{to_snake(name)}".removeprefix(".")
@@ -99,7 +102,7 @@ def _violations(body: Json, message: Descriptor, path: str) -> Iterator[dict[str
 
 
 def _is_leaf(field: FieldDescriptor) -> bool:
-    """A scalar, a map, or one of protobuf's own messages: json_format judges it as a whole."""
+    """Whether json_format checks the field as a whole: a scalar, a map, or one of protobuf's own messages."""
     message = field.message_type
     return (
         message is None or message.GetOptions().map_entry or message.full_name.startswith("google.protobuf.")
@@ -118,7 +121,7 @@ def _leaf_violations(value: Any, field: FieldDescriptor, where: str) -> Iterator
     for at, item in enumerate(value if listed else [value]):
         try:
             if field.type == FieldDescriptor.TYPE_BYTES and isinstance(item, str):
-                decode_base64(item, where)  # json_format skips what is not of the alphabet
+                decode_base64(item, where)  # json_format skips characters that are not base64
             alone = GetMessageClass(cast(Descriptor, field.containing_type))()
             ParseDict({field.name: [item] if listed else item}, alone)
         except (ParseError, Refusal):

@@ -1,4 +1,4 @@
-"""Vertex over REST: `/v1/…` and `/v1beta1/…:predict` and `:generateContent`."""
+"""Vertex over REST: `:predict` and `:generateContent`, under `/v1/` and `/v1beta1/`."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from app.emulator.calls import Calls, Json
 from app.emulator.exchange import exchange
-from app.emulator.vertex.messages import REQUESTS, judged
+from app.emulator.vertex.messages import REQUESTS, check_rest_body
 from app.emulator.vertex.service import Answer, Vertex
 from app.emulator.vertex.wire import Refusal, invalid
 
@@ -18,12 +18,17 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(serve: Endpoint) -> list[Route]:
-    """The path has project, location, model and method."""
+    """POST …/models/{model}:{method}. `serve` finds project, location, model and method in the path."""
     path = "/projects/{project}/locations/{location}/publishers/google/models/{model}"
     return [Route(f"/{version}{path}:{{method}}", serve, methods=["POST"]) for version in ("v1", "v1beta1")]
 
 
 def endpoint(vertex: Vertex, calls: Calls) -> Endpoint:
+    """Serves one call: checks the body, records the call, and does the work.
+
+    A call with a body that is not a JSON object is refused without a record.
+    """
+
     async def serve(request: Request) -> Response:
         project, location, model, method = request.path_params.values()
         if method not in REQUESTS:
@@ -34,7 +39,7 @@ def endpoint(vertex: Vertex, calls: Calls) -> Endpoint:
         except Refusal as refusal:
             return _response(Answer(400, refusal.as_json()))
         try:
-            body = await run_in_threadpool(judged, method, sent)
+            body = await run_in_threadpool(check_rest_body, method, sent)
         except Refusal as refusal:
             call = await run_in_threadpool(calls.record, "vertex", method, model, sent)
             refused = _response(Answer(400, refusal.as_json()))
@@ -53,7 +58,7 @@ def endpoint(vertex: Vertex, calls: Calls) -> Endpoint:
 
 
 def _parse(raw: bytes) -> Json:
-    """Raises Refusal."""
+    """Returns the JSON object. Raises Refusal for anything else."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:

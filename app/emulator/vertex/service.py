@@ -1,26 +1,27 @@
-"""What Vertex answers to a call, whatever the transport: model found, trouble played, work done."""
+"""Vertex's PredictionService without a transport: finds the model, plays the trouble, does the work."""
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from app.contract.models import Catalogue
+from app.emulator.bodies import texts
 from app.emulator.calls import Call, Calls, Json
-from app.emulator.objects import Objects
+from app.emulator.gcs.objects import Objects
 from app.emulator.trouble import Trouble, Troubles
 from app.emulator.vertex import gemini, imagen
 from app.emulator.vertex.wire import Refusal, detail, invalid
 
 _RESOURCE = re.compile(r"projects/[^/]+/locations/([^/]+)/publishers/google/models/([^/]+)")
+_TEXT_KEYS = frozenset({"prompt", "text"})
 _METHODS = {"predict": imagen.predict, "generateContent": gemini.generate}
 _FAMILIES = {"predict": "imagen", "generateContent": "gemini"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """As REST would give it. `retry_after` is in seconds."""
+    """An answer as REST gives it: HTTP status and JSON. `retry_after` is in seconds."""
 
     status: int
     body: Any
@@ -39,16 +40,16 @@ class Vertex:
     def begin(
         self, method: str, resource: str, body: Json, header: str | None
     ) -> tuple[Call, Trouble | None]:
-        """Record a call. Returns it, and the failure that it shall have.
+        """Records a call. Returns it and its trouble.
 
         `resource` is projects/…/models/…, `header` the call's X-Trouble.
         """
         model = resource.rpartition("/")[2]
         call = self._calls.record("vertex", method, model, body)
-        return call, self._troubles.ask("vertex", model, " ".join(_words(body)), header)
+        return call, self._troubles.ask("vertex", model, " ".join(texts(body, _TEXT_KEYS)), header)
 
     def answer(self, call: Call, resource: str, body: Json, trouble: Trouble | None) -> Answer:
-        """Do the work of a call that was begun, and book what it costs."""
+        """Does the work of a call that `begin` recorded, and charges for its pictures."""
         if trouble and trouble.kind == "answer":
             return Answer(trouble.arg["status"], trouble.arg["body"])
         try:
@@ -73,21 +74,8 @@ class Vertex:
         return _METHODS[call.method](model, body, self._objects, unseeded=call.id, trouble=trouble)
 
 
-def _words(value: Any) -> Iterator[str]:
-    """What a person wrote into the request."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _words(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key in ("prompt", "text") and isinstance(item, str):
-                yield item
-            else:
-                yield from _words(item)
-
-
 def _rehearse(trouble: Trouble | None, resource: str) -> None:
-    """Raise the refusal that a trouble asks for."""
+    """Raises the Refusal that the trouble asks for, if it asks for one."""
     match trouble.kind if trouble else None:
         case "429":
             quota = "aiplatform.googleapis.com/online_prediction_requests_per_base_model"

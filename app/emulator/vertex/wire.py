@@ -1,4 +1,4 @@
-"""Vertex's spelling: proto-JSON in, google.rpc.Status out, pictures in both directions."""
+"""Vertex's wire: requests in proto-JSON, errors as google.rpc.Status, and the pictures inside."""
 
 import time
 from collections.abc import Sequence
@@ -12,16 +12,19 @@ from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import ErrorDetails
 
 from app.emulator.calls import Json
-from app.emulator.objects import Objects, Refused
+from app.emulator.gcs.objects import Objects, Refused
 
 MAX_PIXELS = 50_000_000
 MEBIBYTE = 1024 * 1024
 BLOCKED_PROMPT, BLOCKED_OUTPUT = "42876398", "56562880"
-"""The support codes told when the trouble names none: Other in the prompt, Violence in the output."""
+"""The default support codes: Other in the prompt, Violence in the output."""
 
 
 class Refusal(Exception):
-    """An error answer: `code` is HTTP's, `status` a gRPC code's name, `details` as in google.rpc.Status."""
+    """An error answer. `code` is an HTTP status, `status` the name of a gRPC code.
+
+    `details` are those of google.rpc.Status.
+    """
 
     def __init__(self, code: int, status: str, message: str, details: Sequence[Json] = ()) -> None:
         super().__init__(message)
@@ -38,12 +41,12 @@ class Refusal(Exception):
 
 
 def detail(kind: str, **fields: Any) -> Json:
-    """One element of `details`, for example detail("RetryInfo", retryDelay="7s")."""
+    """Returns one element of `details`, for example of detail("RetryInfo", retryDelay="7s")."""
     return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
 
 
 def invalid(message: str, field: str | None = None) -> Refusal:
-    """400 INVALID_ARGUMENT, naming the field at fault when there is one."""
+    """Returns a 400 INVALID_ARGUMENT. `field` is the path of the invalid field."""
     if field is None:
         return Refusal(400, "INVALID_ARGUMENT", message)
     violation = {"field": field, "description": message}
@@ -54,7 +57,7 @@ def invalid(message: str, field: str | None = None) -> Refusal:
 
 
 def _whole(value: Any) -> Any:
-    """Integers arrive as doubles when they crossed a protobuf Value."""
+    """Returns a whole double as an int: a protobuf Value holds every number as a double."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -68,7 +71,7 @@ GcsUri = Annotated[str, Field(pattern=r"^gs://[^/]+(/.*)?$")]
 
 
 class Message(BaseModel):
-    """Proto-JSON: lowerCamelCase and snake_case name the same field, and a field nobody knows is refused."""
+    """Proto-JSON: a field can be named in lowerCamelCase or snake_case. Unknown fields are refused."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_by_name=True
@@ -79,7 +82,7 @@ M = TypeVar("M", bound=Message)
 
 
 def read(message: type[M], body: Json) -> M:
-    """Raises Refusal in the words of Google's front end."""
+    """Returns the body as a `message`. Raises Refusal with Google's own messages."""
     try:
         return message.model_validate(body)
     except ValidationError as exc:
@@ -105,7 +108,7 @@ def _path(location: Sequence[str | int]) -> str:
 
 
 def filled(**fields: Any) -> Json:
-    """The fields that proto-JSON writes: an empty list and a zero are left out."""
+    """Returns the fields that proto-JSON writes: empty lists and zeros are left out."""
     return {name: value for name, value in fields.items() if value not in ([], 0)}
 
 
@@ -113,7 +116,7 @@ def filled(**fields: Any) -> Json:
 
 
 def decode_base64(text: str, field: str) -> bytes:
-    """Standard or URL-safe, padded or not, and no `data:` prefix."""
+    """Accepts the standard and the URL-safe alphabet, with or without padding. Raises Refusal."""
     standard = text.replace("-", "+").replace("_", "/")
     try:
         return pybase64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
@@ -126,7 +129,10 @@ def encode_base64(data: bytes) -> str:
 
 
 def open_picture(data: bytes, field: str, *, limit: int | None, formats: tuple[str, ...]) -> Image.Image:
-    """The pixels of an encoded picture. Refuses more than `limit` bytes, other formats, and broken files."""
+    """Opens a picture. Raises Refusal for more than `limit` bytes, another format, or a broken file.
+
+    `formats` are Pillow's names. `field` is the picture's place in the request, for the error.
+    """
     if limit is not None and len(data) > limit:
         raise invalid(f"Image size exceeds the limit of {limit // MEBIBYTE} MB.", field)
     try:
@@ -140,7 +146,7 @@ def open_picture(data: bytes, field: str, *, limit: int | None, formats: tuple[s
 
 
 def fetch(objects: Objects, uri: str, field: str) -> bytes:
-    """An object of the emulated store. Raises Refusal (404) when there is none."""
+    """Returns an object's bytes. Raises Refusal: 400 for a bad URI, 404 if the object does not exist."""
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     try:
         stored = objects.get(bucket, name)
@@ -152,7 +158,7 @@ def fetch(objects: Objects, uri: str, field: str) -> bytes:
 
 
 def store(objects: Objects, prefix: str, pictures: Sequence[bytes], mime_type: str) -> list[str]:
-    """Write an answer's pictures into a new folder under a gs:// prefix and return their URIs."""
+    """Writes pictures into a new folder under a gs:// prefix. Returns their URIs. Raises Refusal."""
     bucket, _, path = prefix.removeprefix("gs://").partition("/")
     folder = "/".join(filter(None, (path.rstrip("/"), str(time.time_ns()))))
     uris = []

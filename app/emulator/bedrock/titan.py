@@ -1,4 +1,4 @@
-"""Titan Image Generator v2 and Nova Canvas on Bedrock: their rules and answers."""
+"""Titan Image Generator v2 and Nova Canvas on Bedrock: what they accept, and what they return."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from app.contract.models import Model
 from app.emulator import painter
-from app.emulator.bedrock_wire import BLOCKED, FILTERED, Body, encode_picture, invalid, open_picture, read
+from app.emulator.bedrock.wire import BLOCKED, FILTERED, Body, encode_picture, invalid, open_picture, read
 from app.emulator.calls import Json
 from app.emulator.trouble import Trouble
 
@@ -28,14 +28,20 @@ _MAX_BYTES = 5 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """Where the two models differ."""
+    """The limits in which Titan and Nova differ."""
 
     characters: int
-    sides: range  # of the pictures that come in
+    """Of a prompt."""
+    sides: range
+    """Lengths in pixels that a side of an input picture can have."""
+    sizes: frozenset[Size] | None = None
+    """The sizes of an answer. None: any within Nova's limits, and an edit keeps the size of its input."""
 
 
-_TITAN = _Rules(characters=512, sides=range(1, 1409))
-_NOVA = _Rules(characters=1024, sides=range(320, 4097))
+_RULES = {
+    "titan": _Rules(512, range(1, 1409), frozenset(TITAN_SIZES)),
+    "nova": _Rules(1024, range(320, 4097)),
+}
 
 # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,16 +183,15 @@ _TASKS: dict[str, type[_Task]] = {
 
 
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
-    """The answer, and how many pictures are charged. Raises Refusal."""
+    """Returns the answer and the number of pictures charged. Raises Refusal."""
     del unseeded  # these models have a default seed
-    nova = model.family == "nova"
-    rules = _NOVA if nova else _TITAN
+    rules = _RULES[model.family]
     kind = _TASKS.get(str(body.get("taskType")))
     if kind is None:
         raise invalid("Malformed input request: #/taskType: unknown task, please reformat your input.")
     task: _Task = read(kind, body)
     _check_texts(body, rules)
-    _check_size(task, nova)
+    _check_size(task, rules)
     match trouble.kind if trouble else None:
         case "blocked-prompt":
             raise invalid(BLOCKED)
@@ -211,20 +216,23 @@ def _check_texts(body: Json, rules: _Rules) -> None:
             )
 
 
-def _check_size(task: _Task, nova: bool) -> None:
+def _check_size(task: _Task, rules: _Rules) -> None:
     if isinstance(task, _BackgroundRemovalTask):
         return
     width, height = task.imageGenerationConfig.size
-    given = task.imageGenerationConfig.width is not None
-    if not nova:
-        legal = (width, height) in TITAN_SIZES
+    if rules.sizes is not None:
+        legal = (width, height) in rules.sizes
     elif isinstance(task, _InpaintingTask | _OutpaintingTask):
-        legal = not given
+        legal = task.imageGenerationConfig.width is None
     else:
-        sides = all(320 <= side <= 4096 and side % 16 == 0 for side in (width, height))
-        legal = sides and width * height < 4_194_304 and max(width, height) <= 4 * min(width, height)
+        legal = _within_novas_limits(width, height)
     if not legal:
         raise invalid(f"The provided image size {width}x{height} is not supported by the model.")
+
+
+def _within_novas_limits(width: int, height: int) -> bool:
+    sides = all(320 <= side <= 4096 and side % 16 == 0 for side in (width, height))
+    return sides and width * height < 4_194_304 and max(width, height) <= 4 * min(width, height)
 
 
 def _draw(task: _Task, rules: _Rules) -> list[Image.Image]:
@@ -241,10 +249,10 @@ def _sample(task: _Task, rules: _Rules, size: Size, seed: int) -> Image.Image:
             return painter.mix(source, params.text or "", params.similarityStrength, seed)
         case _InpaintingTask(inPaintingParams=params):
             source = _open(params.image, rules)
-            return painter.repaint(source, _inside(params, source, rules), params.text or "", seed=seed)
+            return painter.repaint(source, _marked_area(params, source, rules), params.text or "", seed=seed)
         case _OutpaintingTask(outPaintingParams=outside):
             source = _open(outside.image, rules)
-            mask = ImageOps.invert(_inside(outside, source, rules))
+            mask = ImageOps.invert(_marked_area(outside, source, rules))
             return painter.repaint(source, mask, outside.text, seed=seed)
         case _ColorTask(colorGuidedGenerationParams=colors):
             return painter.paint(f"{colors.text} {' '.join(colors.colors)}", size, seed=seed)
@@ -256,8 +264,8 @@ def _sample(task: _Task, rules: _Rules, size: Size, seed: int) -> Image.Image:
     raise AssertionError(f"no drawing for {type(task).__name__}")
 
 
-def _inside(params: _Masked, source: Image.Image, rules: _Rules) -> Image.Image:
-    """White where the caller's mask is black, or where the emulator takes its words to mean."""
+def _marked_area(params: _Masked, source: Image.Image, rules: _Rules) -> Image.Image:
+    """Returns a mask that is white where the caller's mask is black. A maskPrompt means the foreground."""
     if params.maskImage is None:
         return painter.guess_mask(source.size, "foreground")
     mask = _open(params.maskImage, rules).convert("L")

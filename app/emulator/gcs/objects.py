@@ -1,8 +1,8 @@
-"""The objects of the rehearsed Cloud Storage, on disk, and the rules for making one.
+"""The objects of the emulated Cloud Storage, on disk, and the rules for creating one.
 
-The account that calls may create objects and nobody may change or delete one; everybody may read. That is how
-the gateway's bucket is to be set up. In a bucket whose name ends in `-private`, as for PRIVATE_STORE, the
-account may delete objects too. Every legal bucket name exists.
+The calling account can create objects. It cannot replace or delete them, and everyone can read them: the
+gateway's bucket has to be set up the same way. In buckets with a name that ends in `-private` (PRIVATE_STORE)
+the account can also delete objects. Every legal bucket name exists.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from app.emulator.calls import Json
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _MAX_NAME_BYTES = 1024
 _FIELDS = frozenset({"cacheControl", "contentType", "crc32c", "md5Hash", "name"})
-"""What the emulator understands (or may ignore without harm); anything else is refused, not overlooked."""
+"""The fields that the emulator understands or can safely ignore. It refuses every other field."""
 
 
 class Refused(Exception):
-    """What the real service would answer with an error."""
+    """An error answer of Cloud Storage: `reason` names it, `where` is merged into the detail."""
 
     def __init__(self, status: int, reason: str, message: str, **where: str) -> None:
         super().__init__(message)
@@ -44,14 +44,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object: the API's resource (all values as in its JSON) and the bytes."""
+    """An object: its resource (the JSON of the API) and its bytes."""
 
     resource: Json
     data: bytes = field(repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a download says about it."""
+        """The headers of a download."""
         resource = self.resource
         kept = {"Cache-Control": resource["cacheControl"]} if "cacheControl" in resource else {}
         return kept | {
@@ -70,9 +70,10 @@ class StoredObject:
 class Objects:
     """Objects on disk under `data_dir/objects`, one file each: a line of JSON (the resource), then the bytes.
 
-    A file is written aside and then linked to its place, which fails when there is one: several processes can
-    share the folder, and of two writers of a name exactly one succeeds. Names are kept as their hash, so that
-    none leads out of the folder. All methods touch the disk: call them off the event loop.
+    A file is written aside and then linked to its place, which fails if the place is taken. So several
+    processes can share the folder, and exactly one of two writers of a name succeeds. The file's name is the
+    hash of the object's name, so that no name leads out of the folder. All methods touch the disk: call them
+    off the event loop.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -81,11 +82,11 @@ class Objects:
     def put(
         self, bucket: str, wanted: Json, data: bytes, *, if_generation_match: int | None = None
     ) -> StoredObject:
-        """Create an object.
+        """Creates an object.
 
-        `wanted` is as in the API: name, contentType, cacheControl, and crc32c or md5Hash to be checked.
-        Raises Refused: 400 for what is not legal or has another checksum, 412 for the precondition, 403 when
-        the name is taken (replacing needs the permission to delete).
+        `wanted` is the resource that the client sends: name, contentType, cacheControl, and crc32c or md5Hash
+        to check. Raises Refused: 400 for an illegal value or another checksum, 412 if the precondition fails,
+        403 if the name is taken (to replace an object needs the permission to delete it).
         """
         name = wanted.get("name")
         path = self._path(bucket, name)
@@ -102,14 +103,14 @@ class Objects:
         return stored
 
     def get(self, bucket: str, name: str) -> StoredObject | None:
-        """The object, or None when there is none. Raises Refused for a name that cannot be."""
+        """Returns the object, or None if it does not exist. Raises Refused for an illegal name."""
         try:
             return _read(self._path(bucket, name))
         except FileNotFoundError:
             return None
 
     def list(self, bucket: str, prefix: str = "") -> list[Json]:
-        """The resources of a bucket whose names begin with `prefix`, in the order of their names' bytes."""
+        """Returns the resources with names that begin with `prefix`, in the order of the names' bytes."""
         check_bucket(bucket)
         found = []
         for path in (self._root / bucket).glob("*"):
@@ -120,7 +121,7 @@ class Objects:
         return sorted(found, key=lambda resource: resource["name"].encode())
 
     def delete(self, bucket: str, name: str) -> None:
-        """Raises Refused: 403 where the account may not, 404 if there is no such object."""
+        """Raises Refused: 403 if the account cannot delete here, 404 if the object does not exist."""
         path = self._path(bucket, name)
         if not may_delete(bucket):
             raise not_granted("storage.objects.delete", f"{bucket}/{name}")
@@ -131,10 +132,10 @@ class Objects:
 
     def _path(self, bucket: str, name: Any) -> Path:
         check_bucket(bucket)
-        return self._root / bucket / hashlib.sha256(_legal(name)).hexdigest()
+        return self._root / bucket / hashlib.sha256(_legal_name(name)).hexdigest()
 
     def _link(self, path: Path, stored: StoredObject) -> None:
-        aside = self._root / ".aside"  # no bucket's name begins with a dot
+        aside = self._root / ".aside"  # a bucket's name cannot begin with a dot
         aside.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=aside) as file:
@@ -164,8 +165,8 @@ def check_bucket(bucket: str) -> None:
         raise Refused(400, "invalid", f"Invalid bucket name: '{bucket}'")
 
 
-def _legal(name: Any) -> bytes:
-    """The name's bytes. Raises Refused when Cloud Storage would not take it."""
+def _legal_name(name: Any) -> bytes:
+    """Returns the name's bytes. Raises Refused for a name that Cloud Storage does not accept."""
     if not name:
         raise Refused(400, "required", "Required", locationType="parameter", location="name")
     try:
@@ -180,7 +181,7 @@ def _legal(name: Any) -> bytes:
 
 
 def _resource(bucket: str, wanted: Json, data: bytes) -> Json:
-    """What Cloud Storage would say about a new object. Raises Refused for what it would not take."""
+    """Returns the resource of a new object. Raises Refused for a value that Cloud Storage does not accept."""
     if "acl" in wanted:
         raise acl_refused()
     if unknown := sorted(set(wanted) - _FIELDS):
@@ -214,7 +215,7 @@ def _resource(bucket: str, wanted: Json, data: bytes) -> Json:
 
 
 def _text(wanted: Json, key: str) -> str:
-    """A text field of the resource that may go into a header."""
+    """Returns a text field, "" without it. Raises Refused for a text that cannot stand in a header."""
     value = wanted.get(key) or ""
     if not isinstance(value, str) or not value.isprintable() or not value.isascii():
         raise Refused(400, "invalid", f"Invalid value for field: {key}")

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL 1.0 on Bedrock: its rules and answers."""
+"""Stable Diffusion XL 1.0 on Bedrock: what it accepts, and what it returns."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from app.contract.models import Model
 from app.emulator import painter
-from app.emulator.bedrock_wire import Body, encode_picture, invalid, open_picture, read
+from app.emulator.bedrock.wire import Body, encode_picture, invalid, open_picture, read
 from app.emulator.calls import Json
 from app.emulator.trouble import Trouble
 
@@ -80,7 +80,7 @@ class _Request(Body):
     mask_image: str | None = None
 
     @model_validator(mode="after")
-    def _needs(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         if (self.width is None) != (self.height is None):
             raise ValueError("width and height go together")
         if self.init_image is None and (self.mask_source or self.mask_image):
@@ -91,7 +91,7 @@ class _Request(Body):
 
 
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
-    """The answer, and how many pictures are charged. Raises Refusal."""
+    """Returns the answer and the number of pictures charged. Raises Refusal."""
     request = read(_Request, body)
     if request.width and request.height and (request.width, request.height) not in SIZES:
         sizes = ", ".join(f"{width}x{height}" for width, height in SIZES)

@@ -1,4 +1,4 @@
-"""Bedrock's spelling of bodies and refusals, and the pictures inside them."""
+"""Bedrock's wire: request bodies, error answers, and the pictures inside both."""
 
 from io import BytesIO
 from typing import TypeVar
@@ -21,7 +21,7 @@ FILTERED = "All of the generated images have been blocked by our content filters
 
 
 class Refusal(Exception):
-    """An error answer: AWS's `name` for it, and `retry_after` in seconds."""
+    """An error answer. `name` is AWS's name of the exception; `retry_after` is in seconds."""
 
     def __init__(self, status: int, name: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -41,12 +41,6 @@ def invalid(message: str) -> Refusal:
     return Refusal(400, "ValidationException", message)
 
 
-def exactly(answer: Json) -> Response:
-    """What the trouble `answer` orders: a status, headers, and a body of JSON or (when text) as it is."""
-    status, body, headers = answer["status"], answer["body"], answer.get("headers")
-    return Response(body, status, headers) if isinstance(body, str) else JSONResponse(body, status, headers)
-
-
 class Body(BaseModel):
     """A JSON object with these keys and no others."""
 
@@ -57,7 +51,7 @@ B = TypeVar("B", bound=Body)
 
 
 def read(kind: type[B], body: Json) -> B:
-    """Raises Refusal in the words of Bedrock's schema check."""
+    """Returns the body as `kind`. Raises Refusal with the message of Bedrock's schema check."""
     try:
         return kind.model_validate(body)
     except ValidationError as exc:
@@ -80,7 +74,10 @@ def _violation(error: ErrorDetails) -> str:
 
 
 def open_picture(text: str, *, sides: range, max_bytes: int, formats: tuple[str, ...]) -> Image.Image:
-    """The pixels of plain base64: no `data:` prefix, no line breaks. Raises Refusal."""
+    """Opens a picture in plain base64, without `data:` prefix and line breaks. Raises Refusal.
+
+    `sides` are the allowed lengths of a side in pixels, `formats` Pillow's names of the allowed formats.
+    """
     try:
         data = pybase64.b64decode(text, validate=True)
         picture = Image.open(BytesIO(data), formats=formats)
@@ -95,4 +92,5 @@ def open_picture(text: str, *, sides: range, max_bytes: int, formats: tuple[str,
 
 
 def encode_picture(image: Image.Image, mime_type: str = "image/png") -> str:
+    """Returns the file in base64."""
     return pybase64.b64encode(painter.encode(image, mime_type)).decode("ascii")

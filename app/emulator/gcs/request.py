@@ -1,38 +1,31 @@
-"""A request to the rehearsed Cloud Storage, taken apart and judged."""
+"""A request to the emulated Cloud Storage, parsed; and the answer that describes an object."""
 
 import json
 import re
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from app.emulator.calls import Json
-from app.emulator.objects import Refused, acl_refused
+from app.emulator.gcs.objects import Refused, acl_refused
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _PARAMETERS = frozenset(
     {
-        *(
-            "alt",
-            "fields",
-            "generation",
-            "ifGenerationMatch",
-            "maxResults",
-            "name",
-            "pageToken",
-            "permissions",
-        ),
-        *("predefinedAcl", "prefix", "prettyPrint", "projection", "uploadType", "upload_id"),
+        *("alt", "fields", "generation", "ifGenerationMatch", "maxResults", "name", "pageToken"),
+        *("permissions", "predefinedAcl", "prefix", "prettyPrint", "projection", "uploadType", "upload_id"),
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, read: `resource` and `media` are what an upload carries."""
+class GcsRequest:
+    """One request. `resource` (the object's metadata) and `media` (its bytes) are empty unless it uploads."""
 
     bucket: str
     name: str
@@ -42,7 +35,7 @@ class Asked:
     media: bytes
 
     def number(self, parameter: str) -> int | None:
-        """A parameter of the query that is a number when it is given. Raises Refused."""
+        """Returns a parameter of the query as a number, or None without it. Raises Refused."""
         value = self.query.get(parameter)
         if value is None:
             return None
@@ -51,6 +44,7 @@ class Asked:
         return int(value)
 
     def as_json(self) -> Json:
+        """The request as `Calls.record` takes it."""
         body: Json = {"bucket": self.bucket, "name": self.name, **self.query}
         if self.resource:
             body["resource"] = self.resource
@@ -59,8 +53,8 @@ class Asked:
         return body
 
 
-def read_request(request: Request, body: bytes) -> Asked:
-    """Take a request apart. Raises Refused."""
+def read_request(request: Request, body: bytes) -> GcsRequest:
+    """Raises Refused for an unknown parameter and for a body that is not what `uploadType` says."""
     query, headers = request.query_params, request.headers
     if unknown := sorted(set(query) - _PARAMETERS):
         raise Refused(400, "invalidParameter", f"The emulator does not know the parameter {unknown[0]}")
@@ -72,7 +66,7 @@ def read_request(request: Request, body: bytes) -> Asked:
     if upload == "multipart":
         resource, media = _split(headers.get("content-type", ""), body)
     elif upload == "resumable":
-        resource, media = _json(body), b""
+        resource, media = _parse_resource(body), b""
         resource.setdefault("contentType", headers.get("x-upload-content-type"))
     elif upload == "media":
         resource = {"contentType": headers.get("content-type")}
@@ -81,11 +75,19 @@ def read_request(request: Request, body: bytes) -> Asked:
     if upload and "name" in query:
         resource["name"] = query["name"]
     name = request.path_params.get("name") or resource.get("name", "")
-    return Asked(request.path_params["bucket"], name, query, headers, resource, media)
+    return GcsRequest(request.path_params["bucket"], name, query, headers, resource, media)
+
+
+def object_response(asked: GcsRequest, resource: Json) -> Response:
+    """Returns an object's resource, with links to the host that the client called."""
+    host = f"http://{asked.headers['host']}"
+    path = f"storage/v1/b/{resource['bucket']}/o/{quote(resource['name'], safe='')}"
+    media = f"{host}/download/{path}?generation={resource['generation']}&alt=media"
+    return JSONResponse(resource | {"selfLink": f"{host}/{path}", "mediaLink": media})
 
 
 def _split(content_type: str, body: bytes) -> tuple[Json, bytes]:
-    """The two parts of a multipart/related body: the resource, and the bytes."""
+    """Returns the two parts of a multipart/related body: the resource, and the object's bytes."""
     header = Message()
     header["Content-Type"] = content_type
     boundary = header.get_boundary()
@@ -97,16 +99,16 @@ def _split(content_type: str, body: bytes) -> tuple[Json, bytes]:
     head_end, last = body.find(b"\r\n\r\n", second), body.rfind(b"\r\n" + mark + b"--")
     if not body.startswith(mark) or not 0 < second < head_end < head_end + 4 <= last:
         raise malformed
-    resource = _json(body[:second].partition(b"\r\n\r\n")[2])
+    resource = _parse_resource(body[:second].partition(b"\r\n\r\n")[2])
     part = BytesHeaderParser().parsebytes(body[second + len(mark) + 4 : head_end])
     resource.setdefault("contentType", part["content-type"])
     return resource, body[head_end + 4 : last]
 
 
-def _json(body: bytes) -> Json:
+def _parse_resource(body: bytes) -> Json:
     try:
         resource = json.loads(body or b"{}")
-        json.dumps(resource, ensure_ascii=False).encode()  # no lone surrogates
+        json.dumps(resource, ensure_ascii=False).encode()  # raises for a lone surrogate
     except (ValueError, RecursionError):
         resource = None
     if not isinstance(resource, dict):

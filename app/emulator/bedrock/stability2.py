@@ -1,4 +1,4 @@
-"""Stable Image Core, Ultra and Stable Diffusion 3.5 on Bedrock: their rules and answers."""
+"""Stable Image Core, Ultra and Stable Diffusion 3.5 on Bedrock: what they accept, and what they return."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from app.contract.models import Model
 from app.emulator import painter
-from app.emulator.bedrock_wire import Body, encode_picture, open_picture, read
+from app.emulator.bedrock.wire import Body, encode_picture, open_picture, read
 from app.emulator.calls import Json
 from app.emulator.trouble import Trouble
 
-# The vendor does not say how many pixels a ratio has; all sides are within 640 to 1536.
+# In pixels. The vendor documents the ratios only; these sizes have sides of 640 to 1536.
 _SIZES = {
     "16:9": (1344, 768),
     "1:1": (1024, 1024),
@@ -46,7 +46,7 @@ class _Ultra(_Common):
     strength: Annotated[float, Field(ge=0, le=1)] = 0.35
 
     @model_validator(mode="after")
-    def _either(self) -> Self:
+    def _image_or_ratio(self) -> Self:
         if self.image is not None and self.aspect_ratio is not None:
             raise ValueError("aspect_ratio is for text-to-image only")
         return self
@@ -72,8 +72,8 @@ class _Sd35(_Common):
 
 
 def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) -> tuple[Json, int]:
-    """The answer, and how many pictures are charged. Raises Refusal."""
-    request = _read(model, body)
+    """Returns the answer and the number of pictures charged. Raises Refusal."""
+    request: _Core | _Ultra | _Sd35 = read(_request_type(model), body)
     seed = request.seed or unseeded
     match trouble.kind if trouble else None:
         case "blocked-prompt":
@@ -86,10 +86,10 @@ def invoke(model: Model, body: Json, *, unseeded: int, trouble: Trouble | None) 
     return {"seeds": [seed], "finish_reasons": [None], "images": [picture]}, 1
 
 
-def _read(model: Model, body: Json) -> _Core | _Ultra | _Sd35:
-    if "ultra" in model.id:
-        return read(_Ultra, body)
-    return read(_Sd35, body) if model.family == "sd3" else read(_Core, body)
+def _request_type(model: Model) -> type[_Core | _Ultra | _Sd35]:
+    if model.family == "sd3":
+        return _Sd35
+    return _Ultra if "img2img" in model.operations else _Core
 
 
 def _draw(request: _Core | _Ultra | _Sd35, seed: int) -> Image.Image:
