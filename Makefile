@@ -24,11 +24,12 @@ run: port .venv/.runtime  ## start the gateway, on its emulator unless CLOUD=liv
 test: .venv/.dev chromium curl  ## run every test, or those that ARGS names: make test ARGS="tests/api -k route"
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/.dev  ## check formatting, lint, types and import rules
+check: .venv/.dev  ## check formatting, lint, types, import rules and sizes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tools.measure
 
 fix: .venv/.dev  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
