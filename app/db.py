@@ -1,4 +1,4 @@
-"""The database: its tables, the engine, and bringing the schema up to date."""
+"""The database: its tables, the engine, and the migration of its schema."""
 
 import asyncio
 import sqlite3
@@ -32,19 +32,19 @@ ROOT = Path(__file__).parents[1]
 
 
 class Base(DeclarativeBase):
-    """What Alembic compares the migrations with."""
+    """The base of all tables. Alembic compares the migrations with its metadata."""
 
 
 def _only(condition: str) -> dict[str, Any]:
-    """Keywords of an Index that leaves out all other rows."""
+    """Returns keyword arguments for an Index of the rows that meet the condition."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class User(Base):
-    """A person who may log in. `username` is folded (`services/users.py`), so that Ann and ann are the same
-    user.
+    """A user who can log in.
 
-    `password_version` counts the changes of the password. Tokens carry it.
+    `username` is folded (`services/users.py`), so that Ann and ann are the same user. `password_version`
+    counts the changes of the password. Tokens contain it.
     """
 
     __tablename__ = "users"
@@ -58,10 +58,10 @@ class User(Base):
 
 
 class ApiKeyRow(Base):
-    """What is known of an API key (`services/keys.py`). Rows stay: budgets and receipts name keys.
+    """An API key (`services/keys.py`). Rows are never deleted, because budgets and receipts name keys.
 
-    `hash`: the SHA-256 of the key. `operations` and `models`: null for all. Times are milliseconds since 1970
-    (UTC). A key whose user was deleted is refused, because ids are never given again.
+    `hash` is the SHA-256 of the key. `operations` and `models` are null if all are allowed. Times are in Unix
+    milliseconds. A key of a deleted user is refused: user ids are never used again.
     """
 
     __tablename__ = "api_keys"
@@ -84,8 +84,9 @@ class ApiKeyRow(Base):
 
 
 class ProcessRow(Base):
-    """A process that writes the ledger. It is dead when the lock of its folder is free (`folder` is of use on
-    `host` only) or when its heartbeat is old.
+    """A process that writes the ledger.
+
+    It is dead if its heartbeat is old, or if the lock of its `folder`, on its `host`, is free.
     """
 
     __tablename__ = "processes"
@@ -97,7 +98,7 @@ class ProcessRow(Base):
 
 
 class WishRow(Base):
-    """One request of a caller that may cost money, and its answer, if it is to be repeated."""
+    """One request of a caller that can cost money, and its response, if a repeated request gets it again."""
 
     __tablename__ = "wishes"
     __table_args__ = (
@@ -123,7 +124,7 @@ class WishRow(Base):
 
 
 class CallRow(Base):
-    """A paid call, and the budget that is reserved for it as long as it is open."""
+    """A paid call, and its price, which is reserved until the call ends."""
 
     __tablename__ = "calls"
     __table_args__ = (
@@ -156,7 +157,7 @@ class CallRow(Base):
 
 
 class PictureRow(Base):
-    """Where a picture that a call has made is stored."""
+    """Where a picture of a call is stored."""
 
     __tablename__ = "pictures"
 
@@ -168,7 +169,7 @@ class PictureRow(Base):
 
 
 class LimitRow(Base):
-    """How much a scope may spend in each period: micro-USD or pictures."""
+    """How much a scope may spend in each period, in micro-USD or pictures."""
 
     __tablename__ = "limits"
 
@@ -192,9 +193,9 @@ class CounterRow(Base):
 
 
 def open_database(url: str) -> AsyncEngine:
-    """The engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`. Connects on first use.
+    """Returns an engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`. It connects on first use.
 
-    Its errors do not show values: password hashes stay out of logs.
+    Its errors do not contain values, so that password hashes stay out of logs.
     """
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
@@ -219,7 +220,7 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
     """Let readers go on while one process writes, and let writers wait for each other."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 5000")
-    # Whoever has the file open keeps its mode, or is changing it at this moment.
+    # Fails while another connection uses the file, which keeps its mode, or while one changes it.
     with suppress(sqlite3.OperationalError):
         cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
@@ -230,8 +231,8 @@ _ANSWER_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[None]:
-    """Raises Busy if the database refuses what is asked in the `with` block, or takes longer than 5 s."""
+async def busy_on_failure() -> AsyncIterator[None]:
+    """Raises Busy if the database fails in the `with` block, or if the block takes longer than 5 s."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
@@ -240,11 +241,11 @@ async def answering() -> AsyncIterator[None]:
 
 
 def migrate(url: str) -> None:
-    """Bring the schema up to date. Safe to run in several processes at once.
+    """Bring the schema up to date. Several processes can do this at once.
 
-    Blocking, and runs an event loop of its own: never call it inside one.
+    Blocks, and runs its own event loop: do not call it on a running loop.
     """
-    from alembic import command  # only a command needs it
+    from alembic import command  # only this function needs it
     from alembic.config import Config
 
     config = Config(ROOT / "alembic.ini")

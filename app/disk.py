@@ -1,4 +1,4 @@
-"""Runs steps that touch the disk: on the event loop while the disk is fast, else in threads."""
+"""Runs functions that read or write the disk: on the event loop while the disk is fast, else in threads."""
 
 import asyncio
 import resource
@@ -16,17 +16,17 @@ T = TypeVar("T")
 _SLOW_SECONDS = 0.005
 _REST_SECONDS = 1.0
 
-_WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 _threads = ThreadPoolExecutor(8, thread_name_prefix="disk")
 
 
 class Disk:
-    """Runs a step of a stream: `piece = await disk(next, pieces, None)`.
+    """Runs one step of a stream: `piece = await disk(next, pieces, None)`.
 
-    A step runs on the event loop: a fast disk writes a piece in microseconds, less than the way to a thread
-    takes. When two steps within a second have waited for more than 5 ms each, all steps of the next second
-    run in threads. One slow step is ignored: it may have waited for the interpreter.
+    A step runs on the event loop, because a fast disk writes a piece in less time than a switch to a thread
+    takes. When two steps within a second have each waited for more than 5 ms, all steps of the next second
+    run in threads. One slow step is ignored: it can have waited for the interpreter.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Disk:
         self._slow_until = 0.0
 
     async def __call__(self, step: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Returns what `step` returns, and raises what it raises. A cancelled step ends first."""
+        """Returns or raises what `step` does. Cancellation waits for the end of the step."""
         begun = perf_counter()
         if begun >= self._slow_until:
             waits = _waits()
@@ -42,7 +42,7 @@ class Disk:
                 return step(*args)
             finally:
                 ended = perf_counter()
-                # A step that was merely interrupted, on a busy machine, has not waited.
+                # A step that only lost the CPU to another process has not waited for the disk.
                 if ended - begun > _SLOW_SECONDS and _waits() > waits:
                     self._note_wait(ended)
         return await to_thread(step, *args)
@@ -54,7 +54,7 @@ class Disk:
 
 
 async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run a step in a thread. Returns or raises when the step has ended, even if this is cancelled."""
+    """Run a step in a thread and return its result. Cancellation waits for the end of the step."""
     running = in_executor(_threads, step, *args)
     try:
         return await asyncio.shield(running)
@@ -64,13 +64,13 @@ async def to_thread(step: Callable[[*Ts], T], *args: *Ts) -> T:
 
 
 def in_thread(step: Callable[[], None]) -> None:
-    """Run a step in a thread soon, without waiting for it. It must not raise."""
+    """Start a step in a thread without waiting for it. The step must not raise."""
     _threads.submit(copy_context().run, step)
 
 
 def _waits() -> int:
-    """Returns how often this thread has waited, for the disk or for a lock."""
-    return resource.getrusage(_WHO).ru_nvcsw
+    """Returns how often this thread has waited for the disk or for a lock."""
+    return resource.getrusage(_THREAD).ru_nvcsw
 
 
 on_disk = Disk()

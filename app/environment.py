@@ -26,8 +26,8 @@ def read_price_settings() -> PriceSettings:
 
 
 _REPLACED = {
-    "max_inflight_bytes": "MAX_CALLS bounds the calls under way now",
-    "max_queued_requests": "as many calls wait as MAX_CALLS and MAX_CALLS_PER_USER allow under way",
+    "max_inflight_bytes": "MAX_CALLS bounds the calls under way",
+    "max_queued_requests": "MAX_CALLS and MAX_CALLS_PER_USER also limit the calls that wait",
 }
 
 
@@ -53,10 +53,10 @@ def _read(kind: type[AnySettings]) -> AnySettings:
 
 
 def _misspelt(kind: type[FromEnvironment]) -> list[str]:
-    """Returns a line for each variable of `.env` that is one or two typing errors away from a setting.
+    """Returns a line for each variable in `.env` that differs from a setting by one or two typing errors.
 
-    Variables of other programs in the same file are ignored, and so is the process's environment. A name that
-    begins with another letter belongs to another program: AWS_BUCKET.
+    Other variables in the file belong to other programs, and so do names with another first letter
+    (AWS_BUCKET). The process's environment is not checked.
     """
     lines = []
     for unknown in DotEnvSettingsSource(kind).env_vars.keys() - Settings.model_fields.keys():

@@ -1,4 +1,4 @@
-"""Removes what is not needed any more. Each function runs beside the requests until it is cancelled."""
+"""Removes temporary files and old private pictures. Each function runs until it is cancelled."""
 
 import asyncio
 
@@ -31,5 +31,5 @@ async def sweep(private: PrivateStore, keep_seconds: float) -> None:
         try:
             await private.sweep(keep_seconds)
         except GatewayError as exc:
-            log.warning("private pictures are not swept", cause=causes(exc))
+            log.warning("old private pictures cannot be deleted", cause=causes(exc))
         await asyncio.sleep(_SWEEPING_SECONDS)

@@ -1,4 +1,4 @@
-"""Structured logs on stdout, also for other libraries' events: JSON, or text for a terminal."""
+"""Structured logs on stdout, as JSON or as text, also for events that libraries log."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ _MAX_PLACES = 12
 def causes(exc: BaseException | None) -> str:
     """Returns the classes of an exception and of its causes: `UpstreamUnavailable < ServiceUnavailable`.
 
-    Messages are left out: they may hold a vendor's text, project ids, prompts.
+    Messages are left out: they can contain a vendor's text, project ids or prompts.
     """
     names = []
     while exc is not None:
@@ -37,15 +37,16 @@ def causes(exc: BaseException | None) -> str:
 
 
 def places(exc: BaseException | None) -> list[str]:
-    """Returns the places of the traceback, innermost last: `app/services/gen.py:94 make`."""
+    """Returns the last lines of the traceback, innermost last: `app/services/gen.py:94 make`."""
     frames = traceback.extract_tb(exc.__traceback__ if exc else None)
     return [_where(frame) for frame in frames[-_MAX_PLACES:]]
 
 
 def configure(level: str, format: str = "auto") -> None:
-    """`level`: debug, info, warning or error. `format`: json, text, or auto, which is text on a terminal.
+    """Configure structlog and `logging`.
 
-    The gateway's own lines do not go through `logging`, which would cost more than all the rest.
+    `level`: debug, info, warning or error. `format`: json, text, or auto, which is text on a terminal and
+    JSON otherwise. The gateway's own lines do not go through `logging`, which would take most of the time.
     """
     _output.stream = sys.stdout
     on_a_terminal = sys.stdout.isatty()
@@ -106,14 +107,14 @@ class _AtLeast:
 
 
 class _Lines:
-    """Writes the lines of one module. Its methods are called with the rendered text."""
+    """The structlog logger of one module. Its methods write the rendered text."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @classmethod
     def of_module(cls, *args: object) -> "_Lines":
-        """Returns the lines of the module that has made the logger."""
+        """Returns the logger for the module that has called `structlog.get_logger`."""
         return cls(_named(*args).name)
 
     def msg(self, line: str) -> None:
@@ -126,7 +127,7 @@ _named = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
 
 
 class _Handler(logging.Handler):
-    """Writes the lines of other libraries."""
+    """Writes the lines of libraries that use `logging`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -138,7 +139,7 @@ class _Handler(logging.Handler):
 
 
 class _Output:
-    """Writes lines to the stdout of the time when logs are configured. A failing log fails no request."""
+    """Writes lines to the stdout that `configure` found. Ignores errors: a failing log fails no request."""
 
     stream = sys.stdout
 
@@ -146,7 +147,7 @@ class _Output:
         self._lock = threading.Lock()
 
     def write(self, line: str) -> None:
-        """Write a line, without API keys: callers can put them into a path or into the name of a field."""
+        """Write a line. API keys are masked: callers can put them into a path or a field's name."""
         with self._lock, suppress(OSError, ValueError):
             self.stream.write(_API_KEY.sub("igw_…", line) + "\n")
             self.stream.flush()
@@ -158,7 +159,7 @@ _output = _Output()
 def _json(_logger: object, _method: str, event: EventDict) -> str:
     try:
         return orjson.dumps(event, default=repr).decode()
-    except orjson.JSONEncodeError:  # half a surrogate pair, or an endless number
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer over 64 bits
         return json.dumps(event, default=repr)
 
 
@@ -168,13 +169,13 @@ def _of_the_gateway(record: logging.LogRecord) -> bool:
 
 
 def _first_line(record: logging.LogRecord) -> bool:
-    """Leave out what asyncio says below "Task exception was never retrieved": the exception's message too."""
+    """Cut the record after its first line: what asyncio writes below can contain an exception's message."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
 
 
 class _Text:
-    """Renders an event as `time level event key=value`. Each exception follows in a short line."""
+    """Renders an event as `time level event key=value`, followed by one short line per exception."""
 
     def __init__(self, *, colours: bool) -> None:
         self._colours = colours
@@ -197,7 +198,7 @@ class _Text:
 
 
 def _shown(value: object) -> str:
-    """Returns the value as one word, or quoted. It cannot end the line or control the terminal."""
+    """Returns the value as one word or quoted, so that it cannot end the line or control the terminal."""
     text = str(value)
     if len(text) > _MAX_CHARACTERS:
         text = text[:_MAX_CHARACTERS] + "…"
@@ -208,14 +209,16 @@ _frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def _stacks(exc_info: ExcInfo) -> list[dict[str, object]]:
-    """Returns the exception and its causes with all their frames, without messages and local variables."""
+    """Returns the exception and its causes with their frames, without messages and local variables."""
     kept = ("exc_type", "frames", "is_cause")
     return [{name: stack[name] for name in kept} for stack in _frames(exc_info)]
 
 
 def _places(exc_info: ExcInfo) -> list[str]:
-    """Returns the exception and its causes, and where each was raised. Messages are left out: they may quote
-    prompts."""
+    """Returns the exception and its causes, each with the line that raised it.
+
+    Messages are left out: they can quote prompts.
+    """
     causes: list[BaseException] = []
     cause: BaseException | None = exc_info[1]
     while cause is not None and cause not in causes:
@@ -225,17 +228,17 @@ def _places(exc_info: ExcInfo) -> list[str]:
 
 
 def _place(error: BaseException) -> str:
-    """Returns its type and its innermost line in this program, or in any library if there is none."""
+    """Returns the error's type and its innermost line in this program, else in any library."""
     name = type(error).__qualname__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return name
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_APP)]
-    return f"{name} in {_where((ours or frames)[-1])}"
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(_APP)]
+    return f"{name} in {_where((own or frames)[-1])}"
 
 
 def _where(frame: traceback.FrameSummary) -> str:
     file = Path(frame.filename)
-    of_ours = file.is_relative_to(_APP)
-    path = file.relative_to(_APP.parent) if of_ours else "/".join(file.parts[-2:])
+    is_own = file.is_relative_to(_APP)
+    path = file.relative_to(_APP.parent) if is_own else "/".join(file.parts[-2:])
     return f"{path}:{frame.lineno} {frame.name}"

@@ -51,14 +51,14 @@ _EXPOSED = [
     "X-Receipt-Id",
     "X-Request-Id",
 ]
-"""Headers that scripts in browsers may read."""
+"""Response headers that scripts in browsers can read."""
 
 
 def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | None = None) -> Gateway:
-    """The gateway as an ASGI app. Its parts are built when it starts and closed when it stops.
+    """Returns the gateway as an ASGI app. Its parts are built when it starts and closed when it stops.
 
-    Without `settings` they are read from the environment; when those are wrong, SystemExit says which.
-    `clock`: as in `parts.build`.
+    Without `settings`, reads the environment. Raises SystemExit with a line for each wrong setting. `clock`:
+    as in `parts.build`.
     """
     settings = settings or read_settings()
     planned = plan(settings)
@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
     if settings.cloud == "emulator":
         rehearsal.describe(app)
     app.add_middleware(RequestLog)
-    if settings.allowed_origins:  # outside RequestLog, so that browsers may read its 500 too
+    if settings.allowed_origins:  # outside RequestLog, so that browsers can read its 500 too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
@@ -95,7 +95,7 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], int] | N
 async def _lifespan(
     planned: Plan, clock: Callable[[], int] | None, app: Gateway
 ) -> AsyncIterator[dict[str, float]]:
-    """Yields what `connections` wants to know."""
+    """Run the gateway's parts. Yields the ASGI state, which `connections` reads."""
     async with build(planned, clock=clock) as built:
         app.parts = built
         if built.emulator:
@@ -112,7 +112,7 @@ async def _lifespan(
 
 
 async def _warn_if_open() -> None:
-    """Warn if other machines can reach the emulator. uvicorn begins to listen a moment after the start."""
+    """Warn if other machines can reach the emulator. Tries again, because uvicorn listens after the start."""
     for attempt in range(8):
         await asyncio.sleep(0.1 * 2**attempt)
         if addresses := process.open_to_others():
@@ -124,7 +124,7 @@ async def _warn_if_open() -> None:
 
 
 def __getattr__(name: str) -> Gateway:
-    """`app.main:app` for uvicorn. Made when asked for: to import this module reads no environment."""
+    """Makes `app.main:app` for uvicorn when it is first read, so that imports do not read the environment."""
     if name != "app":
         raise AttributeError(name)
     return create_app()

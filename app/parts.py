@@ -1,7 +1,4 @@
-"""Plugs everything together: settings in, the working parts of the gateway out. Needs no HTTP.
-
-The parts are made by `build(plan)` on a running event loop.
-"""
+"""Builds the parts of the gateway from its settings and connects them: `build(plan)`. Needs no HTTP."""
 
 import asyncio
 import math
@@ -56,16 +53,16 @@ if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
 _BODIES, _BODIES_OF_ONE_USER = 1536 * MEBIBYTE, 768 * MEBIBYTE
-"""What all request bodies under way may have together, and those of one user."""
+"""The memory for all request bodies under way together, and for those of one user."""
 _LATE_SECONDS = 60
-"""After the longest time of a call, those that nobody has ended are looked for."""
+"""Seconds after its longest time until a call counts as interrupted."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The running gateway. `demo` and `emulator` are there with CLOUD=emulator."""
+    """The parts of the running gateway. `demo` and `emulator` are None unless CLOUD=emulator."""
 
     settings: Settings
     catalogue: Catalogue
@@ -87,20 +84,22 @@ class Parts:
     emulator: "Emulator | None"
 
     def stop(self) -> None:
-        """The process has been asked to end: send no further calls."""
-        log.info("stopping: what was sent is waited for, nothing more is sent")
+        """Send no further calls: the process has been asked to end."""
+        log.info("stopping: waiting for calls that were sent, and sending no more")
         self.admission.close()
 
-    def hurry(self) -> None:
-        """The process has been asked again: end at once. What has arrived is on the spool."""
+    def stop_now(self) -> None:
+        """Cancel all requests: the process has been asked again to end. Arrived pictures are on the spool."""
         log.warning("stopping at once: calls that were sent are given up")
-        self.unattended.hurry()
-        self.gallery.hurry()
+        self.unattended.cancel_all()
+        self.gallery.cancel_spooled_uploads()
 
     @property
     def open_login(self) -> dict[str, str] | None:
-        """The demo user's login, if the documentation may show it: under the example secret, everybody can
-        make a token anyway."""
+        """The demo user's login, or None if the documentation must not show it.
+
+        With the example secret it can be shown, because everybody can make tokens anyway.
+        """
         demo = self.demo
         if not (demo and demo.user and demo.password and self.settings.has_example_secret):
             return None
@@ -111,8 +110,8 @@ class Parts:
 async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncIterator[Parts]:
     """Start the gateway's parts, and stop them in the reverse order at the end of the `with` block.
 
-    `clock` returns the time in ms for budgets and the ledger; without one it is the database's or the
-    machine's.
+    `clock` returns the time in Unix milliseconds for budgets and the ledger. Without it they use the clock of
+    the database or of this machine.
     """
     process.tune()
     for name, instead in replaced().items():
@@ -129,7 +128,7 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
         stack.push_async_callback(database.dispose)
         auth = _auth(settings, database, stack)
         receipts = Receipts(database)
-        _run(receipts.keep(settings.receipt_days), stack)
+        _run(receipts.remove_old(settings.receipt_days), stack)
         rate_limit = RateLimit(settings.rate_limit, name="images", redis_url=settings.redis_url)
         stack.push_async_callback(rate_limit.aclose)
         token = Bearer(plan.google) if plan.google else None
@@ -196,7 +195,7 @@ async def build(plan: Plan, *, clock: Callable[[], int] | None = None) -> AsyncI
 
 
 async def _emulated(plan: Plan, stack: AsyncExitStack) -> "tuple[Emulator | None, Settings]":
-    """Returns the emulator, if one runs inside, and the settings with its address.
+    """Returns the emulator, if this process runs one, and the settings with its address.
 
     With CLOUD=emulator the database's schema is brought up to date.
     """
@@ -210,7 +209,7 @@ async def _emulated(plan: Plan, stack: AsyncExitStack) -> "tuple[Emulator | None
 
 
 async def _start_emulator(settings: Settings, catalogue: Catalogue, stack: AsyncExitStack) -> "Emulator":
-    from app.emulator.server import Emulator  # costs memory that a live gateway need not spend
+    from app.emulator.server import Emulator  # imported here to save a live gateway its memory
 
     emulator = Emulator(catalogue=catalogue, data_dir=settings.data_dir)
     await asyncio.to_thread(emulator.start)
@@ -219,7 +218,7 @@ async def _start_emulator(settings: Settings, catalogue: Catalogue, stack: Async
 
 
 def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
-    """Returns the settings with the emulator's address wherever they name none."""
+    """Returns the settings with the emulator's address for each vendor whose address is not set."""
     names = (
         "vertex_endpoint",
         "storage_emulator_host",
@@ -298,7 +297,7 @@ async def _ledger(
 def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> Auth:
     provider = None
     if settings.jwks_url:
-        from app.services.jwks import Jwks  # httpx: memory that others need not spend
+        from app.services.jwks import Jwks  # imported here to save the memory of httpx
 
         provider = IdentityProvider(Jwks(settings.jwks_url), settings.jwt_issuer, settings.jwt_audience)
     tokens = Tokens(
@@ -325,7 +324,7 @@ def _auth(settings: Settings, database: AsyncEngine, stack: AsyncExitStack) -> A
 
 
 def _run(work: Coroutine[Any, Any, None], stack: AsyncExitStack) -> None:
-    """Run it beside everything else, until the stack is closed."""
+    """Run `work` in the background until the stack is closed."""
     stack.push_async_callback(_end, asyncio.create_task(work))
 
 

@@ -1,4 +1,4 @@
-"""Finds what is wrong with the configuration before anything runs."""
+"""Checks the configuration before the gateway starts."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from app.providers.vertex.credentials import Credentials, NoCredentials, find
 from app.settings import Settings
 
 _FILES_OF_A_CALL = 5
-"""Its caller, its vendor, an upload, a file, and a caller that waits: as many wait as are under way."""
+"""Open files per call: its caller, vendor, upload and temporary file, and one caller that waits."""
 _OTHER_FILES = 250
-"""Databases, libraries, logins, and all other requests."""
+"""Open files for databases, libraries, logins and all other requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What can be known before the gateway runs. `google` is None if Google itself is not called."""
+    """The checked configuration. `google` is None if Google itself is not called."""
 
     settings: Settings
     catalogue: Catalogue
@@ -26,7 +26,7 @@ class Plan:
 
 
 def plan(settings: Settings) -> Plan:
-    """Blocks. Raises SystemExit with a sentence for each thing that is wrong."""
+    """Read and check the files that the settings name. Blocks. Raises SystemExit for the first mistake."""
     variable = "MODELS_FILE"
     try:
         catalogue = load_catalogue(settings.models_file)
@@ -40,7 +40,7 @@ def plan(settings: Settings) -> Plan:
 
 
 def _check_files(max_calls: int) -> None:
-    """Raise the limit of open files as far as is allowed. Raises SystemExit if that is not enough."""
+    """Raise the limit of open files as far as allowed. Raises SystemExit if MAX_CALLS needs more."""
     allowed = process.open_files()
     fit = (allowed - _OTHER_FILES) // _FILES_OF_A_CALL
     if max_calls > fit:

@@ -1,4 +1,4 @@
-"""The ports: what services ask of vendors, stores and the ledger."""
+"""The ports: interfaces through which services and providers use vendors, stores and the ledger."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,10 +19,10 @@ Request = TypeVar("Request", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a provider made: at least one picture, and what became of the samples that are missing.
+    """What a provider returns: at least one picture, and why samples are missing.
 
-    `filtered` has a Block for each sample that was filtered, `failed` a sentence for the caller for each that
-    was lost in another way. `mask_applied` is set if a model without mask support made an edit.
+    `filtered` has a Block for each filtered sample, `failed` a sentence for the caller for each sample that
+    is missing for another reason. `mask_applied` is set if a model without mask support made an edit.
     """
 
     pictures: tuple[Picture, ...]
@@ -35,20 +35,20 @@ class Generation:
 class Progress:
     """How far one request has come.
 
-    `kept`: its pictures are stored. `sent`: a call for a picture was sent, and can be charged. `left`: the
-    caller has left, so nothing more is sent.
+    `keeps_pictures`: its pictures are stored, so it can go on without its caller. `sent`: a call for a
+    picture was sent, and can be charged. `left`: the caller has left, so nothing more is sent.
     """
 
-    kept: bool = False
+    keeps_pictures: bool = False
     sent: bool = False
     left: bool = False
 
 
 @dataclass(slots=True)
 class Bill:
-    """What a vendor has delivered, noted while its answer is read: its price depends on it.
+    """What a vendor has delivered for one call: the price depends on it. Filled while its answer is read.
 
-    `pictures` counts those that the vendor charges for, broken ones too. `text`: the prompt of a rewrite.
+    `pictures` counts the pictures that the vendor charges for, broken ones too. `text` is a rewritten prompt.
     """
 
     pictures: int = 0
@@ -57,65 +57,65 @@ class Bill:
 
 
 class PaidCall(Protocol):
-    """One paid call in the ledger. Its price is reserved until one of four methods ends it, at once."""
+    """One paid call in the ledger. Its price is reserved until settle, void, unknown or abandon ends it."""
 
     @property
     def id(self) -> str:
-        """Part of the names of its pictures."""
+        """The call's id, which is part of the names of its pictures."""
 
     async def reserve(self) -> None:
-        """Reserve its price, and those of the calls made by the same `pay_for`: all of them or none.
+        """Reserve the prices of all calls from the same `pay_for`: all of them or none.
 
         Raises BudgetExhausted, InvalidRequest if the model has no price and a budget in money applies, and
         Busy if the ledger does not answer.
         """
 
     async def fence(self, place: "Place | None", /) -> None:
-        """Record that it is sent, and where its pictures will be. If this raises, do not send it.
+        """Record that the call is being sent, and where its pictures will be. If this raises, do not send it.
 
-        Reserves it first if that is not done yet, in the same commit. Raises as `reserve` does.
+        Reserves the price in the same commit, unless that is done. Raises as `reserve` does.
         """
 
     def settle(self, bill: Bill, /) -> None:
-        """The vendor has served it."""
+        """Record that the vendor has served the call, and charge for what the bill says."""
 
     def void(self) -> None:
-        """It was surely not served."""
+        """Record that the vendor did certainly not serve the call. It costs nothing."""
 
     def unknown(self) -> None:
-        """It was sent, and its outcome is unknown."""
+        """Record that the call was sent and its outcome is unknown. The reserved price is charged."""
 
     def abandon(self) -> None:
-        """It was sent, and was cancelled."""
+        """Record that the call was cancelled after it was sent. The reserved price is charged."""
 
     def again(self) -> "PaidCall":
         """Returns a new call for the same order. Call it after `void`."""
 
 
 class Wish(Protocol):
-    """One request in the ledger: it pays for all calls of the request."""
+    """One request in the ledger. It pays for all calls of the request."""
 
     def check(self, model: Model, operation: Operation, /) -> None:
-        """Raises Forbidden if the caller's API key may not use it."""
+        """Raises Forbidden if the caller's API key does not allow the model or the operation."""
 
     def pay_for(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
-        """Returns calls that will be reserved together. Raises as `check` does."""
+        """Returns a paid call for each order. They are reserved together. Raises as `check` does."""
 
     def stored(self, picture: StoredPicture, /) -> None:
-        """Note where a picture of one of its calls is stored, or will be."""
+        """Record where a picture is stored, or will be."""
 
     @property
     def rewritten(self) -> str | None:
-        """The prompt that an earlier try of the same request has paid for."""
+        """The rewritten prompt for which an earlier try of the same request has paid."""
 
     @property
     def rewrite_lost(self) -> bool:
-        """Whether an earlier try has sent a rewrite whose outcome is unknown. It is not sent again."""
+        """Whether an earlier try has sent a rewrite with an unknown outcome. It is not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the pictures of one paid call are: their names are `stem`, a number and an extension."""
+    """Where the pictures of one paid call are stored. A name is `stem`, a number and an extension."""
 
     bucket: str
     stem: str
@@ -123,7 +123,7 @@ class Place:
 
 
 class Landing(Protocol):
-    """Where the pictures of one request are kept: each is safe on disk as soon as it is whole.
+    """Stores the pictures of one request as they arrive: each is safe on disk as soon as it is whole.
 
     `blobs` is the scope into which vendors' answers are written.
     """
@@ -131,33 +131,32 @@ class Landing(Protocol):
     blobs: Blobs
 
     def place(self, model: Model, call_id: str, /) -> Place:
-        """Returns where the pictures of a paid call will be."""
+        """Returns where the pictures of a paid call will be stored."""
 
     async def land(self, picture: Picture, place: Place, /, *, later: bool = False) -> None:
-        """Give a whole picture the name it will have in the bucket, and keep its file until it is there.
+        """Give a whole picture its object name, and keep its file on disk until the bucket has it.
 
-        `later`: only name it; `replace` keeps what is made of it. Never raises: if the disk is full, the
-        picture is uploaded from where it is.
+        `later`: do not keep this picture, only its number, for the finished picture that `replace` lands.
+        Never raises: if the disk is full, the picture is uploaded from where it is.
         """
 
     async def replace(self, raw: Picture, picture: Picture, /) -> None:
-        """Land `picture`, which was made of `raw`, under the name of `raw`. `raw` is deleted."""
+        """Land `picture`, which was made from `raw`, with the number of `raw`. Deletes `raw`."""
 
     def discard(self, picture: Picture, /) -> None:
-        """Delete a picture that has landed and is broken."""
+        """Delete a picture that has landed but is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of a caller, as providers and storage need to know it.
+    """What providers and storage need to know about one request of a caller.
 
-    Times are the event loop's. At `answer_by` providers return what is ready, so that it can be stored; at
-    `store_by` the caller is told where the pictures are or will be; `ends` is the deadline of calls whose
-    pictures are kept, which go on when the caller's time is up. `blobs` holds the request's blobs until it
-    ends. `wish` pays for its calls. All copies of a Call share its `progress`, but for a rewrite's.
-    `trouble` is the failure that the request rehearses ("429=7"), sent with each call; never set in live.
-    `landing` is set if the pictures are to be kept. `unfinished`: the caller must not get the pictures as
-    they arrive. `place` and `bill` belong to one paid call: where its pictures land, and what was delivered.
+    `answer_by`, `store_by` and `ends` are event loop times. At `answer_by` providers return what is ready. At
+    `store_by` the response says where the pictures are or will be. If pictures are stored, calls can go on
+    until `ends`. `blobs` is the scope of the request's blobs. `wish` pays for its calls. `progress` is shared
+    by all copies of this Call, except that of a rewrite. `trouble` is the failure that the request rehearses
+    ("429=7"); always None in live. `landing` is set if the pictures are stored. `unfinished`: the vendor's
+    pictures must be finished before they are stored. `place` and `bill` belong to one paid call.
     """
 
     caller: str
@@ -176,8 +175,8 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """When the vendor's answer must be whole, in the event loop's time."""
-        return self.ends if self.progress.kept else self.answer_by
+        """When the vendor's answer must be complete (event loop time)."""
+        return self.ends if self.progress.keeps_pictures else self.answer_by
 
     @property
     def answers(self) -> Blobs:
@@ -189,23 +188,23 @@ class Provider(Protocol[Request]):
     """A vendor's image models."""
 
     async def run(self, request: Request, model: Model, call: Call, /) -> Generation:
-        """Make the pictures that the request asks for, in paid calls of `call.wish`.
+        """Make the pictures of the request, in calls that `call.wish` pays for.
 
         Raises NoRoom and `contract.errors`: SafetyBlocked, InvalidRequest, RateLimited, ModelGone, Upstream….
         """
 
     async def ready(self) -> str | None:
-        """As `Part.ready`. Nothing is paid."""
+        """As `Part.ready`. Sends no paid call."""
 
 
 class Admission(Protocol):
-    """Says when a call may be sent to a vendor."""
+    """Limits the calls under way to vendors."""
 
     def latest(self, call: Call, /) -> float:
-        """Returns the latest time (of the event loop) at which the call can be sent."""
+        """Returns the latest event loop time at which the call can be sent."""
 
     def has_room(self, model: Model, call: Call, /) -> bool:
-        """Whether the call would get a place at once."""
+        """Returns whether the call would get a place at once."""
 
     def place(self, model: Model, call: Call, /) -> AbstractAsyncContextManager[None]:
         """Hold a place while the call is under way.
@@ -215,7 +214,7 @@ class Admission(Protocol):
 
 
 class Storage(Protocol):
-    """Where pictures go."""
+    """Stores pictures in buckets."""
 
     def url(self, name: str, /, *, bucket: str) -> str:
         """Returns the public URL of an object. The object need not exist yet."""
@@ -232,8 +231,8 @@ class Storage(Protocol):
     ) -> str:
         """Store the picture under the object name and return its public URL.
 
-        `bucket` defaults to the gateway's own. `again`: success if an earlier try has stored it. `trouble`:
-        as in Call. Raises UpstreamUnavailable if it can be tried again later, UpstreamFailed if not.
+        `bucket` defaults to the gateway's own. `again`: succeed if an earlier try has stored it. `trouble`:
+        as in Call. Raises UpstreamUnavailable if a later try can succeed, else UpstreamFailed.
         """
 
 
@@ -241,10 +240,10 @@ class Spooled(Protocol):
     """Pictures that wait on disk until the bucket has them."""
 
     async def find(self, bucket: str, stem: str, /) -> list[str]:
-        """Returns the names of whole pictures that wait in any process's folder and begin with the stem.
+        """Returns the names of waiting pictures that begin with the stem, in the folders of all processes.
 
-        The stem's last "/" ends their folder. Ask here before the bucket: a picture that was uploaded
-        meanwhile is missing here, and is there. Raises OSError.
+        The stem's last "/" ends their folder. Call this before asking the bucket: a picture can move from
+        here to the bucket in between. Raises OSError.
         """
 
 
@@ -261,37 +260,37 @@ class Spool(Spooled, Protocol):
         """
 
     def remove(self, path: Path, /) -> None:
-        """Delete the file of a picture that the bucket has, or that is not wanted."""
+        """Delete the file of a picture that the bucket has, or that is broken."""
 
     def release(self, path: Path, /) -> None:
-        """Leave the upload of a picture to the spool, which tries until the bucket has it."""
+        """Let the spool upload the picture. It tries until the bucket has it."""
 
     async def ready(self) -> str | None:
         """As `Part.ready`. Raises OSError with the folder's name if no picture can be kept now."""
 
 
 class Buckets(Protocol):
-    """Reads what has been stored."""
+    """Reads stored pictures."""
 
     async def names(self, bucket: str, stem: str, /) -> list[str]:
-        """Returns the names of the objects that begin with the stem. Raises as `save` does."""
+        """Returns the names of objects that begin with the stem. Raises as `Storage.save` does."""
 
     async def fetch(self, name: str, blobs: Blobs, /, *, bucket: str) -> Picture:
-        """Returns the picture of an object. Raises as `save` does."""
+        """Returns the picture in an object. Raises as `Storage.save` does."""
 
 
 class PrivateStore(Protocol):
     """Pictures for repeated requests. Names are `{call id}-{number}.{extension}`."""
 
     async def keep(self, name: str, picture: Picture, /) -> None:
-        """Keep a picture whole, or not at all. Raises NoRoom, OSError and `contract.errors`."""
+        """Keep a picture, completely or not at all. Raises NoRoom, OSError and `contract.errors`."""
 
     async def find(self, call_id: str, blobs: Blobs, /) -> dict[str, Picture]:
         """Returns the pictures of a call by name, in the order of their numbers. Raises as `keep` does."""
 
 
 class Part(Protocol):
-    """Something the gateway works with."""
+    """Anything that /health/ready checks."""
 
     async def ready(self) -> str | None:
         """Returns None if it works, or a few words for the log if it works with a problem.

@@ -1,7 +1,4 @@
-"""Settings of the process for pictures: thread switching, garbage collection, the C library's memory, files.
-
-And the addresses on which it listens.
-"""
+"""Tunes the process (thread switching, garbage collection, malloc, open files), and lists open ports."""
 
 import ctypes
 import gc
@@ -13,8 +10,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 _SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter. Python's 5 ms, times the uploads under way, is what the event
-loop would wait for its turn."""
+"""How long a thread can keep the interpreter. With Python's 5 ms, the event loop would wait 5 ms for each
+upload under way."""
 
 _COLLECT = (20_000, 20, 20)
 """New objects before a collection, and collections before one that also goes through older objects."""
@@ -25,12 +22,12 @@ _MALLOC = {
     -1: 16 * 1024 * 1024,  # M_TRIM_THRESHOLD: so much is kept at the heap's end
     -8: 2,  # M_ARENA_MAX: heaps, each of which keeps what its threads have freed
 }
-"""glibc would start at 128 KB, and pay for fresh pages with every picture; then it learns to keep everything
-up to 64 MB, where the holes that a large request leaves are too small for its next step."""
+"""By default, glibc's M_MMAP_THRESHOLD starts at 128 KB, so that every picture takes fresh pages. Then glibc
+raises it, and keeps up to 64 MB of freed memory, in fragments that are too small for the next picture."""
 
 
 def tune() -> None:
-    """Before the gateway's parts are built. Garbage is not collected while they are: see `freeze`."""
+    """Call this before building the gateway's parts. Turns off garbage collection until `freeze`."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.disable()
     libc = ctypes.CDLL(None)
@@ -40,10 +37,10 @@ def tune() -> None:
 
 
 def freeze() -> None:
-    """Collect garbage from now on, less often than Python does, and leave out what is there already.
+    """Turn garbage collection on, with higher thresholds than Python's, for objects made from now on.
 
-    What the imports made stays: going through it would stop the loop for a tenth of a second each time. With
-    Python's own thresholds collecting took an eighth of the CPU of a request.
+    Going through the objects that the imports made would stop the loop for 0.1 s each time. With Python's own
+    thresholds, collections took an eighth of the CPU time of a request.
     """
     gc.freeze()
     gc.set_threshold(*_COLLECT)
@@ -51,9 +48,9 @@ def freeze() -> None:
 
 
 def open_files() -> int:
-    """Returns how many files and sockets the process may have open, after raising it to what is allowed."""
+    """Raise the limit of open files and sockets to the hard limit. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS tells an unlimited number, and refuses it
+    with suppress(ValueError, OSError):  # macOS reports an unlimited hard limit, and refuses it
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
@@ -70,7 +67,7 @@ def open_to_others() -> list[str]:
 
 
 def _listening_at(descriptor: int) -> tuple[str, int] | None:
-    """Returns host and port of a listening TCP socket, and None for any other descriptor."""
+    """Returns the host and port of a listening TCP socket, or None for any other descriptor."""
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:

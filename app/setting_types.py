@@ -1,4 +1,4 @@
-"""Texts of settings that are checked: addresses, rate limits, budgets, origins and proxies."""
+"""Types of settings with their checks: addresses, rate limits, budgets, origins and proxies."""
 
 import re
 from ipaddress import ip_network
@@ -18,8 +18,8 @@ _DRIVERS = {
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
 
 
-def _with_our_driver(url: str) -> str:
-    """Returns the URL with the async driver that we ship, for a plain `postgresql://` or `sqlite://` URL."""
+def _with_async_driver(url: str) -> str:
+    """Returns the URL of a database with the async driver that the gateway uses."""
     scheme, _, rest = url.partition("://")
     driver = _DRIVERS.get(scheme, scheme)
     if driver not in _DRIVERS.values():
@@ -38,20 +38,23 @@ def _with_scheme(endpoint: str) -> str:
     return url.rstrip("/")
 
 
-def _in_the_notation_of_limits(notation: str) -> str:
+def _check_rate_limit(notation: str) -> str:
     if notation:
         parse_many(notation)
     return notation
 
 
-def _is_a_budget(budget: str) -> str:
+def _check_budget(budget: str) -> str:
     read_budget(budget)
     return budget
 
 
-def _are_origins(origins: str) -> str:
-    """A single `*` is allowed. It is safe: tokens are read from a header that a page must set, never from
-    cookies, so a page can do no more than any other client without a token."""
+def _check_origins(origins: str) -> str:
+    """Checks a list of web origins. `*` alone is allowed.
+
+    `*` is safe because tokens are read from a header, never from cookies: a page without a token can do no
+    more than any other client.
+    """
     for origin in split(origins):
         if origins.strip() != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(
@@ -61,8 +64,8 @@ def _are_origins(origins: str) -> str:
     return origins
 
 
-def _name_proxies(proxies: str) -> str:
-    """Refuses `*`, which uvicorn accepts: any caller could then claim any address."""
+def _check_proxies(proxies: str) -> str:
+    """Checks a list of addresses and networks. Refuses `*`: with it, callers could claim any address."""
     for proxy in split(proxies):
         try:
             named = ip_network(proxy).prefixlen > 0
@@ -78,13 +81,13 @@ def _name_proxies(proxies: str) -> str:
 
 
 def split(names: str) -> list[str]:
-    """Returns the parts of a list with commas."""
+    """Returns the parts of a comma-separated list, without spaces and empty parts."""
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
+DatabaseUrl = Annotated[str, AfterValidator(_with_async_driver)]
 Endpoint = Annotated[str, AfterValidator(_with_scheme)]
-RateLimitText = Annotated[str, AfterValidator(_in_the_notation_of_limits)]
-BudgetText = Annotated[str, AfterValidator(_is_a_budget)]
-Origins = Annotated[str, AfterValidator(_are_origins)]
-Proxies = Annotated[str, AfterValidator(_name_proxies)]
+RateLimitText = Annotated[str, AfterValidator(_check_rate_limit)]
+BudgetText = Annotated[str, AfterValidator(_check_budget)]
+Origins = Annotated[str, AfterValidator(_check_origins)]
+Proxies = Annotated[str, AfterValidator(_check_proxies)]

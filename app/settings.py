@@ -23,25 +23,25 @@ _SQLITE = "sqlite+aiosqlite:///data/gateway.db"
 
 
 class FromEnvironment(BaseSettings):
-    """Field names are the environment's, in lower case."""
+    """The base of all settings. A field is read from the environment variable with its name in upper case."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_means_unset(cls, given: dict[str, object]) -> dict[str, object]:
-        """Compose files pass unset variables as empty ones. An empty rate limit turns the limit off."""
+        """Ignore empty variables, which Compose passes for unset ones. An empty rate limit turns it off."""
         return {name: value for name, value in given.items() if value != "" or name.endswith("rate_limit")}
 
 
 class DatabaseSettings(FromEnvironment):
-    """The settings of the `users` commands, which also run where the gateway itself is not configured."""
+    """The settings of commands on the database, which also run where the gateway is not configured."""
 
     database_url: DatabaseUrl = _SQLITE
 
 
 class PriceSettings(FromEnvironment):
-    """The settings of the `prices` command, which also runs where the gateway itself is not configured."""
+    """The settings of the `prices` command, which also runs where the gateway is not configured."""
 
     models_file: Path | None = None
     prices_file: Path | None = None
@@ -119,7 +119,7 @@ class Settings(FromEnvironment):
 
     @property
     def embeds_emulator(self) -> bool:
-        """The emulator runs inside unless another is named for every vendor."""
+        """Whether this process runs the emulator: with CLOUD=emulator, unless all vendors have an address."""
         named = (
             self.vertex_endpoint,
             self.storage_emulator_host,
@@ -130,43 +130,43 @@ class Settings(FromEnvironment):
 
     @property
     def answer_seconds(self) -> float:
-        """How long vendors have, from the start of a request. Then its pictures are stored."""
+        """Seconds from the start of a request until vendors must be done and its pictures are stored."""
         return self.request_timeout_seconds * 0.9
 
     @property
     def store_seconds(self) -> float:
-        """When its pictures must be stored. The rest of the time is for the response."""
+        """Seconds from the start of a request until its pictures must be stored and the response is sent."""
         return self.request_timeout_seconds * 0.98
 
     @property
     def rewrite_seconds(self) -> float:
-        """How long the rewrite of a prompt may take."""
+        """Seconds that the rewrite of a prompt may take."""
         return self.request_timeout_seconds / 6
 
     @property
     def min_seconds(self) -> float:
-        """How much of its time a call must have left to be sent: at most a quarter of the time."""
+        """Seconds that a call must have left to be sent: MIN_CALL_SECONDS, at most a quarter of its time."""
         return min(self.min_call_seconds, self.request_timeout_seconds / 4)
 
     @property
     def longest_call_seconds(self) -> float:
-        """How long a call may run whose pictures are kept. It has at least the caller's time."""
+        """Seconds that a call may take if its pictures are stored. Never less than the caller's time."""
         return max(self.call_seconds, self.request_timeout_seconds)
 
     @property
     def has_example_secret(self) -> bool:
-        """Whether anybody can make tokens, because JWT_SECRET is the published example."""
+        """Whether JWT_SECRET is the published example, so that anybody can make tokens."""
         return self.jwt_secret.get_secret_value() == EXAMPLE_SECRET
 
     @property
     def signing_secret(self) -> str | None:
-        """What our own tokens are signed with. None in live with the example secret: everybody knows it."""
+        """The secret that signs the gateway's own tokens. None if CLOUD=live has only the example secret."""
         without = self.cloud == "live" and self.has_example_secret
         return None if without else self.jwt_secret.get_secret_value()
 
     @property
     def public_url(self) -> str:
-        """What the URLs of stored pictures begin with; the bucket and the object's name follow."""
+        """The beginning of the URLs of stored pictures. The bucket and the object's name follow."""
         if self.public_base_url:
             return self.public_base_url.rstrip("/")
         if self.cloud == "live":
@@ -175,17 +175,17 @@ class Settings(FromEnvironment):
 
     @property
     def budget_limits(self) -> tuple[Limit, ...]:
-        """The budget of each caller who has none of their own in that unit."""
+        """The limits for callers without limits of their own in that unit."""
         return read_budget(self.budget)
 
     @property
     def allowed_origins(self) -> list[str]:
-        """The web origins that may call from a browser."""
+        """The web origins from which browsers may call."""
         return split(self.cors_origins)
 
     @property
     def allowed_prefixes(self) -> tuple[str, ...]:
-        """The `gs://` prefixes that callers may name; our own bucket unless set."""
+        """The `gs://` prefixes that callers may name. The default is the gateway's own bucket."""
         named = [prefix.rstrip("/") for prefix in split(self.gcs_allowed_prefixes)]
         return tuple(f"{prefix}/" for prefix in named or [f"gs://{self.gcs_bucket}"])
 
@@ -241,14 +241,14 @@ class Settings(FromEnvironment):
 
 
 def _weaknesses(secret: str) -> list[str]:
-    """Returns what the secret lacks; an empty list for a secret that a generator made."""
+    """Returns what a secret lacks, as phrases for an error. The list is empty for a generated secret."""
     secret = secret.strip()
     if len(secret) < 32:
         return ["a JWT_SECRET of 32 characters or more"]
     if EXAMPLE_SECRET in secret:
         return ["a JWT_SECRET that is not the example's"]
     period = next(n for n in range(1, len(secret) + 1) if secret[n:] == secret[:-n])
-    steps = Counter(ord(b) - ord(a) for a, b in pairwise(secret))  # of abc…, each is 1; of aaa…, 0
+    steps = Counter(ord(b) - ord(a) for a, b in pairwise(secret))  # abc… has only steps of 1, aaa… only of 0
     if period <= 16 or max(steps.values()) > len(secret) / 2 or len(set(secret)) < 8:
         return ["a JWT_SECRET that is hard to guess: openssl rand -hex 32"]
     return []

@@ -1,4 +1,4 @@
-"""Threads: for pixel work and other computing that would block the event loop, and for any other executor."""
+"""Runs functions in threads, with the log context of their caller."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,14 @@ _pixels = ThreadPoolExecutor(2, thread_name_prefix="pixels")
 
 
 async def off_loop(work: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Run `work` in a thread, at most two at a time in one process, in the order of the calls.
+    """Run CPU-bound `work` in one of two threads per process, in the order of the calls.
 
-    That is fair between requests: each waits for one piece of work (or one for each sample) before it asks
-    for the next. Work that is cancelled before its turn is not begun. Call it within a deadline.
+    The order is fair, because each request awaits one piece of work, or one per sample, before it starts the
+    next. If this is cancelled while the work waits, the work does not run. Call it within a deadline.
     """
     return await in_executor(_pixels, work, *args)
 
 
 def in_executor(executor: Executor, work: Callable[[*Ts], T], *args: *Ts) -> "asyncio.Future[T]":
-    """Run `work` in a thread, in a copy of the caller's context, so that log lines keep the request id."""
+    """Run `work` in the executor, in a copy of the caller's context: log lines keep the request id."""
     return asyncio.get_running_loop().run_in_executor(executor, copy_context().run, work, *args)

@@ -25,8 +25,8 @@ async def _do(self: Ledger, command: Command[R]) -> R:
             return await _real(self, command)
 
 
-def _tell(self: Ledger, command: Command[object]) -> None: ...
+def _submit(self: Ledger, command: Command[object]) -> None: ...
 
 
 Ledger.do = _do  # type: ignore[method-assign]
-Ledger.tell = _tell  # type: ignore[method-assign]
+Ledger.submit = _submit  # type: ignore[method-assign]

@@ -119,7 +119,7 @@ def test_password_is_asked_twice_without_echo(
 @pytest.mark.parametrize(
     ("arguments", "line", "said"),
     [
-        pytest.param(("users", "add", "ANN"), PASSWORD, "There is a user ann already.", id="taken"),
+        pytest.param(("users", "add", "ANN"), PASSWORD, "A user ann exists already.", id="taken"),
         pytest.param(
             ("users", "add", "bob"), "short", "A password has 12 to 1024 characters.", id="short password"
         ),
@@ -130,7 +130,7 @@ def test_password_is_asked_twice_without_echo(
         pytest.param(
             ("users", "add", "b b"),
             PASSWORD,
-            "A username has 1 to 128 visible characters and no blanks.",
+            "A username has 1 to 128 visible characters and no spaces.",
             id="blank in the name",
         ),
         pytest.param(("users", "passwd", "bob"), PASSWORD, "There is no user bob.", id="password of nobody"),
@@ -283,7 +283,7 @@ OPERATIONS = (
         pytest.param("ci", ("--models", "dall-e"), "There is no model 'dall-e'.", id="unknown model"),
         pytest.param("ci", ("--expires", "soon"), "--expires takes days or hours", id="no time"),
         pytest.param("ci", ("--expires", "0d"), "--expires takes days or hours", id="at once"),
-        pytest.param("taken", (), "There is a key taken already, or there was", id="taken"),
+        pytest.param("taken", (), "The key taken exists or has existed.", id="taken"),
     ],
 )
 def test_refused_key(run: Run, name: str, options: tuple[str, ...], said: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON responses. Their pictures are sent as base64 in pieces, never as one text of tens of megabytes."""
+"""JSON responses. Pictures are sent as base64 in pieces, so that no response is in memory as a whole."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 def json_response(
     body: object, status: int = 200, headers: Mapping[str, str] | None = None, *, head: bool = False
 ) -> Response:
-    """An answer of these values, written by JsonWriter, or what one has written. `head`: without its body."""
+    """Returns a JSON response. `body` is a JsonWriter, or a value for one. `head` leaves out the body."""
     if head:
         return Response(b"", status, dict(headers or {}), media_type=_JSON)
     text = body if isinstance(body, JsonWriter) else JsonWriter(body)
@@ -30,15 +30,15 @@ def json_response(
 
 
 _ALL_PIECES_BYTES = 4 * 1024 * 1024
-"""The memory of waiting pieces of all responses together. Of each response one piece waits."""
+"""The memory for the pieces that wait to be sent, of all responses together. Each has one such piece."""
 _LEAST_PIECE_BYTES = 12 * 1024
 
 
 class _Pieces(Response):
     """A response with pictures, sent in pieces.
 
-    It is given up after ANSWER_IDLE_SECONDS without progress. That time is long, because the kernel asks for
-    more only when a third of its buffer (a megabyte) was read.
+    The connection is closed after ANSWER_IDLE_SECONDS without progress. That time is long, because the kernel
+    takes the next piece only after a third of its buffer (a megabyte) was read.
     """
 
     being_sent = 0
@@ -59,7 +59,9 @@ class _Pieces(Response):
                     _postpone(idle, idle_seconds)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
-            log.info("answer given up: not read in time")  # it has no end, so uvicorn closes the connection
+            log.info(
+                "answer given up: not read in time"
+            )  # it is incomplete, so uvicorn closes the connection
         else:
             await send({"type": "http.response.body", "body": b""})
         finally:
@@ -67,15 +69,15 @@ class _Pieces(Response):
 
     @classmethod
     def _piece_bytes(cls) -> int:
-        """Returns how many bytes of a picture the next piece has."""
+        """Returns how many bytes of a picture the next piece has: fewer if many responses are being sent."""
         share = _ALL_PIECES_BYTES // cls.being_sent
         return max(_LEAST_PIECE_BYTES, min(PIECE_BYTES, share - share % 3))
 
 
 def _postpone(timeout: asyncio.Timeout, seconds: float) -> None:
-    """Let the timeout end so many seconds from now, up to 0.1 s more.
+    """Move the timeout to `seconds` from now, or up to 0.1 s later.
 
-    Not for each piece: a new timer would cost more than encoding the piece.
+    It is not moved for each piece: a new timer would cost more than encoding the piece.
     """
     now, ends = asyncio.get_running_loop().time(), timeout.when()
     if ends is None or now + seconds > ends:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from app.api.body import at_once, read_body
+from app.api.body import never_wait, read_body
 from app.api.caller import CurrentCaller
 from app.api.examples import LOGIN
 from app.api.exchange import blobs, parts
@@ -52,9 +52,9 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     if not auth.tokens.can_mint:
         raise HTTPException(404)
     address = request.client.host if request.client else ""
-    await auth.admit(address)
+    await auth.count_attempt(address)
     answer = await auth.login(
-        await read_body(request, at_once, blobs(request), contract=LoginRequest), address
+        await read_body(request, never_wait, blobs(request), contract=LoginRequest), address
     )
     response.headers["Cache-Control"] = "no-store"
     return answer

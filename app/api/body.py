@@ -1,4 +1,4 @@
-"""Reads a body (JSON, urlencoded or multipart) into one raw value, within its limits of size and time."""
+"""Reads a request body (JSON, urlencoded or multipart) within limits of size and time."""
 
 import asyncio
 import codecs
@@ -26,28 +26,28 @@ from app.threads import off_loop
 C = TypeVar("C", bound=Contract)
 T = TypeVar("T")
 Raw = Any
-Spelling = Literal["json", "urlencoded", "multipart"]
+BodyFormat = Literal["json", "urlencoded", "multipart"]
 Take = Callable[[int], Awaitable[None]]
-"""Takes a number of bytes. Returns when that much more of the body may be kept."""
+"""A function that waits until so many more bytes of the body may be kept in memory."""
 
 _LARGE_BODY_BYTES = 10_000_000
-"""If a body announces more, its pictures are written to disk while they arrive, never kept in memory."""
+"""With a larger Content-Length, pictures are written to disk while they arrive, never kept in memory."""
 _BUILT_AT_ONCE_BYTES = 64 * 1024
-"""A body up to this size is built on the event loop: a thread would cost more than the work."""
+"""A body up to this size is validated on the event loop: a thread would cost more."""
 _MAX_URLENCODED_BYTES = 1024 * 1024
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
 
-async def at_once(_size: int) -> None:
-    """For small bodies: does not wait."""
+async def never_wait(_size: int) -> None:
+    """A `Take` that never waits, for small bodies."""
 
 
 async def read_body(request: Request, take: Take, blobs: Blobs, *, contract: type[C]) -> C:
-    """Read the request's body into a contract type. Raises what `read_raw` raises."""
+    """Returns the request's body as `contract`. Raises what `read_raw` raises."""
     catalogue = parts(request.scope).catalogue
 
-    def build(raw: Raw, spelling: Spelling, blobs: Blobs) -> C:
-        if spelling == "multipart":
+    def build(raw: Raw, body_format: BodyFormat, blobs: Blobs) -> C:
+        if body_format == "multipart":
             return read(contract, contract.from_form(raw), catalogue, blobs, text=True)
         return read(contract, raw, catalogue, blobs)
 
@@ -60,12 +60,12 @@ async def read_raw(
     request: Request,
     take: Take,
     blobs: Blobs,
-    build: Callable[[Raw, Spelling, Blobs], T],
+    build: Callable[[Raw, BodyFormat, Blobs], T],
     *,
     max_bytes: int,
     uploads: Uploads,
 ) -> T:
-    """Read the request's body and `build` something of it, off the event loop if it may hold large pictures.
+    """Read the request's body and return `build(raw, format, blobs)`. A large body is built in a thread.
 
     Pictures become blobs while they arrive. `max_bytes` is the limit unless MAX_BODY_BYTES is set. A body of
     another media type counts as empty, as in NestJS. Raises InvalidRequest, PayloadTooLarge,
@@ -85,16 +85,16 @@ async def read_raw(
 
     chunks = partial(_chunks, request, counted, settings.body_idle_seconds)
     new_blob = partial(blobs.new, on_disk=_declared(request) > _LARGE_BODY_BYTES)
-    spelling: Spelling
+    body_format: BodyFormat
     match media:
         case b"application/json":
-            spelling, raw = "json", await _read_json(chunks(limit), _charset(options), new_blob)
+            body_format, raw = "json", await _read_json(chunks(limit), _charset(options), new_blob)
         case b"application/x-www-form-urlencoded":
             charset = _charset(options, "iso-8859-1")
             received = chunks(min(limit, _MAX_URLENCODED_BYTES))
-            spelling, raw = "urlencoded", await _read_urlencoded(received, charset)
+            body_format, raw = "urlencoded", await _read_urlencoded(received, charset)
         case b"multipart/form-data" if uploads:
-            spelling, raw = "multipart", await receive_form(chunks(limit), options, uploads, new_blob)
+            body_format, raw = "multipart", await receive_form(chunks(limit), options, uploads, new_blob)
         case b"" if _has_body(request):
             raise InvalidRequest(
                 "The body has no Content-Type: send application/json"
@@ -104,8 +104,8 @@ async def read_raw(
             return build({}, "json", blobs)
     try:
         if uploads and bytes_read > _BUILT_AT_ONCE_BYTES:
-            return await off_loop(build, raw, spelling, blobs)
-        return build(raw, spelling, blobs)
+            return await off_loop(build, raw, body_format, blobs)
+        return build(raw, body_format, blobs)
     except RecursionError as exc:
         raise InvalidRequest("Malformed JSON: nested too deeply") from exc
 
@@ -115,7 +115,7 @@ def _has_body(request: Request) -> bool:
 
 
 def _declared(request: Request) -> int:
-    """Returns Content-Length, or 0 if it is missing."""
+    """Returns Content-Length, or 0 if it is missing or not a number."""
     declared = request.headers.get("content-length", "")
     return int(declared) if declared.isdecimal() else 0
 
@@ -146,7 +146,7 @@ async def _chunks(request: Request, take: Take, idle_seconds: float, limit: int)
 
 
 def _charset(options: dict[bytes, bytes], *also: str) -> str:
-    """The charset to decode with: any utf, or one of `also`."""
+    """Returns the charset of the body: UTF-8, UTF-16, UTF-32 or one of `also`. Raises UnsupportedMedia."""
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
     known = re.fullmatch(r"utf-(8|16|16le|16be|32|32le|32be)", charset)
     if not known and charset not in also:
@@ -155,7 +155,7 @@ def _charset(options: dict[bytes, bytes], *also: str) -> str:
 
 
 async def _read_json(chunks: AsyncIterator[bytes], charset: str, new_blob: Callable[[], Blob]) -> Raw:
-    """Objects and lists only; an empty body is an empty object."""
+    """Returns an object or a list, and {} for an empty body. Raises InvalidRequest for other JSON."""
     decode = None if charset == "utf-8" else codecs.getincrementaldecoder(charset)("replace").decode
     with JsonReader(new_blob, TEXT_LIMITS) as reader:
         try:

@@ -1,4 +1,4 @@
-"""Bracket names of forms: `outputOptions[mimeType]` becomes a value inside a value."""
+"""Parses bracket names of forms: `outputOptions[mimeType]` is a field of the object `outputOptions`."""
 
 import re
 from collections.abc import Iterable
@@ -14,8 +14,11 @@ _INDEX = re.compile(r"\d{1,6}", re.ASCII)
 
 
 def values_of(pairs: Iterable[Pair]) -> dict[str, Raw]:
-    """Returns the values of a form's pairs. `a[b]=1` makes an object in `a`; `a[]=1`, `a[0]=1` and a repeated
-    `a=1` make lists, without gaps. Dots have no meaning."""
+    """Returns the nested values of a form's pairs.
+
+    `a[b]=1` makes `a` an object. `a[]=1`, `a[0]=1` and a repeated `a=1` make it a list. Gaps between indices
+    are closed. Dots have no meaning.
+    """
     root: dict[str, Raw] = {}
     for name, value in pairs:
         match = _BRACKETED.fullmatch(name)
@@ -31,7 +34,7 @@ def values_of(pairs: Iterable[Pair]) -> dict[str, Raw]:
 
 
 def _inside(at: dict[str, Raw], step: str) -> dict[str, Raw]:
-    """Returns the branch below a step. A value that is there already becomes its first element."""
+    """Returns the branch at `step`, made if necessary. A value there becomes the branch's first element."""
     branch = at.get(step)
     if not isinstance(branch, dict):
         branch = at[step] = {} if branch is None else {"0": branch}

@@ -1,4 +1,4 @@
-"""The caller of a request: the Authorization header, read before the body."""
+"""Authenticates the caller of a request, from the Authorization header, before the body is read."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ LOGIN = OAuth2(
     description="Log in with the username and password of an account of this gateway.",
     flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/login")),
 )
-"""The other entry of the Authorize dialog (`docs.py`): FastAPI takes one for each dependency."""
+"""The second entry of the Authorize dialog. `docs.py` adds it: FastAPI takes one per dependency."""
 
 
 class _Authorization(SecurityBase):
@@ -27,7 +27,10 @@ class _Authorization(SecurityBase):
     )
 
     async def __call__(self, request: Request) -> Caller:
-        """Returns the caller of the header's first two words, as Nest does. Raises Unauthorized."""
+        """Returns the caller of the token or key after `Bearer`. Raises Unauthorized and Busy.
+
+        Ignores further words, as NestJS does.
+        """
         words = request.headers.get("authorization", "").split(maxsplit=2)
         if len(words) < 2 or words[0].lower() != "bearer":
             raise Unauthorized

@@ -1,8 +1,8 @@
-"""Limits on connections that uvicorn does not have: for a request's head, upgrades and unread answers.
+"""Limits connections where uvicorn does not: slow or large heads, upgrades, and unread responses.
 
 A head (request line and headers) over 64 KiB gets 431. If it takes longer than 10 seconds, the connection is
-closed. The next piece of an answer waits until the last one is with the kernel; if a caller takes nothing of
-it, the connection is ended. Upgrades are declined.
+closed. A piece of a response is sent only after the kernel has taken the previous one. If a caller reads
+nothing for too long, the connection is ended. Upgrades are declined.
 
 uvicorn chooses its protocol class before it imports the application. So `install` makes that class create
 instances of a subclass.
@@ -43,14 +43,14 @@ class _Head:
             self._timer = self._protocol.loop.call_later(SECONDS, self._late)
 
     def end(self) -> None:
-        """The head, or the body that followed it, is complete."""
+        """Stop the timer: the head, or the body after it, is complete."""
         self.bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def refuse(self) -> None:
-        """Send 431 and close the connection. In the middle of another answer only close it."""
+        """Close the connection. Send 431 before, unless another response is being sent."""
         if self._idle():
             self._protocol.transport.write(_TOO_LARGE)
         self._protocol.transport.close()
@@ -61,13 +61,13 @@ class _Head:
             self._protocol.transport.close()
 
     def _idle(self) -> bool:
-        """Whether no answer is under way on this connection."""
+        """Returns whether no response is being sent on this connection."""
         cycle = self._protocol.cycle
         return cycle is None or cycle.response_complete
 
 
-class _Limited(HttpToolsProtocol):
-    """uvicorn's protocol with the limits above. The body of a request does not count as head."""
+class _LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with the limits of this module."""
 
     _head: _Head
 
@@ -75,7 +75,7 @@ class _Limited(HttpToolsProtocol):
         super().connection_made(transport)
         self._head = _Head(self)
         self._head.begin()
-        transport.set_write_buffer_limits(high=0)  # one piece of an answer waits in memory, not more
+        transport.set_write_buffer_limits(high=0)  # at most one piece of a response waits in memory
         _end_when_unread(transport, 2 * self.app_state.get("answer_idle_seconds", _UNREAD_SECONDS))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -83,9 +83,9 @@ class _Limited(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass the parser at most as many bytes as a head may still have.
+        """Pass data to the parser, at most as much as the head may still have.
 
-        Everything that is not body counts as head: also trailers and the framing of chunks.
+        Everything except the body counts as head: also trailers and the framing of chunks.
         """
         rest = memoryview(data)
         while rest and not self.transport.is_closing():
@@ -102,7 +102,7 @@ class _Limited(HttpToolsProtocol):
         self._head.end()
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser reads nothing that follows
+            self.cycle.keep_alive = False  # the parser reads no further request
 
     def on_body(self, body: bytes) -> None:
         self._head.bytes = 0
@@ -113,25 +113,25 @@ class _Limited(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if self.cycle.more_body:  # answered early: the rest of the body must arrive in time too
+        if self.cycle.more_body:  # an early response: the rest of the body must arrive in time too
             self._head.begin()
         super().on_response_complete()
 
     def _should_upgrade(self) -> bool:
-        """There is no WebSocket here, and uvicorn's would wait for ever for the rest of a POST."""
+        """Decline: uvicorn's WebSocket code would wait forever for the rest of a POST."""
         return False
 
 
 def install() -> None:
-    """Have uvicorn use the limits, for all connections from now on."""
+    """Make uvicorn apply the limits to all connections from now on."""
     uvicorns: Any = HttpToolsProtocol
-    uvicorns.__new__ = lambda _class, *_args, **_kwargs: object.__new__(_Limited)
+    uvicorns.__new__ = lambda _class, *_args, **_kwargs: object.__new__(_LimitedProtocol)
 
 
 def _end_when_unread(transport: Transport, seconds: float) -> None:
-    """Have the kernel end the connection if the caller takes nothing for so many seconds.
+    """Let the kernel end the connection if the caller reads nothing for so many seconds.
 
-    uvicorn would wait for ever, and never stop: unsent bytes keep a closed connection open.
+    Otherwise uvicorn could not stop: unsent bytes keep a closed connection open.
     """
     connection = transport.get_extra_info("socket")
     if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it

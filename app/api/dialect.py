@@ -1,4 +1,4 @@
-"""A dialect: how the errors of a router's routes are written. Nest's is the dialect of all other requests."""
+"""Dialects: each router can have its own format for errors. NestJS's format is the default."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from app.contract.errors import GatewayError
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`body` returns the JSON body of an error. `models(status)` are the types that document the bodies."""
+    """A format for errors.
+
+    `body` returns the JSON body of an error. `models(status)` returns the types that document the bodies.
+    """
 
     body: Callable[[GatewayError], dict[str, Any]]
     models: Callable[[int], tuple[type[BaseModel], ...]]
@@ -24,12 +27,12 @@ NEST = Dialect(nest_body, lambda status: (NestError, SafetyError) if status == 4
 
 
 class DialectRoute(APIRoute):
-    """A route with a dialect of its own. To be subclassed, for `APIRouter(route_class=...)`."""
+    """A route with its own dialect. Subclass it, and pass the subclass as `APIRouter(route_class=...)`."""
 
     dialect: ClassVar[Dialect]
 
 
 def dialect_of(request: Request) -> Dialect:
-    """Returns the dialect of the request's route. A route also counts if only the method does not match."""
+    """Returns the dialect of the request's route, even if only its path matches and the method does not."""
     route = request.scope.get("route")
     return route.dialect if isinstance(route, DialectRoute) else NEST

@@ -1,4 +1,4 @@
-"""The `/docs` page: Swagger UI, all of it served by the gateway itself."""
+"""The `/docs` page: Swagger UI, served by the gateway without files from elsewhere."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from app.api.openapi.headers import HEADERS
 
 PAGE = Path(__file__).parent / "docs_page"
 
-# Nothing from elsewhere, no inline script, no framing (a framed Execute button could be clicked unseen).
+# No other origins, no inline scripts, no framing (a user could be tricked into a framed Execute button).
 # Swagger UI's style sheet carries its icons as data: URIs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -58,11 +58,11 @@ def install(app: Gateway) -> None:
     """
     app.description = _DESCRIPTION
     app.openapi_tags = _TAGS
-    made = app.openapi
+    fastapi_document = app.openapi
 
     def with_headers() -> dict[str, Any]:
-        """Returns FastAPI's document with what FastAPI cannot make: headers, and two ways to authorize."""
-        document = made()
+        """Returns FastAPI's OpenAPI document with headers and a second way to authorize."""
+        document = fastapi_document()
         document["components"]["headers"] = HEADERS
         schemes = document["components"]["securitySchemes"]
         login_scheme = {"login": jsonable_encoder(LOGIN, exclude_none=True)}
@@ -70,7 +70,7 @@ def install(app: Gateway) -> None:
         for operation in (one for path in document["paths"].values() for one in path.values()):
             if operation.get("security"):
                 operation["security"] = [{"login": []}, {"token": []}]
-        if app.parts and (login := app.parts.open_login):  # the document can be made before the start
+        if app.parts and (login := app.parts.open_login):  # parts is None before the start
             document["paths"]["/api/v1/auth/login"]["post"]["requestBody"] = login_body(login)
         return document
 

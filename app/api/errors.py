@@ -1,4 +1,4 @@
-"""Turns every exception into a response: its status and headers here, its body in the route's dialect."""
+"""Turns exceptions into responses: status and headers here, the body in the route's dialect."""
 
 from typing import Any, cast
 
@@ -19,11 +19,11 @@ log = structlog.get_logger()
 
 _CLIENT_GONE = 499
 _MAX_RULES, _MAX_RULE = 5, 200
-"""How many broken rules of a request are logged, and how many characters of each."""
+"""The number of broken rules that are logged per request, and the number of characters of each."""
 
 
 class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+    """The client closed the connection before the response was ready."""
 
 
 def refusal(request: Request, error: errors.GatewayError) -> tuple[int, dict[str, Any]]:
@@ -33,7 +33,7 @@ def refusal(request: Request, error: errors.GatewayError) -> tuple[int, dict[str
 
 
 def respond(request: Request, error: errors.GatewayError) -> Response:
-    """Returns the response. The reason is logged: for a 5xx in a line of its own, else in the request's."""
+    """Returns the response to an error. Logs a 5xx in its own line, any other in the request's line."""
     number, code = status_and_code(error)
     reason = _reason(error, code)
     if number >= 500:
@@ -50,7 +50,7 @@ def respond(request: Request, error: errors.GatewayError) -> Response:
 
 
 def _reason(error: errors.GatewayError, code: Code) -> dict[str, object]:
-    """Returns what is logged, without values: broken rules, the vendor's code, the classes of the causes."""
+    """Returns log fields without values of the request: broken rules, the vendor's code, the causes."""
     fields: dict[str, object] = {"code": code}
     if isinstance(error, errors.InvalidRequest):
         fields["rules"] = [rule[:_MAX_RULE] for rule in (error.sentences or (error.message,))[:_MAX_RULES]]
@@ -64,7 +64,7 @@ def _reason(error: errors.GatewayError, code: Code) -> dict[str, object]:
 
 
 def _vendor_code(error: BaseException | None) -> str | None:
-    """Returns the vendor's code of this error, or of the nearest cause that has one."""
+    """Returns the vendor's code of this error, or of its nearest cause with a code."""
     while error is not None:
         if isinstance(error, errors.GatewayError) and error.vendor_code:
             return error.vendor_code
@@ -73,7 +73,7 @@ def _vendor_code(error: BaseException | None) -> str | None:
 
 
 def crashed(request: Request, exc: Exception) -> Response:
-    """Returns the document's 500 for an unexpected exception."""
+    """Returns a 500 response for an unexpected exception."""
     error = Crashed()
     error.__cause__ = exc
     return respond(request, error)
@@ -86,14 +86,14 @@ def install(app: FastAPI) -> None:
         return respond(request, cast(errors.GatewayError, exc))
 
     async def no_route(request: Request, _exc: Exception) -> Response:
-        """The router's 404 or 405. NestJS has one answer to both."""
+        """Handles the router's 404 and 405. NestJS returns 404 for both."""
         target = request.scope.get("raw_path") or request.url.path.encode()
         query = request.scope.get("query_string") or b""
         where = (target + (b"?" + query if query else b"")).decode("latin-1")
         return respond(request, errors.RouteNotFound(f"Cannot {request.method} {where}"))
 
     async def no_room(request: Request, exc: Exception) -> Response:
-        """Temporary files have no room for a picture."""
+        """Handles a full folder for temporary files with a 503."""
         log.warning("no room for a picture", reason=str(exc))  # names the folder
         error = errors.Busy()
         error.__cause__ = exc

@@ -1,4 +1,4 @@
-"""Example bodies of the API documentation: they work when they are sent as they stand."""
+"""Example request bodies of the API documentation. All of them work without changes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a request has besides its body: typed access to the app's parts and to the ASGI scope."""
+"""Typed access to the gateway's parts, and to what belongs to one request and its response."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from app.pictures.blob import Blobs
 
 
 class Gateway(FastAPI):
-    """The ASGI app. `parts` is set while it runs."""
+    """The ASGI app. `parts` is None until it starts."""
 
     parts: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its answer. Made by RequestLog.
+    """What belongs to one request and its response. Made by RequestLog.
 
-    `log`: fields of the request's log line. `headers`: headers of its answer, in lower case, whatever the
-    handler returns. `closing` is closed when the answer is sent, or the client has left.
+    `log`: fields for the request's log line. `headers`: response headers (names in lower case), added to
+    whatever the handler returns. `closing` is closed when the response is sent or the client has left.
     """
 
     request_id: str
@@ -31,12 +31,13 @@ class Exchange:
 
 
 def exchange(request: Request) -> Exchange:
+    """Returns the request's Exchange."""
     found: Exchange = request.scope["exchange"]
     return found
 
 
 def blobs(request: Request, owner: str | None = None) -> Blobs:
-    """Returns a scope of blobs that is closed when the answer is sent. `owner`: the caller's id."""
+    """Returns a scope of blobs that is closed with the request. `owner`: the caller's id."""
     return exchange(request).closing.enter_context(parts(request.scope).work.blobs(owner))
 
 

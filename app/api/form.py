@@ -1,4 +1,4 @@
-"""Reading `multipart/form-data`: each file becomes a blob while it arrives."""
+"""Reads `multipart/form-data`. Each file becomes a blob while it arrives."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,7 +22,7 @@ Raw = Any
 
 MAX_FIELDS = 1000
 TEXT_LIMITS = Limits(blob_from=MAX_TEXT_CHARACTERS)
-"""A prompt may be letters without a space, which is base64 too: only what is longer becomes a blob."""
+"""A prompt without spaces can look like base64, so only texts longer than any prompt become blobs."""
 _MAX_PREAMBLE_BYTES = 64 * 1024
 _LAST_INDEX = re.compile(r"\[\d*\]$")
 
@@ -33,7 +33,10 @@ async def receive_form(
     uploads: Uploads,
     new_blob: Callable[[], Blob],
 ) -> dict[str, Raw]:
-    """Parse a form as it arrives. Raises NoRoom, and InvalidRequest and PayloadTooLarge in multer's words."""
+    """Returns the values of a form, parsed as it arrives.
+
+    Raises NoRoom, and InvalidRequest and PayloadTooLarge with the messages of NestJS's multer.
+    """
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("Multipart: Boundary not found")
@@ -53,8 +56,7 @@ async def receive_form(
 
 
 def _texts_beside(form: "_Form") -> Iterator[tuple[str, str | Blob]]:
-    """Yields the texts of a form, except those that a file replaces: a text of the same name, and an empty
-    text in the same list."""
+    """Yields the texts of a form. A file replaces a text of the same name, and empty texts in its list."""
     files = {name for name, _ in form.files}
     for name, text in form.texts:
         if name not in files and (text or _LAST_INDEX.sub("", name) not in files):
@@ -62,7 +64,7 @@ def _texts_beside(form: "_Form") -> Iterator[tuple[str, str | Blob]]:
 
 
 async def _from_first_boundary(chunks: AsyncIterator[bytes], delimiter: bytes) -> AsyncIterator[bytes]:
-    """Leave out the preamble that RFC 2046 allows and the parser does not know."""
+    """Yields the body without the preamble, which RFC 2046 allows and the parser does not."""
     head = b""
     async for chunk in chunks:
         head += chunk
@@ -78,7 +80,10 @@ async def _from_first_boundary(chunks: AsyncIterator[bytes], delimiter: bytes) -
 
 @dataclass
 class _Form:
-    """The parts of one form. `uploads` are the fields that take files, and how many; None is any number."""
+    """The state of parsing one form.
+
+    `uploads`: the names of the fields that take files, and how many each takes; None for any number.
+    """
 
     uploads: Uploads
     new_blob: Callable[[], Blob]
@@ -122,7 +127,7 @@ class _Form:
         self._headers[self._header] = self._headers.get(self._header, b"") + data[start:end]
 
     def _headers_finished(self) -> None:
-        """Decide what the part is: a text, a file, or nothing to keep."""
+        """Decide whether to read the part as a text or as a file, or to ignore it."""
         self.in_header, self._text, self._file = False, None, None
         kind, options = parse_options_header(self._headers.get(b"content-disposition"))
         if kind != b"form-data":

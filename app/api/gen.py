@@ -1,11 +1,11 @@
-"""/gen, and the same at /pro/gen."""
+"""The routes /gen and /pro/gen, which do the same."""
 
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.body import Raw, Spelling, read_raw
+from app.api.body import BodyFormat, Raw, read_raw
 from app.api.caller import CurrentCaller
 from app.api.examples import GEN_EXAMPLES, GEN_FORM, GREY_PNG
 from app.api.exchange import parts
@@ -34,8 +34,8 @@ from app.services.made import Made
 router = APIRouter(tags=["gen"], route_class=GenRoute)
 
 
-def _build(raw: Raw, spelling: Spelling, blobs: Blobs) -> GenRequest:
-    return read_gen(raw, blobs, text=spelling != "json")
+def _build(raw: Raw, body_format: BodyFormat, blobs: Blobs) -> GenRequest:
+    return read_gen(raw, blobs, text=body_format != "json")
 
 
 _read = partial(read_raw, build=_build, max_bytes=MAX_BODY_BYTES, uploads=UPLOADS)
@@ -66,7 +66,7 @@ _REFUSALS = {
 
 
 def _described() -> dict[str, Any]:
-    """Arguments for the route's decorator. The route reads its body itself, so FastAPI cannot tell."""
+    """Returns arguments for the route's decorator. FastAPI cannot infer them: the route reads its body."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
     refusals = failures(*(400, 401, 402, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504), dialect=GEN)
     refusals[400]["content"]["application/json"]["examples"] = {

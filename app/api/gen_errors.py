@@ -1,4 +1,4 @@
-"""The body of an error on `/gen`, as its API document has it."""
+"""Error bodies of /gen, as its API document defines them."""
 
 from http import HTTPStatus
 from typing import Any, Literal
@@ -20,7 +20,7 @@ class GenError(Described):
 
 
 def gen_body(error: errors.GatewayError) -> dict[str, Any]:
-    """Returns the body: a sentence, and details that may help the caller."""
+    """Returns the body: `error` says what was wrong, `details` what can help the caller."""
     code = status(error)
     details = error.hint
     match error:

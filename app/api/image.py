@@ -35,7 +35,7 @@ _STORED = {
 
 
 def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
-    """The five endpoints that answer base64 look alike from outside."""
+    """Returns the documentation of one of the five routes that return base64 by default."""
     return described(
         contract,
         (Predictions, StoredImages),
@@ -71,7 +71,7 @@ def _stored_images(made: Made) -> StoredImages:
 
 
 def _predictions(made: Made) -> Predictions:
-    """With pictures in base64, or with `storageUri` the places where they are."""
+    """Returns the pictures in base64, or, with `storageUri`, where they are stored."""
     pictures = tuple(
         Prediction(bytes_base64_encoded=picture, mime_type=picture.mime_type) for picture in made.pictures
     )

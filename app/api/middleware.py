@@ -1,4 +1,4 @@
-"""Wraps every request: its id, its log line, and headers that all its responses have."""
+"""Gives every request an id and a log line, and every response its common headers."""
 
 import re
 import time
@@ -22,9 +22,9 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 class RequestLog:
-    """Pure ASGI. Makes the `Exchange`, to which handlers add fields and headers, and closes it.
+    """ASGI middleware. Makes and closes the `Exchange`, to which handlers add log fields and headers.
 
-    Logged: method, path, status, milliseconds, bytes in and out; never bodies, query strings or tokens.
+    Logs the method, path, status, milliseconds, and bytes in and out; never bodies, query strings or tokens.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,7 +36,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         if scope["path"].startswith("/api/"):
-            scope["path"] = scope["raw_path"].decode("latin-1")  # an encoded slash or letter is another path
+            scope["path"] = scope["raw_path"].decode("latin-1")  # as sent: %2F is not a slash
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         exchange = scope["exchange"] = Exchange(request_id, headers={"x-request-id": request_id})
@@ -59,12 +59,12 @@ class RequestLog:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                if scope["method"] == "POST":  # others, like /health, do not wait
+                if scope["method"] == "POST":  # other methods, as for /health, do not wait
                     await self._pace.begin()
                 await self._app(scope, counted_receive, counted_send)
             except Exception as exc:
                 if status != _NO_ANSWER:
-                    raise  # a part of the response is sent
+                    raise  # too late for another response
                 await crashed(Request(scope), exc)(scope, receive, counted_send)
             finally:
                 exchange.closing.close()

@@ -1,4 +1,4 @@
-"""The body of an error as the NestJS gateway wrote it: for all routes but those with another dialect."""
+"""Error bodies in the format of the NestJS gateway, for all routes without another dialect."""
 
 from http import HTTPStatus
 from typing import Any, Literal
@@ -27,7 +27,7 @@ class SafetyError(Filtered):
 
 
 def nest_body(error: errors.GatewayError) -> dict[str, Any]:
-    """Returns NestJS's body. It has an `error`, the status phrase, if the message is another text."""
+    """Returns the body. As in NestJS, `error` has the status phrase if the message is a different text."""
     code = status(error)
     phrase = HTTPStatus(code).phrase
     match error:
@@ -59,7 +59,7 @@ def nest_body(error: errors.GatewayError) -> dict[str, Any]:
 
 
 def _blocked(block: Block) -> dict[str, Any]:
-    """The document's two safety bodies: the long one when the support code is known."""
+    """Returns one of the API document's two safety bodies: the long one if the support code is known."""
     known = Filtered.of(block).model_dump(by_alias=True, exclude_none=True)
     body = {"statusCode": 400, "message": block.message, **known}
     return body if block.code is None else {"success": False, **body}

@@ -1,21 +1,21 @@
-"""Limits how many requests begin at a time, so that a thousand that arrive together do not block the loop."""
+"""Starts few requests at a time, so that a thousand that arrive together do not block the event loop."""
 
 import asyncio
 from collections import deque
 
 _AT_A_TIME = 4
-"""Requests that begin in one turn of the event loop. Each takes half a millisecond until it first waits."""
+"""Requests that start per iteration of the event loop. Each takes about 0.5 ms until its first await."""
 
 
 class Pace:
-    """Lets requests begin in the order of their arrival, a few in each turn of the loop."""
+    """Starts requests in the order of their arrival, a few per iteration of the event loop."""
 
     def __init__(self) -> None:
         self._begun = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def begin(self) -> None:
-        """Return when it is this request's turn."""
+        """Return when this request may start."""
         loop = asyncio.get_running_loop()
         if self._begun == 0:
             loop.call_soon(self._turn)

@@ -1,4 +1,4 @@
-"""Lists that are read page by page: the parameters `limit` and `cursor`."""
+"""The query parameters of paged lists: `limit` and `cursor`."""
 
 import re
 from typing import Any
@@ -32,7 +32,7 @@ WRONG = {"validation": InvalidRequest([_LIMIT, _CURSOR])}
 
 
 def paging(request: Request) -> tuple[int, Cursor | None]:
-    """Returns `limit` and `cursor` of the query. Raises InvalidRequest."""
+    """Returns `limit` (20 by default) and `cursor` from the query. Raises InvalidRequest."""
     limit, cursor, wrong = _USUAL, None, []
     if given := request.query_params.getlist("limit"):
         if len(given) == 1 and re.fullmatch("[0-9]{1,9}", given[0]) and 1 <= int(given[0]) <= _MOST:

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 _UNNAMED = "127.0.0.1,::1"
-"""The value in uvicorn's Config when no proxy was named."""
+"""uvicorn's default for `trusted_hosts`, if no proxy was named."""
 
 
 def install(app: FastAPI, named: str) -> None:
-    """`named` is FORWARDED_ALLOW_IPS: addresses and networks, "" for none. Also changes uvicorn's default."""
+    """Trust the proxies in `named` (FORWARDED_ALLOW_IPS: addresses and networks) and no others."""
     vars(uvicorn.config)["ProxyHeadersMiddleware"] = _named_only
     if named:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=named)
 
 
 def _named_only(app: "ASGI3Application", trusted_hosts: list[str] | str) -> ProxyHeadersMiddleware:
-    """Returns uvicorn's middleware. By default it trusts no proxy."""
+    """Returns uvicorn's middleware, which trusts no proxy if none was named."""
     return ProxyHeadersMiddleware(app, [] if trusted_hosts == _UNNAMED else trusted_hosts)

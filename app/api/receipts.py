@@ -1,4 +1,4 @@
-"""Receipts and usage: what a caller's requests have cost."""
+"""The routes for receipts and usage: what a caller's requests have cost."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from app.contract.periods import iso
 from app.contract.receipts import Receipt, ReceiptCall, ReceiptPage, ReceiptPicture, Usage, UsedBudget
 from app.ports import Storage
 from app.services.budgets import Used
-from app.services.receipts import Booked, BookedCall
+from app.services.receipts import BookedCall, BookedWish
 
 router = APIRouter(prefix="/api/v1", tags=["costs"])
 
@@ -93,12 +93,12 @@ async def receipts(request: Request, who: CurrentCaller) -> ReceiptPage:
 
     `nextCursor` leads to the next page. It stays right when there are new receipts.
     """
-    have = parts(request.scope)
+    gateway = parts(request.scope)
     limit, cursor = paging(request)
-    await have.paying.ledger.written()
-    page = await have.receipts.page(who.id, limit=limit, after=cursor)
+    await gateway.paying.ledger.written()
+    page = await gateway.receipts.page(who.id, limit=limit, after=cursor)
     return ReceiptPage(
-        receipts=tuple(_receipt(one, have.storage) for one in page.receipts),
+        receipts=tuple(_receipt(one, gateway.storage) for one in page.receipts),
         next_cursor=str(page.next) if page.next else None,
     )
 
@@ -115,12 +115,12 @@ async def receipts(request: Request, who: CurrentCaller) -> ReceiptPage:
 )
 async def receipt(request: Request, who: CurrentCaller) -> Receipt:
     """Returns what one of your requests has cost, call by call."""
-    have = parts(request.scope)
-    await have.paying.ledger.written()
-    found = await have.receipts.one(who.id, request.path_params["id"])
+    gateway = parts(request.scope)
+    await gateway.paying.ledger.written()
+    found = await gateway.receipts.one(who.id, request.path_params["id"])
     if not found:
         raise NotFound(_MISSING.message)
-    return _receipt(found, have.storage)
+    return _receipt(found, gateway.storage)
 
 
 @router.get(
@@ -133,13 +133,13 @@ async def usage(request: Request, who: CurrentCaller) -> Usage:
 
     In a unit without a budget it returns what you have spent in this month, with `limit` null.
     """
-    have = parts(request.scope)
-    await have.paying.ledger.written()
-    used = await have.budgets.usage(who.scopes)
+    gateway = parts(request.scope)
+    await gateway.paying.ledger.written()
+    used = await gateway.budgets.usage(who.scopes)
     return Usage(usage=tuple(map(_used, used)))
 
 
-def _receipt(booked: Booked, storage: Storage) -> Receipt:
+def _receipt(booked: BookedWish, storage: Storage) -> Receipt:
     return Receipt(
         id=booked.id,
         operation=booked.operation,
@@ -168,7 +168,7 @@ def _time(at: int | None) -> str | None:
 
 
 def _picture(picture: StoredPicture, storage: Storage) -> ReceiptPicture:
-    """A private copy has no URL: its `bucket` is a folder, which has a slash in its name."""
+    """Returns a picture of a receipt. A private picture has no URL; its `bucket` is a folder with a slash."""
     private = "/" in picture.bucket
     return ReceiptPicture(
         url=None if private else storage.url(picture.name, bucket=picture.bucket),

@@ -1,6 +1,5 @@
-"""Rehearsed failures, on the emulator only: the header X-Trouble, or `#trouble:…` in any text of the request.
-
-`docs/rehearsing.md` lists the words.
+"""Rehearsed failures, on the emulator only. Callers ask for them in the header X-Trouble, or with
+`#trouble:…` in any text of the request. `docs/rehearsing.md` lists the words.
 """
 
 import re
@@ -32,7 +31,7 @@ _PARAMETER = {
 
 
 def rehearsed(request: Request, body: object) -> str | None:
-    """Returns the failure that this request asks for, which its calls then carry; None in live.
+    """Returns the failure that the request asks for ("429=7"), or None. Always None in live.
 
     The header takes precedence over the texts of the body. Raises InvalidRequest for an unknown word.
     """
@@ -51,7 +50,7 @@ _KNOWN = f"one of {', '.join(WORDS)}, with or without a number: 429=7"
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yields every text of the request."""
+    """Yields all texts in the request's fields."""
     match value:
         case str():
             yield value

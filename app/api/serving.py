@@ -1,4 +1,4 @@
-"""Serves every paid route: counts the request, reads it, has it made and paid, within one deadline."""
+"""Serves all paid routes: counts the request, reads the body, makes and pays for the pictures."""
 
 import asyncio
 import re
@@ -21,8 +21,8 @@ from app.contract.errors import Busy, GatewayError, InvalidRequest, RequestTimed
 from app.pictures.blob import Blobs
 from app.ports import Call, Progress
 from app.services.auth import Caller
-from app.services.made import Found, Made
-from app.services.paying import Reply, Work
+from app.services.made import FoundPicture, Made
+from app.services.paying import PaidRequest, Reply
 from app.services.room import Body
 from app.services.wish import Wish
 
@@ -39,52 +39,52 @@ class Service(Protocol[R]):
 
     async def make(self, request: R, call: Call, /) -> Made: ...
 
-    async def recovered(self, request: R, found: Sequence[Found], call: Call, /) -> Made: ...
+    async def recovered(self, request: R, found: Sequence[FoundPicture], call: Call, /) -> Made: ...
 
 
 async def serve(
     request: Request,
-    who: Caller,
+    caller: Caller,
     read: Callable[[Request, Take, Blobs], Awaitable[B]],
     service: Service[B],
     present: Callable[[B, Made], object],
 ) -> Response:
-    """Count the request, `read` its body, let the `service` make the pictures, and `present` them.
+    """Count the request, `read` its body, let `service` make the pictures, and `present` them.
 
-    One deadline covers it all. If it passes, if the client closes the connection, or if the grace of a
-    stopping uvicorn ends, the work is cancelled, unless it has sent a paid call whose pictures are kept: then
-    it goes on alone. Raises `contract.errors`, ClientGone and NoRoom.
+    The work is cancelled if REQUEST_TIMEOUT_SECONDS pass, if the client closes the connection, or if the
+    grace period of a stopping uvicorn ends. But if a paid call was sent and its pictures are stored, the work
+    goes on without the client. Raises `contract.errors`, ClientGone and NoRoom.
     """
-    have, here = parts(request.scope), exchange(request)
-    here.log["user"] = who.id
-    await _throttle(request, who)
-    key = _key(request, required=have.settings.require_idempotency_key)
-    wish = have.paying.wish(who, request.scope["path"], key)
-    progress, pictures = Progress(), blobs(request, who.id)
+    gateway, here = parts(request.scope), exchange(request)
+    here.log["user"] = caller.id
+    await _throttle(request, caller)
+    key = _key(request, required=gateway.settings.require_idempotency_key)
+    wish = gateway.paying.wish(caller, request.scope["path"], key)
+    progress, pictures = Progress(), blobs(request, caller.id)
     started = asyncio.get_running_loop().time()
     try:
         async with (
-            have.bodies.enter(who.id) as held,
+            gateway.bodies.enter(caller.id) as held,
             _failures(held, wish, progress),
-            asyncio.timeout(have.settings.request_timeout_seconds),
+            asyncio.timeout(gateway.settings.request_timeout_seconds),
         ):
-            body = await read(request, partial(have.bodies.take, held), pictures)
+            body = await read(request, partial(gateway.bodies.take, held), pictures)
             held.arriving = False
-            if have.settings.log_prompts:
+            if gateway.settings.log_prompts:
                 here.log["prompt"] = dict(body).get("prompt")
             call = Call(
-                caller=who.id,
+                caller=caller.id,
                 request_id=here.request_id,
-                answer_by=started + have.settings.answer_seconds,
-                store_by=started + have.settings.store_seconds,
-                ends=started + have.settings.longest_call_seconds,
+                answer_by=started + gateway.settings.answer_seconds,
+                store_by=started + gateway.settings.store_seconds,
+                ends=started + gateway.settings.longest_call_seconds,
                 blobs=pictures,
                 wish=wish,
                 trouble=rehearsed(request, body),
                 progress=progress,
-                landing=have.paying.keeping(wish, pictures) if wish.key else None,
+                landing=gateway.paying.private_landing(wish, pictures) if wish.key else None,
             )
-            work = Work(
+            paid_request = PaidRequest(
                 body,
                 call,
                 partial(service.make, body, call),
@@ -92,7 +92,7 @@ async def serve(
                 partial(present, body),
                 partial(refusal, request),
             )
-            reply = await _attended(request, have.paying.fulfil(wish, work), call)
+            reply = await _while_connected(request, gateway.paying.fulfil(wish, paid_request), call)
     finally:
         here.headers.update(_cost(wish))
     return _response(reply, here)
@@ -100,7 +100,7 @@ async def serve(
 
 @asynccontextmanager
 async def _failures(body: Body, wish: Wish, progress: Progress) -> AsyncIterator[None]:
-    """Raises the error that a caller gets for a timeout or a cancellation, and adds receipts to errors."""
+    """Turns timeouts and cancellations into errors for the caller, and adds receipts to errors."""
     try:
         yield
     except TimeoutError as exc:
@@ -108,7 +108,7 @@ async def _failures(body: Body, wish: Wish, progress: Progress) -> AsyncIterator
             raise Busy() from exc
         error = (RequestTimedOut if body.arriving else UpstreamTimeout)()
         raise _with_receipt(error, wish) from exc
-    except asyncio.CancelledError as exc:  # only uvicorn cancels a request, when its grace has ended
+    except asyncio.CancelledError as exc:  # only uvicorn cancels requests, at the end of its grace period
         if progress.sent:
             raise _with_receipt(UpstreamTimeout(), wish) from exc
         raise Busy() from exc
@@ -131,7 +131,7 @@ def _response(reply: Reply, here: Exchange) -> Response:
 
 
 def _key(request: Request, *, required: bool) -> str | None:
-    """Returns the Idempotency-Key, without quotes. Raises InvalidRequest."""
+    """Returns the Idempotency-Key without quotes, or None. Raises InvalidRequest."""
     key = request.headers.get("idempotency-key")
     if key is None:
         if required:
@@ -143,22 +143,22 @@ def _key(request: Request, *, required: bool) -> str | None:
 
 
 def _with_receipt(error: GatewayError, wish: Wish) -> GatewayError:
-    """Returns the error, with a receipt if something may be charged although there is no picture."""
-    if wish.is_unknown:
+    """Returns the error, with a receipt if a call with an unknown outcome can be charged."""
+    if wish.outcome_unknown:
         error.receipt = wish.id
     return error
 
 
 def _cost(wish: Wish) -> dict[str, str]:
-    """Returns the headers of the cost, if a call was sent for this request or for an earlier try of it."""
+    """Returns the cost headers if this request, or an earlier try of it, has sent a call."""
     if wish.receipt is None:
         return {}
     return {"x-receipt-id": wish.receipt, "x-cost-usd": six_decimals(wish.cost_micros)}
 
 
-async def _throttle(request: Request, who: Caller) -> None:
+async def _throttle(request: Request, caller: Caller) -> None:
     """Count the request, and set the headers of the rate limit. Raises RateLimited."""
-    if window := await parts(request.scope).rate_limit.hit(who.counted_as):
+    if window := await parts(request.scope).rate_limit.hit(caller.counted_as):
         exchange(request).headers.update(
             {
                 "x-ratelimit-limit": str(window.limit),
@@ -168,7 +168,7 @@ async def _throttle(request: Request, who: Caller) -> None:
         )
 
 
-async def _attended(request: Request, work: Coroutine[Any, Any, Reply], call: Call) -> Reply:
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Reply], call: Call) -> Reply:
     """Returns the reply. Raises ClientGone if the client closes the connection before it is ready.
 
     Starlette does not cancel the handler of a client that has left.
@@ -183,17 +183,17 @@ async def _attended(request: Request, work: Coroutine[Any, Any, Reply], call: Ca
     finally:
         watch.cancel()
         if not job.done():
-            await _leave(request, job, call.progress)
+            await _end_unfinished(request, job, call.progress)
 
 
-async def _leave(request: Request, job: asyncio.Task[Reply], progress: Progress) -> None:
-    """Cancel the job, or let it go on alone if it has sent a paid call whose pictures are kept."""
+async def _end_unfinished(request: Request, job: asyncio.Task[Reply], progress: Progress) -> None:
+    """Cancel the job, or let it go on without the client if a call was sent and its pictures are stored."""
     progress.left = True
-    if progress.sent and progress.kept:
+    if progress.sent and progress.keeps_pictures:
         parts(request.scope).unattended.adopt(job, exchange(request).closing.pop_all())
         return
     if progress.sent:
-        log.warning("abandoned: a call was sent that may be paid, and nobody waits for its answer")
+        log.warning("abandoned: a call was sent and can be charged, but the client has left")
     job.cancel()
     await asyncio.wait((job,))
 

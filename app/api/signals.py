@@ -1,8 +1,8 @@
-"""SIGTERM and SIGINT: the first one stops the gateway in order, the second one at once.
+"""Handles SIGTERM and SIGINT: the first signal stops the gateway gracefully, the second one at once.
 
-uvicorn handles them: it takes no further requests, and waits for those under way, at most for its
-`--timeout-graceful-shutdown`. This module also tells the gateway's parts. uvicorn alone would treat a
-second SIGTERM like the first one, and go on waiting. A second SIGINT makes it end.
+uvicorn's own handlers stop accepting requests and wait for those under way, at most for
+`--timeout-graceful-shutdown`. This module also stops the gateway's parts, and passes a second signal to
+uvicorn as SIGINT, which ends it: a second SIGTERM would not.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from app.parts import Parts
 
 
 def watch(parts: Parts) -> None:
-    """Call this on the running loop, after uvicorn has set its handlers."""
+    """Wrap uvicorn's signal handlers. Call this on the running loop, after uvicorn has set them."""
     if threading.current_thread() is not threading.main_thread():
         return  # a server in a thread gets no signals
     loop = asyncio.get_running_loop()
@@ -26,7 +26,7 @@ def watch(parts: Parts) -> None:
         handler = servers[signal.Signals(number)]
         assert callable(handler)  # noqa: S101 - installed for those only
         handler(signal.SIGINT if stopping else number, frame)
-        loop.call_soon_threadsafe(parts.hurry if stopping else parts.stop)
+        loop.call_soon_threadsafe(parts.stop_now if stopping else parts.stop)
         stopping = True
 
     for number, handler in servers.items():

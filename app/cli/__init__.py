@@ -1,4 +1,4 @@
-"""The operator's commands: `python -m app.cli migrate | users … | keys … | budgets … | receipts | prices`."""
+"""Commands for operators: `python -m app.cli migrate | users … | keys … | budgets … | receipts | prices`."""
 
 import argparse
 import os
@@ -15,14 +15,17 @@ from app.environment import read_database_url
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 1 after a line on stderr. Wrong usage or settings raise SystemExit."""
+    """Run a command. Returns the exit status: 0, or 1 after an error on stderr.
+
+    Raises SystemExit if the arguments or the settings are wrong.
+    """
     options = _parser().parse_args(argv)
     try:
         options.command(options)
     except CommandFailed as exc:
         print(exc, file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `… | head` has read enough
+    except BrokenPipeError:  # the reader has closed the pipe, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UpstreamUnavailable, SQLAlchemyError, OSError) as exc:

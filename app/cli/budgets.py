@@ -1,4 +1,4 @@
-"""`python -m app.cli budgets …`: what callers may spend."""
+"""`python -m app.cli budgets …`: limits what callers may spend."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What the commands share."""
+"""Helpers of the commands: errors, the database and the catalogue."""
 
 import argparse
 import asyncio
@@ -17,13 +17,13 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class CommandFailed(Exception):
-    """The command cannot be carried out. The text is for the operator."""
+    """The command cannot be carried out. The message is for the operator."""
 
 
 def on_database(
     run: Callable[[AsyncEngine, argparse.Namespace], Awaitable[None]],
 ) -> Callable[[argparse.Namespace], None]:
-    """Returns a command that opens the database of DATABASE_URL for `run`."""
+    """Returns a command that calls `run` with the database of DATABASE_URL, and closes it at the end."""
 
     async def opened(url: str, options: argparse.Namespace) -> None:
         engine = open_database(url)
@@ -36,7 +36,7 @@ def on_database(
 
 
 def read_catalogue(settings: PriceSettings) -> Catalogue:
-    """Raises CommandFailed if the file is wrong."""
+    """Returns the model catalogue. Raises CommandFailed if MODELS_FILE is wrong."""
     try:
         return load_catalogue(settings.models_file)
     except (OSError, ValueError) as exc:

@@ -1,4 +1,4 @@
-"""`python -m app.cli keys …`: API keys."""
+"""`python -m app.cli keys …`: adds, lists and revokes API keys."""
 
 import argparse
 import re
@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.cli.command import CommandFailed, Commands, on_database, read_catalogue
 from app.contract.models import Operation
 from app.environment import read_price_settings
-from app.services.keys import NAME, KeyNameTaken, Keys, NoSuchUser, now, over
+from app.services.keys import NAME, KeyNameTaken, Keys, NoSuchUser, has_expired, now
 from app.services.users import fold
 
 _GEN = ("text2img", "img2img")
 _OPERATIONS = [operation for operation in get_args(Operation) if operation != "rewrite"]
-"""What a key may be limited to. A rewrite is a part of /gen."""
+"""The operations to which a key can be limited. A rewrite is part of /gen."""
 _HOURS = {"h": 1, "d": 24}
 
 
@@ -41,7 +41,7 @@ def add_to(commands: Commands) -> None:
 
 
 async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
-    """The key goes to standard output, alone, so that a script can take it."""
+    """Add a key. Only the key itself is written to stdout, so that a script can read it."""
     if not NAME.fullmatch(options.name):
         raise CommandFailed("A key's name has 1 to 64 of the characters A-Z, a-z, 0-9, dot, - and _.")
     lifetime = _milliseconds(options.expires) if options.expires is not None else None
@@ -57,7 +57,7 @@ async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
         raise CommandFailed(f"There is no user {options.user}.") from exc
     except KeyNameTaken as exc:
         raise CommandFailed(
-            f"There is a key {options.name} already, or there was: a name is not used again."
+            f"The key {options.name} exists or has existed. Choose another name: names are not used again."
         ) from exc
     print(f"Added {options.name}. This is the only time that the key is shown:", file=sys.stderr)
     print(secret)
@@ -65,7 +65,7 @@ async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
 
 async def _list(database: AsyncEngine, _options: argparse.Namespace) -> None:
     for key, username in await Keys(database).all():
-        state = "revoked" if key.revoked_at else "expired" if over(key.expires_at) else "active"
+        state = "revoked" if key.revoked_at else "expired" if has_expired(key.expires_at) else "active"
         print(
             key.name,
             state,

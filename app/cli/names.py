@@ -1,4 +1,4 @@
-"""How callers are shown on a terminal."""
+"""Names of callers for the terminal."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,5 +11,5 @@ async def usernames(database: AsyncEngine) -> dict[str, str]:
 
 
 def printable(name: str) -> str:
-    """Returns the name, escaped if a terminal could obey it: the `sub` of a token can hold line breaks."""
+    """Returns the name, escaped if it has control characters, which the `sub` of a token can contain."""
     return name if name.isprintable() else ascii(name)

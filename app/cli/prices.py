@@ -1,4 +1,4 @@
-"""`python -m app.cli prices`: what each model costs."""
+"""`python -m app.cli prices`: prints what each model costs."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _print(_options: argparse.Namespace) -> None:
-    """Print a line for each price, and for each model without one the reason."""
+    """Print a line for each price, and for each model without a price the reason."""
     settings = read_price_settings()
     catalogue = read_catalogue(settings)
     try:

@@ -1,4 +1,4 @@
-"""`python -m app.cli receipts`: what requests have cost."""
+"""`python -m app.cli receipts`: prints what requests have cost."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from app.cli.command import Commands, on_database
 from app.cli.names import printable, usernames
 from app.contract.budgets import six_decimals
 from app.contract.periods import iso
-from app.services.receipts import Booked, Receipts
+from app.services.receipts import BookedWish, Receipts
 from app.services.users import Users, fold
 
 _PAGE = 100
@@ -40,7 +40,7 @@ async def _print(database: AsyncEngine, options: argparse.Namespace) -> None:
             return
 
 
-def _receipt(one: Booked, names: dict[str, str]) -> tuple[str, ...]:
+def _receipt(one: BookedWish, names: dict[str, str]) -> tuple[str, ...]:
     states = ",".join(dict.fromkeys(call.state for call in one.calls))
     cost = six_decimals(one.charged) + ("" if one.priced else " (unpriced)")
     name = printable(names.get(one.caller, one.caller))

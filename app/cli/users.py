@@ -1,4 +1,4 @@
-"""`python -m app.cli users …`: those who may log in."""
+"""`python -m app.cli users …`: adds, lists and changes the users who can log in."""
 
 import argparse
 import getpass
@@ -33,11 +33,11 @@ def add_to(commands: Commands) -> None:
 async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
     name = fold(options.username)
     if name is None:
-        raise CommandFailed("A username has 1 to 128 visible characters and no blanks.")
+        raise CommandFailed("A username has 1 to 128 visible characters and no spaces.")
     try:
         await Users(database).add(name, await _password_hash(options))
     except UsernameTaken as exc:
-        raise CommandFailed(f"There is a user {name} already.") from exc
+        raise CommandFailed(f"A user {name} exists already.") from exc
     print(f"Added {name}.")
 
 

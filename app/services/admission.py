@@ -1,4 +1,4 @@
-"""Limits the calls under way to vendors: of the process, of each model and of each user. Others wait."""
+"""Limits the vendor calls under way: per process, per model and per user. Calls over a limit wait."""
 
 import asyncio
 from collections import OrderedDict
@@ -22,16 +22,17 @@ log = structlog.get_logger()
 
 @dataclass(eq=False, slots=True)
 class _Share:
-    """Places of the process, of a model or of a user. As many calls may wait as may be under way.
+    """The places of the process, of a model or of a user.
 
-    `lines` of a user: all of them, by model id. `lines` of a model: those that wait for their turn, by user
-    id, the next one first.
+    At most `limit` calls are under way, and as many wait. A user's `queues`: one per model id. A model's
+    `rotation`: the queues that take turns, by user id, the next one first.
     """
 
     limit: int
     under_way: int = 0
     waiting: int = 0
-    lines: "OrderedDict[str, _Line]" = field(default_factory=OrderedDict)
+    queues: "dict[str, _Queue]" = field(default_factory=dict)
+    rotation: "OrderedDict[str, _Queue]" = field(default_factory=OrderedDict)
 
     @property
     def has_room(self) -> bool:
@@ -43,26 +44,26 @@ class _Share:
 
 
 @dataclass(eq=False, slots=True)
-class _Line:
-    """The calls of one user that wait for one model, the longest waiting first.
+class _Queue:
+    """The calls of one user that wait for one model, in the order of their arrival.
 
-    `number` orders the lines of all models: the smallest has waited longest for its turn.
+    `number` orders the queues of all models: the one with the smallest number is served next.
     """
 
     user_id: str
     user: _Share
     model: _Share
-    turns: "OrderedDict[asyncio.Future[None], None]" = field(default_factory=OrderedDict)
+    waiters: "OrderedDict[asyncio.Future[None], None]" = field(default_factory=OrderedDict)
     number: int = 0
 
 
 class Admission:
-    """Gives each call a place while it is under way. An `app.ports.Admission`.
+    """Gives each vendor call a place while it is under way. Implements `app.ports.Admission`.
 
-    The process has `max_calls` places. One model may hold 60 % of them, one user `max_calls_per_user`. A call
+    The process has `max_calls` places. One model can hold 60 % of them, one user `max_calls_per_user`. A call
     gets a place at once if all three shares have room, even if other calls wait. Otherwise it waits, and
-    holds nothing. When a place becomes free, the waiting users take turns, except those whose share is full.
-    The calls of one user for one model are served in their order.
+    holds nothing. When a place becomes free, the waiting users take turns, except those with a full share.
+    The calls of one user for one model are served in the order of their arrival.
 
     A call is not sent when less than `min_seconds` of its time are left.
     """
@@ -78,12 +79,12 @@ class Admission:
         self._closed = False
 
     def close(self) -> None:
-        """Let no further call in. Those that wait are refused."""
+        """Refuse all waiting and all further calls with Busy."""
         self._closed = True
-        lines = [line for user in self._users.values() for line in user.lines.values()]
-        for turn in [turn for line in lines for turn in line.turns]:
-            if not turn.done():
-                turn.set_exception(Busy())
+        queues = [queue for user in self._users.values() for queue in user.queues.values()]
+        for waiter in [waiter for queue in queues for waiter in queue.waiters]:
+            if not waiter.done():
+                waiter.set_exception(Busy())
 
     def latest(self, call: Call) -> float:
         """Returns the latest time at which the call may be sent, in the event loop's time."""
@@ -96,126 +97,129 @@ class Admission:
 
     @asynccontextmanager
     async def place(self, model: Model, call: Call) -> AsyncIterator[None]:
-        """Hold a place. Raises Busy if it is too late, if too many calls wait for the process or the model,
-        or after `close`; and RateLimited if too many calls of this user wait."""
+        """Hold a place during the `with` block, after waiting for one if necessary.
+
+        Raises RateLimited if too many calls of this user wait. Raises Busy if it is too late to send the
+        call, if too many calls wait for the process or the model, or after `close`.
+        """
         if self._closed:
             raise Busy()
         latest = self.latest(call)
         if asyncio.get_running_loop().time() > latest:
             raise _refused("time", model, Busy())
-        line = self._line(model, call)
+        queue = self._queue_of(model, call)
         try:
-            if self._process.has_room and line.model.has_room and line.user.has_room:
-                self._take(line)
+            if self._process.has_room and queue.model.has_room and queue.user.has_room:
+                self._take(queue)
             else:
-                self._check_queues(line, model)
-                await self._wait(line, model, latest)
+                self._check_queues(queue, model)
+                await self._wait(queue, model, latest)
             try:
                 yield
             finally:
-                self._leave(line)
+                self._release(queue)
         finally:
-            if line.user.idle and self._users.get(line.user_id) is line.user:
-                del self._users[line.user_id]
+            if queue.user.idle and self._users.get(queue.user_id) is queue.user:
+                del self._users[queue.user_id]
 
-    def _line(self, model: Model, call: Call) -> _Line:
+    def _queue_of(self, model: Model, call: Call) -> _Queue:
         user = self._users.get(call.caller)
         if user is None:
             user = self._users[call.caller] = _Share(self._max_of_a_user)
-        line = user.lines.get(model.id)
-        if line is None:
+        queue = user.queues.get(model.id)
+        if queue is None:
             of_model = self._models.setdefault(model.id, _Share(self._max_of_a_model))
-            line = user.lines[model.id] = _Line(call.caller, user, of_model)
-        return line
+            queue = user.queues[model.id] = _Queue(call.caller, user, of_model)
+        return queue
 
-    def _check_queues(self, line: _Line, model: Model) -> None:
-        if line.user.waiting >= line.user.limit:
+    def _check_queues(self, queue: _Queue, model: Model) -> None:
+        if queue.user.waiting >= queue.user.limit:
             raise _refused("user", model, RateLimited(_RETRY_AFTER_SECONDS))
-        for name, share in (("model", line.model), ("process", self._process)):
+        for name, share in (("model", queue.model), ("process", self._process)):
             if share.waiting >= share.limit:
                 raise _refused(name, model, Busy())
 
-    async def _wait(self, line: _Line, model: Model, latest: float) -> None:
-        """Return when the call has its place. A call that is cancelled or too late leaves nothing behind."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.turns[turn] = None
-        self._count_waiting(line, 1)
-        if len(line.turns) == 1:
-            self._queue(line)
+    async def _wait(self, queue: _Queue, model: Model, latest: float) -> None:
+        """Return when the call has its place. If it is cancelled or too late, it leaves the queue."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.waiters[waiter] = None
+        self._count_waiting(queue, 1)
+        if len(queue.waiters) == 1:
+            self._enqueue(queue)
         try:
             async with asyncio.timeout_at(latest):
-                await turn
+                await waiter
         except BaseException as exc:
-            if turn in line.turns:
-                self._remove(line, turn)
-            elif not turn.cancelled():  # it was given a place at the same moment
-                self._leave(line)
+            if waiter in queue.waiters:
+                self._remove_waiter(queue, waiter)
+            elif not waiter.cancelled():  # it got a place at the same moment
+                self._release(queue)
             if isinstance(exc, TimeoutError):
                 raise _refused("time", model, Busy()) from None
             raise
 
-    def _take(self, line: _Line) -> None:
-        for share in (self._process, line.model, line.user):
+    def _take(self, queue: _Queue) -> None:
+        for share in (self._process, queue.model, queue.user):
             share.under_way += 1
 
-    def _leave(self, line: _Line) -> None:
+    def _release(self, queue: _Queue) -> None:
         """Give the place back, and let waiting calls in."""
-        had_room = line.user.has_room
-        for share in (self._process, line.model, line.user):
+        had_room = queue.user.has_room
+        for share in (self._process, queue.model, queue.user):
             share.under_way -= 1
         if self._process.waiting:
             if not had_room:
-                self._queue_again(line.user)
+                self._enqueue_again(queue.user)
             self._admit()
 
-    def _queue_again(self, user: _Share) -> None:
-        """Queue the user's lines that have left the queue."""
-        for line in user.lines.values():
-            if line.turns and line.user_id not in line.model.lines:
-                self._queue(line)
+    def _enqueue_again(self, user: _Share) -> None:
+        """Put the queues of a user who has room again back into the rotation of their models."""
+        for queue in user.queues.values():
+            if queue.waiters and queue.user_id not in queue.model.rotation:
+                self._enqueue(queue)
 
     def _admit(self) -> None:
-        while self._process.has_room and (line := self._next()):
-            turn = next(iter(line.turns))
-            self._remove(line, turn)
-            if not turn.cancelled():
-                self._take(line)
-                turn.set_result(None)
-                if line.turns:  # the other users have their turn first
-                    line.model.lines.pop(line.user_id)
-                    self._queue(line)
+        while self._process.has_room and (queue := self._next()):
+            waiter = next(iter(queue.waiters))
+            self._remove_waiter(queue, waiter)
+            if not waiter.cancelled():
+                self._take(queue)
+                waiter.set_result(None)
+                if queue.waiters:  # the other users have their turn first
+                    queue.model.rotation.pop(queue.user_id)
+                    self._enqueue(queue)
 
-    def _next(self) -> _Line | None:
-        """Returns the line that has waited longest, of those that have room."""
+    def _next(self) -> _Queue | None:
+        """Returns the queue to serve next: the smallest `number` whose model and user have room."""
         firsts = [
-            line
+            queue
             for model in self._models.values()
-            if model.lines and model.has_room and (line := _first_with_room(model))
+            if model.rotation and model.has_room and (queue := _first_with_room(model))
         ]
-        return min(firsts, key=lambda line: line.number, default=None)
+        return min(firsts, key=lambda queue: queue.number, default=None)
 
-    def _queue(self, line: _Line) -> None:
-        line.number = next(self._numbers)
-        line.model.lines[line.user_id] = line
+    def _enqueue(self, queue: _Queue) -> None:
+        queue.number = next(self._numbers)
+        queue.model.rotation[queue.user_id] = queue
 
-    def _remove(self, line: _Line, turn: "asyncio.Future[None]") -> None:
-        del line.turns[turn]
-        self._count_waiting(line, -1)
-        if not line.turns:
-            line.model.lines.pop(line.user_id, None)
+    def _remove_waiter(self, queue: _Queue, waiter: "asyncio.Future[None]") -> None:
+        del queue.waiters[waiter]
+        self._count_waiting(queue, -1)
+        if not queue.waiters:
+            queue.model.rotation.pop(queue.user_id, None)
 
-    def _count_waiting(self, line: _Line, change: int) -> None:
-        for share in (self._process, line.model, line.user):
+    def _count_waiting(self, queue: _Queue, change: int) -> None:
+        for share in (self._process, queue.model, queue.user):
             share.waiting += change
 
 
-def _first_with_room(model: _Share) -> _Line | None:
-    """Returns the first line whose user has room. Other lines leave the queue until their user has."""
-    while model.lines:
-        line = next(iter(model.lines.values()))
-        if line.user.has_room:
-            return line
-        del model.lines[line.user_id]
+def _first_with_room(model: _Share) -> _Queue | None:
+    """Returns the first queue whose user has room. Queues of full users leave the rotation."""
+    while model.rotation:
+        queue = next(iter(model.rotation.values()))
+        if queue.user.has_room:
+            return queue
+        del model.rotation[queue.user_id]
     return None
 
 

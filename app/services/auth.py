@@ -13,14 +13,18 @@ from app.services.passwords import Passwords
 from app.services.tokens import Tokens
 from app.services.users import ID_PREFIX, Users, fold
 
-MAX_SEEN = 10_000
+MAX_KNOWN = 10_000
 NEVER = 253_402_300_799.0
 """The last second of the year 9999: when a key without an expiry expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of a request. `id` is the token's subject or the key's user. `expires` is in Unix seconds."""
+    """The authenticated user of a request.
+
+    `id` is the token's subject, or the id of the key's user. `expires` is in Unix seconds. `username` is None
+    if a token of another issuer names none. `key` is None for a token.
+    """
 
     id: str
     username: str | None
@@ -29,22 +33,22 @@ class Caller:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The budgets that count what the caller spends: the user's, then the key's."""
+        """The scopes of the budgets that the caller spends from: the user's, then the key's."""
         user = user_scope(self.id)
         return (user, f"key:{self.key.name}") if self.key else (user,)
 
     @property
     def counted_as(self) -> str:
-        """The scope whose requests a rate limit counts: the key's, or the user's.
+        """The scope for which the rate limit counts requests: the key's if there is a key, else the user's.
 
-        A scope's prefix distinguishes the key ci from a subject `key:ci` of another issuer.
+        A scope's prefix distinguishes the key `ci` from the subject `key:ci` of another issuer.
         """
         return self.scopes[-1]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A user as read from the database at a time. `username` is None if the user is deleted or disabled."""
+class _KnownUser:
+    """A user as read from the database at `at` (monotonic). `username` is None if deleted or disabled."""
 
     username: str | None
     password_version: int
@@ -53,7 +57,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class LoginLimits:
-    """How often logins are tried: for an account from one address, for an account, and from one address."""
+    """How many logins may be tried: per account and address together, per account, and per address."""
 
     account_and_address: RateLimit
     account: RateLimit
@@ -61,13 +65,13 @@ class LoginLimits:
 
 
 class Auth:
-    """Logins, and the callers behind tokens and API keys.
+    """Logs users in, and authenticates tokens and API keys.
 
-    A token with the gateway's signature and the id of one of its users is valid as long as that user exists,
-    is not disabled and has not changed the password. The user is looked up again after `recheck_seconds`, so
-    a token can stay valid for that long after a change. If the database does not answer, such callers get
-    Busy. For every other subject (another service's, an identity provider's) only the signature counts.
-    A key is valid as long as its user exists and is not disabled. A changed password does not end it.
+    - A token of one of the gateway's own users is valid as long as that user exists, is not disabled and has
+      not changed the password. The user is looked up again after `recheck_seconds`, so a token can stay valid
+      for that long after a change. If the database does not answer, Busy is raised.
+    - Any other token (of another service or an identity provider) is valid until it expires.
+    - A key is valid as long as its user exists and is not disabled. A new password does not end it.
     """
 
     def __init__(
@@ -86,18 +90,18 @@ class Auth:
         self.tokens = tokens
         self._limits = limits
         self._recheck_seconds = recheck_seconds
-        self._seen: dict[str, _Seen] = {}
+        self._known: dict[str, _KnownUser] = {}
 
-    async def admit(self, address: str) -> None:
+    async def count_attempt(self, address: str) -> None:
         """Count a login attempt from this address, before its body is read. Raises RateLimited."""
         await self._limits.address.hit(_network(address))
 
     async def login(self, request: LoginRequest, address: str) -> TokenAnswer:
-        """Returns a token. Raises RateLimited, Unauthorized, and Busy from the database or the queue of
-        passwords.
+        """Returns a token for a username and password.
 
-        The limit per account and address is much lower than that of the account, so a stranger cannot lock
-        out the owner, who has another address.
+        Raises RateLimited, Unauthorized, and Busy if the database or the password threads are overloaded.
+        The limit per account and address is much lower than the limit per account, so a stranger at another
+        address cannot lock the owner out.
         """
         name = fold(request.username)
         await self._limits.account_and_address.hit(f"{name} {_network(address)}")
@@ -112,13 +116,15 @@ class Auth:
         return TokenAnswer(access_token=token, expires_in=self.tokens.lifetime_seconds)
 
     async def authenticate(self, token: str) -> Caller:
-        """Returns the caller of a token or of a key. Raises Unauthorized, and UpstreamUnavailable when a key
-        or a user cannot be looked up."""
+        """Returns the caller for a token or an API key.
+
+        Raises Unauthorized, and Busy if the database does not answer.
+        """
         if token.startswith(PREFIX):
-            return await self._key_holder(token)
+            return await self._key_user(token)
         read = await self.tokens.read(token)
         username = read.username
-        if read.ours and read.subject.startswith(ID_PREFIX):
+        if read.signed_here and read.subject.startswith(ID_PREFIX):
             user = await self._look_up(read.subject, read.password_version)
             if user.username is None or user.password_version != read.password_version:
                 raise Unauthorized
@@ -134,7 +140,7 @@ class Auth:
             await limit.aclose()
         await self.users.aclose()
 
-    async def _key_holder(self, secret: str) -> Caller:
+    async def _key_user(self, secret: str) -> Caller:
         key = await self.keys.find(secret)
         user = await self._look_up(key.user) if key else None
         if key is None or user is None or user.username is None:
@@ -142,30 +148,29 @@ class Auth:
         expires = NEVER if key.expires_at is None else key.expires_at / 1000
         return Caller(key.user, user.username, expires, key)
 
-    async def _look_up(self, id: str, password_version: int = 0) -> _Seen:
-        """Returns the user: the remembered one, unless it is too old or the token has a newer
-        `password_version`."""
-        seen = self._seen.get(id)
+    async def _look_up(self, id: str, password_version: int = 0) -> _KnownUser:
+        """Returns the user, from memory unless that entry is too old or has an older `password_version`."""
+        known = self._known.get(id)
         if (
-            seen is None
-            or time.monotonic() - seen.at > self._recheck_seconds
-            or (seen.username is not None and password_version > seen.password_version)
+            known is None
+            or time.monotonic() - known.at > self._recheck_seconds
+            or (known.username is not None and password_version > known.password_version)
         ):
             asked = time.monotonic()
             user = await self.users.by_id(id)
             if user is None or user.disabled:
-                seen = _Seen(None, 0, asked)
+                known = _KnownUser(None, 0, asked)
             else:
-                seen = _Seen(user.username, user.password_version, asked)
-            self._seen.pop(id, None)  # the newest come last
-            self._seen[id] = seen
-            if len(self._seen) > MAX_SEEN:
-                del self._seen[next(iter(self._seen))]
-        return seen
+                known = _KnownUser(user.username, user.password_version, asked)
+            self._known.pop(id, None)  # the newest come last
+            self._known[id] = known
+            if len(self._known) > MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+        return known
 
 
 def _network(address: str) -> str:
-    """Returns the addresses that one subscriber has: an IPv4 address, or the /64 of an IPv6 address."""
+    """Returns the network of one subscriber: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Budgets in the database, and how much of them is spent. Every method raises Busy if the database fails."""
+"""Reads and sets budgets, and returns what is spent. Every method raises Busy if the database fails."""
 
 from collections.abc import Callable, Sequence
 from time import time
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.contract.budgets import UNITS, in_force
 from app.contract.ledger import Counter, Limit, Unit
 from app.contract.periods import Period, day_of, period_keys, resets_at
-from app.db import CounterRow, LimitRow, answering
+from app.db import CounterRow, LimitRow, busy_on_failure
 
 _LIMIT = [getattr(LimitRow, name) for name in Limit._fields]
 _COUNTER = [getattr(CounterRow, name) for name in Counter._fields]
@@ -35,9 +35,9 @@ class Used(NamedTuple):
 
 
 class Budgets:
-    """The limits of scopes. The ledger reads them in each of its transactions: they are in force at once.
+    """The spending limits of users and keys. A change takes effect with the ledger's next transaction.
 
-    `defaults`: the limits of callers who have none of their own in that unit. `clock` returns the time in ms.
+    `defaults` apply to a caller without limits of their own in that unit. `clock` returns Unix milliseconds.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Budgets:
         self._clock = clock or _now
 
     async def set(self, limits: Sequence[Limit]) -> None:
-        """Set limits. Each replaces the one of the same scope, unit and period."""
-        async with answering(), AsyncSession(self._database) as session, session.begin():
+        """Set limits. Each replaces the limit of the same scope, unit and period."""
+        async with busy_on_failure(), AsyncSession(self._database) as session, session.begin():
             for limit in limits:
                 await session.merge(LimitRow(**limit._asdict()))
 
     async def clear(self, scope: str) -> bool:
         """Remove all limits of a scope. Returns False if there were none."""
-        async with answering(), self._database.begin() as connection:
+        async with busy_on_failure(), self._database.begin() as connection:
             gone = await connection.execute(delete(LimitRow).where(LimitRow.scope == scope))
             return gone.rowcount > 0
 
@@ -68,7 +68,7 @@ class Budgets:
         found = select(*_LIMIT)
         if scope is not None:
             found = found.where(LimitRow.scope == scope)
-        async with answering(), self._database.connect() as connection:
+        async with busy_on_failure(), self._database.connect() as connection:
             rows = [Limit(*row) for row in await connection.execute(found)]
         by_scope: dict[str, list[Limit]] = {}
         for limit in rows:
@@ -76,15 +76,15 @@ class Budgets:
         return [limit for one in sorted(by_scope) for limit in in_force(one, by_scope[one])]
 
     async def usage(self, scopes: Sequence[str]) -> list[Used]:
-        """Returns what is spent of each limit of the scopes, the caller's own first, as in Ledger.begin.
+        """Returns what is spent of each limit of `scopes`, which begin with the caller's own scope.
 
-        A unit without a limit is counted for the caller's own scope and the present month.
+        For a unit without a limit, returns what the caller's own scope has spent in the present month.
         """
         keys = period_keys(day_of(self._clock()))
         counted = select(CounterRow.scope, CounterRow.period, *_COUNTER).where(
             CounterRow.scope.in_(scopes), CounterRow.period.in_(keys.values())
         )
-        async with answering(), self._database.connect() as connection:
+        async with busy_on_failure(), self._database.connect() as connection:
             own = [
                 Limit(*row)
                 for row in await connection.execute(select(*_LIMIT).where(LimitRow.scope.in_(scopes)))

@@ -1,4 +1,4 @@
-"""Finds the model that serves: the requested one, or its successor if the vendor no longer has it."""
+"""Calls the requested model, or its successors if the vendor has retired it."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -17,11 +17,11 @@ _REMEMBER_SECONDS = 3600
 
 
 class Chain:
-    """Walks from a model along its successors.
+    """Tries a model and then its successors.
 
-    A model that is gone is remembered for an hour, so that only the first call makes the extra round trip. A
-    rehearsed retirement is not remembered. With `follow` false a retired model is refused with an error that
-    names its successor.
+    A retired model is remembered for an hour, so that only the first call makes the extra round trip. A
+    rehearsed retirement is not remembered. If `follow` is false, a retired model raises InvalidRequest, whose
+    message names its successor.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Chain:
         self._gone_until: dict[str, float] = {}
 
     def candidates(self, model_id: str) -> tuple[Model, ...]:
-        """Returns the models that may serve a request for this one, in the order in which they are tried.
+        """Returns the models that can serve a request for this one, in the order in which they are tried.
 
         Raises InvalidRequest for a model that is known to be retired, if `follow` is false.
         """
@@ -55,7 +55,7 @@ class Chain:
         """Try the models for which `takes` is true until one serves. Returns that model and its result.
 
         `rehearsed` is the failure that the request rehearses. Raises InvalidRequest for a retired model if
-        `follow` is false, UpstreamFailed at the chain's end, and all that `attempt` raises but ModelGone.
+        `follow` is false, UpstreamFailed if no model is left, and what `attempt` raises except ModelGone.
         """
         gone: ModelGone | None = None
         for model in self.candidates(model_id):
@@ -64,7 +64,7 @@ class Chain:
                     return model, await attempt(model)
                 except ModelGone as exc:
                     gone = exc
-                    self._gone(model, rehearsed)
+                    self._note_gone(model, rehearsed)
             if not self._follow and model.successor:
                 raise _retired(model) from gone
         raise UpstreamFailed from gone
@@ -72,7 +72,7 @@ class Chain:
     def _is_gone(self, model: Model) -> bool:
         return self._gone_until.get(model.id, 0) > self._clock()
 
-    def _gone(self, model: Model, rehearsed: str | None) -> None:
+    def _note_gone(self, model: Model, rehearsed: str | None) -> None:
         log.warning("model is gone", model=model.id, successor=model.successor)
         if model.successor and not (rehearsed or "").startswith("retired"):
             self._gone_until[model.id] = self._clock() + _REMEMBER_SECONDS

@@ -20,18 +20,17 @@ DEMO_ID = ID_PREFIX + NAME
 
 
 class Demo(NamedTuple):
-    """The user, or None if it is disabled; its password, or None if it is not the one in the file."""
+    """The user `demo`. `user` is None if it is disabled, `password` if an operator has changed it."""
 
     user: User | None
     password: str | None
 
 
 async def demo_user(users: Users, passwords: Passwords, folder: Path) -> Demo:
-    """Returns the user `demo`, and adds it if there is none. Several processes may call this at the same
-    time.
+    """Returns the user `demo`, which the first call adds. Several processes can call this at the same time.
 
     The password is made once and kept in `folder`/demo-password, so that every start can print it. An
-    existing user is not changed: a new password or a disabled user stays.
+    existing user is not changed: a new password is kept, and a disabled user stays disabled.
     """
     user = await users.by_name(NAME)
     if user is None:
@@ -48,7 +47,7 @@ async def demo_user(users: Users, passwords: Passwords, folder: Path) -> Demo:
 
 
 def greeting(demo: Demo, tokens: Tokens, base: str) -> str:
-    """Returns the address of the docs, and a login, a token and a curl line that work without changes.
+    """Returns what the start prints: the address of the docs, a login, a token and a curl line that works.
 
     `base` is the gateway's own address.
     """
@@ -81,8 +80,7 @@ def _read(file: Path) -> str | None:
 
 
 def _chosen(file: Path) -> str:
-    """Returns the password in the file. If there is no file, makes one; all processes get the same
-    password."""
+    """Returns the password in the file, which the first process writes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent) as new:  # readable by its owner only
         new.write("".join(secrets.choice(string.ascii_lowercase) for _ in range(16)))

@@ -21,7 +21,7 @@ from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import EXTENSIONS, Picture
 from app.pictures.room import NoRoom
 from app.ports import Call, Place, Spool, Storage
-from app.services.made import Found, Stored
+from app.services.made import FoundPicture, Stored
 
 log = structlog.get_logger()
 
@@ -30,15 +30,15 @@ _CHECK_SECONDS = 1.0
 _STOP_SECONDS = 2.0
 """How long the end of the process waits for uploads of pictures that are safe on the spool."""
 _AGAIN_SECONDS = 5.0
-"""After this pause a picture is uploaded again that neither the bucket nor the spool has taken."""
+"""The pause before a picture is tried again that neither the bucket nor the spool has taken."""
 
 
 @dataclass(slots=True)
-class _Named:
-    """A picture with its place and its number among the pictures of its call.
+class _Landed:
+    """A picture that has landed: its place, and its number among the pictures of its call.
 
-    `path` is its file on the spool, or None if the spool did not take it. A `hidden` picture must not be
-    stored, only the one that is made from it.
+    `path` is its file on the spool, or None if the spool did not take it. A `hidden` picture is not stored,
+    only the finished picture that replaces it.
     """
 
     picture: Picture
@@ -58,9 +58,10 @@ class _Named:
 
 
 class Landing:
-    """Receives the pictures of one request that are to be stored (`app.ports.Landing`). A context manager.
+    """Stores the pictures of one request as they arrive. Implements `app.ports.Landing`.
 
-    A picture that has landed and is not stored at the end stays on the spool, which uploads it later.
+    A context manager. Pictures that have landed, and that `Gallery.store` has not taken by the end of the
+    `with` block, are uploaded later.
     """
 
     def __init__(self, gallery: "Gallery", operation: Operation, call: Call, uri: str | None) -> None:
@@ -68,9 +69,9 @@ class Landing:
         self.call = call
         self._gallery = gallery
         self._operation = operation
-        self._bucket, self._folder = gallery.place(operation, uri)
-        self._named: dict[Blob, _Named] = {}
-        self._landed: Counter[Place] = Counter()
+        self._bucket, self._folder = gallery.destination(operation, uri)
+        self._landed: dict[Blob, _Landed] = {}
+        self._counts: Counter[Place] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -78,10 +79,10 @@ class Landing:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for one in list(self._named.values()):
+        for one in list(self._landed.values()):
             if not one.hidden:
                 log.warning("a picture that is in no answer is stored", bucket=one.bucket, object=one.name)
-                self._gallery.go_on(*self.take(one.picture), self.call)
+                self._gallery.upload_later(*self.take(one.picture), self.call)
         self.blobs.close()
 
     def place(self, model: Model, call_id: str, /) -> Place:
@@ -90,28 +91,28 @@ class Landing:
         return Place(self._bucket, stem, call_id)
 
     async def land(self, picture: Picture, place: Place, /, *, later: bool = False) -> None:
-        one = _Named(picture, place, self._landed[place], datetime.now(UTC), hidden=later)
-        self._landed[place] += 1
+        one = _Landed(picture, place, self._counts[place], datetime.now(UTC), hidden=later)
+        self._counts[place] += 1
         await self._land(one)
 
     async def replace(self, raw: Picture, picture: Picture, /) -> None:
-        old = self._named[raw.blob]
-        await self._land(_Named(picture, old.place, old.number, old.at))
+        old = self._landed[raw.blob]
+        await self._land(_Landed(picture, old.place, old.number, old.at))
         self.discard(raw)
 
-    async def _land(self, one: _Named) -> None:
-        self._named[one.picture.blob] = one
+    async def _land(self, one: _Landed) -> None:
+        self._landed[one.picture.blob] = one
         if not one.hidden:
-            await self._gallery.land(one)
+            await self._gallery.put_on_spool(one)
 
     def discard(self, picture: Picture, /) -> None:
-        if (one := self._named.pop(picture.blob, None)) and one.path:
+        if (one := self._landed.pop(picture.blob, None)) and one.path:
             self._gallery.spool.remove(one.path)
         picture.blob.close()
 
-    def take(self, picture: Picture) -> tuple[_Named, Blobs]:
-        """Hand over a picture that has landed. Returns it with a scope of its own, for its upload."""
-        blobs, one = self.blobs.another(), self._named.pop(picture.blob)
+    def take(self, picture: Picture) -> tuple[_Landed, Blobs]:
+        """Take out a picture for its upload. Returns it, and the scope that owns its blob from now on."""
+        blobs, one = self.blobs.another(), self._landed.pop(picture.blob)
         blobs.take(picture.blob)
         self.call.wish.stored(
             StoredPicture(one.place.call_id, one.number, one.bucket, one.name, picture.mime_type)
@@ -123,8 +124,8 @@ class Gallery:
     """Stores pictures in `bucket`, or under the `gs://` URI that a caller named.
 
     A caller waits at most `wait_seconds` for storage, and not beyond `call.store_by`. A picture that is not
-    in the bucket by then is on the spool, and its URL will work later. `retry_after` is that of StorageDown,
-    in seconds.
+    in the bucket by then is uploaded from the spool, and its URL will work later. `retry_after`, in seconds,
+    is passed to StorageDown.
     """
 
     def __init__(
@@ -135,12 +136,12 @@ class Gallery:
         self._bucket = bucket
         self._wait_seconds = wait_seconds
         self._retry_after = retry_after
-        self._storing: dict[asyncio.Task[bool], _Named] = {}
+        self._storing: dict[asyncio.Task[bool], _Landed] = {}
         self._closing = asyncio.Event()
         self._checked = -_CHECK_SECONDS
 
     async def check(self) -> None:
-        """Call this before paying. Raises StorageDown if the spool could not keep a picture."""
+        """Call this before paying. Raises StorageDown if the spool is full or not writable."""
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         try:
@@ -155,13 +156,14 @@ class Gallery:
         self._checked = time.monotonic()
 
     def landing(self, operation: Operation, call: Call, uri: str | None = None) -> Landing:
-        """Returns the landing of a request's pictures. The caller closes it."""
+        """Returns the landing for a request's pictures. Use it as a context manager."""
         return Landing(self, operation, call, uri)
 
     async def store(self, pictures: tuple[Picture, ...], landing: Landing) -> tuple[Stored, ...]:
-        """Upload pictures that have landed. They are paid for, so this goes on if the caller leaves.
+        """Upload pictures that have landed. They are paid for: the uploads go on if this is cancelled.
 
-        Raises StorageDown with the pending pictures if none could be stored in time.
+        Returns what callers read about each picture. Raises StorageDown, with the pending pictures, if none
+        is in the bucket in time.
         """
         taken = [landing.take(picture) for picture in pictures]
         uploads = [self._start(one, blobs, landing.call) for one, blobs in taken]
@@ -186,8 +188,11 @@ class Gallery:
             raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
         return stored
 
-    def found(self, found: Sequence[Found]) -> tuple[Stored, ...]:
-        """Returns the pictures that are not private. Raises StorageDown if none of them is in its bucket."""
+    def recovered(self, found: Sequence[FoundPicture]) -> tuple[Stored, ...]:
+        """Returns what callers read about found pictures, without those in the private store.
+
+        Raises StorageDown if none of them is in its bucket.
+        """
         stored = tuple(
             Stored(
                 one.call.bucket or "",
@@ -204,46 +209,47 @@ class Gallery:
             raise StorageDown(tuple(one.image for one in stored), retry_after=self._retry_after)
         return stored
 
-    def hurry(self) -> None:
-        """Give up the uploads of pictures that are safe on the spool."""
+    def cancel_spooled_uploads(self) -> None:
+        """Cancel the uploads of pictures that are on the spool, which keeps them for another process."""
         for upload, one in self._storing.items():
             if one.path:
                 upload.cancel()
 
     async def aclose(self) -> None:
-        """Wait until pictures are stored: at most 2 s for those on the spool, for others to the end."""
+        """Wait for uploads under way: at most 2 s for pictures on the spool, without a limit for others."""
         self._closing.set()
         if self._storing:
             await asyncio.wait(self._storing, timeout=min(self._wait_seconds, _STOP_SECONDS))
-        self.hurry()
+        self.cancel_spooled_uploads()
         if self._storing:
             await asyncio.wait(self._storing)
 
-    async def land(self, one: _Named) -> None:
-        """Put a picture on the spool. If the spool is full, the picture stays where it is."""
+    async def put_on_spool(self, one: _Landed) -> None:
+        """Put a picture on the spool. If the spool is full, log that; `one.path` stays None."""
         try:
             one.path = await self.spool.land(one.picture.blob, one.bucket, one.name)
         except NoRoom as exc:
             log.error("the spool does not take a paid picture", object=one.name, reason=str(exc))
 
-    def go_on(self, one: _Named, blobs: Blobs, call: Call) -> None:
-        """Store a picture that no caller waits for. `blobs` is its scope."""
+    def upload_later(self, one: _Landed, blobs: Blobs, call: Call) -> None:
+        """Start the upload of a picture that no caller waits for. `blobs` is its scope."""
         if one.path:
             self.spool.release(one.path)
             blobs.close()
         else:
             self._start(one, blobs, call)
 
-    async def _upload(self, one: _Named, blobs: Blobs, call: Call) -> bool:
+    async def _upload(self, one: _Landed, blobs: Blobs, call: Call) -> bool:
         """Returns True when the bucket has the picture, and False when the spool will upload it.
 
-        Tries both again until one of them has taken it, or the process ends. Closes `blobs`.
+        Tries the bucket and the spool again until one has taken the picture, or the process ends. Closes
+        `blobs`.
         """
         again = False
         with blobs:
             while not await self._saved(one, call, again=again):
                 if not one.path:
-                    await self.land(one)
+                    await self.put_on_spool(one)
                 if one.path:
                     self.spool.release(one.path)
                     return False
@@ -260,7 +266,7 @@ class Gallery:
             async with asyncio.timeout(_AGAIN_SECONDS):
                 await self._closing.wait()
 
-    async def _saved(self, one: _Named, call: Call, *, again: bool) -> bool:
+    async def _saved(self, one: _Landed, call: Call, *, again: bool) -> bool:
         try:
             await self._storage.save(
                 one.name, one.picture, bucket=one.bucket, again=again, trouble=call.trouble
@@ -278,15 +284,15 @@ class Gallery:
             self.spool.remove(one.path)
         return True
 
-    def _start(self, one: _Named, blobs: Blobs, call: Call) -> "asyncio.Task[bool]":
-        """Start an upload that goes on if the caller leaves."""
+    def _start(self, one: _Landed, blobs: Blobs, call: Call) -> "asyncio.Task[bool]":
+        """Start an upload that is not cancelled with the request."""
         upload = asyncio.create_task(self._upload(one, blobs, call))
         self._storing[upload] = one
         upload.add_done_callback(self._storing.pop)
         return upload
 
-    def place(self, operation: Operation, uri: str | None) -> tuple[str, str]:
-        """Returns bucket and folder."""
+    def destination(self, operation: Operation, uri: str | None) -> tuple[str, str]:
+        """Returns the bucket and the folder for `uri`, or the gateway's own. The folder ends with a slash."""
         if uri is None:
             return self._bucket, f"images/generated/{operation}/"
         bucket, _, folder = uri.removeprefix("gs://").partition("/")

@@ -1,4 +1,4 @@
-"""/gen: rewrites the prompt if asked, makes the picture, and stores it if asked."""
+"""Serves /gen: rewrites the prompt on request, makes the picture, and stores it on request."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from app.ports import Call, Progress, Provider
 from app.services.chain import Chain
 from app.services.finding import Finder
 from app.services.gallery import Gallery
-from app.services.made import Found, Made, Stored
+from app.services.made import FoundPicture, Made, Stored
 from app.threads import off_loop
 
 log = structlog.get_logger()
@@ -36,16 +36,16 @@ class Rewriter(Protocol):
     async def rewrite(
         self, prompt: str, model: Model, call: Call, /, *, language: str | None, characters: int
     ) -> str:
-        """Returns the prompt in better English. Raises `contract.errors`, ModelGone among them."""
+        """Returns an improved prompt in English, at most `characters` long. Raises `contract.errors`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gen:
     """Makes the pictures of /gen.
 
-    `providers` are the vendors that draw. `chain` finds the model that draws, `rewrite_chain` the one that
-    rewrites prompts; the latter always follows successors, since callers do not name that model. A rewrite
-    may take `rewrite_seconds`.
+    `providers` make the pictures, by vendor. `chain` calls the image models, `rewrite_chain` the models that
+    rewrite prompts. The latter always follows successors, because callers do not name that model. A rewrite
+    that takes longer than `rewrite_seconds` has failed.
     """
 
     providers: Mapping[str, Provider[GenRequest]]
@@ -58,17 +58,17 @@ class Gen:
     rewrite_seconds: float = 20
 
     async def make(self, request: GenRequest, call: Call) -> Made:
-        """Make the picture of one request, and store it if it asks for a URL. Raises `contract.errors`."""
+        """Make the picture for a request, and store it if it asks for a URL. Raises `contract.errors`."""
         named = self.catalogue.defaults[request.mode]
-        drawer = self._drawer(request, named)
-        call.wish.check(drawer, request.mode)
+        image_model = self._image_model(request, named)
+        call.wish.check(image_model, request.mode)
         to_store = request.response_format == "url"
-        call.progress.kept = to_store or call.landing is not None
+        call.progress.keeps_pictures = to_store or call.landing is not None
         if to_store:
             await self.gallery.check()
         if isinstance(request, Img2Img):
             request = await _normalised(request, call)
-        rewritten = await self._rewritten(request, drawer, call) if request.regen_prompt else None
+        rewritten = await self._rewritten(request, image_model, call) if request.regen_prompt else None
         text = rewritten or request.prompt
         if not to_store:
             call.blobs.check()
@@ -83,11 +83,11 @@ class Gen:
                 stored = await self.gallery.store((picture,), landing)
         return Made(model, named, (picture,), stored, prompt=prompt, prompt_enhanced=rewritten is not None)
 
-    async def recovered(self, request: GenRequest, found: Sequence[Found], call: Call) -> Made:
-        """Returns the result from found pictures of an interrupted request. Raises StorageDown."""
+    async def recovered(self, request: GenRequest, found: Sequence[FoundPicture], call: Call) -> Made:
+        """Returns the result for an interrupted request, from its found picture. Raises StorageDown."""
         (one,) = found[:1]
         model, rewritten = self.catalogue[one.call.model], call.wish.rewritten
-        stored = self.gallery.found((one,))
+        stored = self.gallery.recovered((one,))
         picture = await self.finder.fetch(one, call.blobs)
         return Made(
             model,
@@ -98,8 +98,8 @@ class Gen:
             prompt_enhanced=rewritten is not None,
         )
 
-    def _drawer(self, request: GenRequest, named: str) -> Model:
-        """Returns the first model that can serve the request. Raises InvalidGen, before anything is paid."""
+    def _image_model(self, request: GenRequest, named: str) -> Model:
+        """Returns the first model that can serve the request. Raises InvalidGen if there is none."""
         problem: InvalidGen | None = None
         for model in self.chain.candidates(named):
             if not (problem := refusal(request, model)):
@@ -109,7 +109,7 @@ class Gen:
     async def _draw(
         self, request: GenRequest, text: str, named: str, call: Call
     ) -> tuple[Model, str, Picture]:
-        """Draw as much of the text as the model takes. Returns the model, that text and the picture."""
+        """Returns the model that served, the part of `text` that fits its prompt limit, and the picture."""
 
         async def draw(model: Model) -> tuple[str, Picture]:
             words = _fit(text, model)
@@ -123,17 +123,17 @@ class Gen:
         model, (words, picture) = await self.chain.run(named, draw, takes, rehearsed=call.trouble)
         return model, words, picture
 
-    async def _rewritten(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
+    async def _rewritten(self, request: GenRequest, image_model: Model, call: Call) -> str | None:
         if call.wish.rewritten:
             return call.wish.rewritten
         if call.wish.rewrite_lost:
-            _do_without(request, UpstreamTimeout())
+            _use_own_prompt(request, UpstreamTimeout())
             return None
-        return await self._rewrite(request, drawer, call)
+        return await self._rewrite(request, image_model, call)
 
-    async def _rewrite(self, request: GenRequest, drawer: Model, call: Call) -> str | None:
-        """Returns the rewritten prompt, or None to use the caller's own. Raises as `_do_without`."""
-        if not call.landing:  # without a key, nothing of this call outlives the caller
+    async def _rewrite(self, request: GenRequest, image_model: Model, call: Call) -> str | None:
+        """Returns the rewritten prompt, or None to use the caller's own. Raises as `_use_own_prompt`."""
+        if not call.landing:  # without an Idempotency-Key, a rewrite must not keep the request alive
             call = replace(call, progress=Progress())
         call = replace(call, landing=None)
 
@@ -143,7 +143,7 @@ class Gen:
                 model,
                 call,
                 language=request.prompt_language,
-                characters=drawer.prompt_characters or MAX_PROMPT_CHARACTERS,
+                characters=image_model.prompt_characters or MAX_PROMPT_CHARACTERS,
             )
 
         try:
@@ -152,15 +152,15 @@ class Gen:
                 _, text = await self.rewrite_chain.run(named, rewrite, rehearsed=call.trouble)
                 return text
         except (GatewayError, TimeoutError) as exc:
-            _do_without(request, exc)
+            _use_own_prompt(request, exc)
             return None
 
 
-def _do_without(request: GenRequest, exc: Exception) -> None:
-    """Return if the caller's own prompt can be used although the rewrite has failed.
+def _use_own_prompt(request: GenRequest, exc: Exception) -> None:
+    """Log a failed rewrite, and return if the caller's own prompt can be used instead.
 
-    The image models do not read Vietnamese: such a prompt raises UpstreamFailed, or Busy or RateLimited if
-    Claude was not asked at all.
+    The image models do not read Vietnamese. For a Vietnamese prompt this raises UpstreamFailed, or, if no
+    call was sent to Claude, Busy or RateLimited.
     """
     if request.prompt_language == "vi":
         if isinstance(exc, Busy) or (isinstance(exc, RateLimited) and not exc.by_vendor):
@@ -170,13 +170,13 @@ def _do_without(request: GenRequest, exc: Exception) -> None:
 
 
 async def _normalised(request: Img2Img, call: Call) -> Img2Img:
-    """Returns the request with an init_image that is whole, upright and without metadata.
+    """Returns the request with an init_image that is upright and without metadata.
 
-    This happens before anything is paid. Raises InvalidGen, and Busy if the call's time is up meanwhile.
+    Raises InvalidGen if the picture is damaged or too large, and Busy if the call's time is up.
     """
     try:
         async with asyncio.timeout_at(call.answer_by):
-            image = await off_loop(_whole, request.init_image)
+            image = await off_loop(_normalised_picture, request.init_image)
     except TimeoutError:
         raise Busy() from None
     except (NotAPicture, PictureTooLarge) as exc:
@@ -184,8 +184,8 @@ async def _normalised(request: Img2Img, call: Call) -> Img2Img:
     return request.model_copy(update={"init_image": image})
 
 
-def _whole(picture: Picture) -> Picture:
-    """Returns the normalised picture. Decodes a PNG, since Bedrock's error for a damaged one is no help."""
+def _normalised_picture(picture: Picture) -> Picture:
+    """Returns the normalised picture. Decodes a PNG, because Bedrock's error for a damaged PNG is unclear."""
     found = normalise(picture)
     if found.mime_type == "image/png":
         decode(found)

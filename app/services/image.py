@@ -1,4 +1,4 @@
-"""The six image operations: checks the request, makes the pictures, and stores them if asked."""
+"""Serves the six image operations: checks the request, makes the pictures, and stores them on request."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,16 @@ from app.pictures.picture import GcsUri
 from app.ports import Call, Generation, Provider
 from app.services.chain import Chain
 from app.services.gallery import Gallery
-from app.services.made import Found, Made, Stored
+from app.services.made import FoundPicture, Made, Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """`providers`: the vendors that serve these operations. `allowed_prefixes`: the `gs://` prefixes that
-    callers may read from and store under."""
+    """Makes the pictures of the six image operations.
+
+    `providers` make the pictures, by vendor. `allowed_prefixes` are the `gs://` prefixes that callers may
+    read from and store under.
+    """
 
     providers: Mapping[str, Provider[ImageRequest]]
     gallery: Gallery
@@ -29,11 +32,11 @@ class Images:
     allowed_prefixes: tuple[str, ...]
 
     async def make(self, request: ImageRequest, call: Call) -> Made:
-        """Make the pictures of one request, and store them if it asks for URLs. Raises `contract.errors`."""
+        """Make the pictures for a request, and store them if it asks for URLs. Raises `contract.errors`."""
         self._check_uris(request)
         named = self._named(request)
         to_store = request.response_format == "url" or request.storage_uri is not None
-        call.progress.kept = to_store or call.landing is not None
+        call.progress.keeps_pictures = to_store or call.landing is not None
 
         async def run(model: Model) -> Generation:
             return await self.providers[model.vendor].run(request, model, call)
@@ -58,15 +61,15 @@ class Images:
             generation.mask_applied,
         )
 
-    async def recovered(self, request: ImageRequest, found: Sequence[Found], call: Call) -> Made:
-        """Returns the result from found pictures of an interrupted request. Raises StorageDown."""
+    async def recovered(self, request: ImageRequest, found: Sequence[FoundPicture], call: Call) -> Made:
+        """Returns the result for an interrupted request, from its found pictures. Raises StorageDown."""
         model = self.catalogue[found[0].call.model]
         masked = request if isinstance(request, ImageEdit) and model.family == "gemini" else None
         return Made(
             model,
             self._named(request),
             tuple(one.picture for one in found if one.picture),
-            self.gallery.found(found),
+            self.gallery.recovered(found),
             mask_applied=masked.mask_applied if masked else None,
         )
 

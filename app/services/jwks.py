@@ -1,4 +1,4 @@
-"""The public keys of an identity provider (JWKS): fetched, kept, and fetched again when a new one appears."""
+"""Fetches and caches the public keys of an identity provider (JWKS, RFC 7517)."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ MIN_RSA_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A signature key, bound to its one algorithm. `key` is python-jose's, ready to verify."""
+    """A public key and the only algorithm that it verifies. `key` is a python-jose key."""
 
     id: str | None
     algorithm: str
@@ -34,9 +34,9 @@ class PublicKey:
 class Jwks:
     """The key set behind one URL.
 
-    It is fetched again after `max_age_seconds`, and when a token names an unknown key: one fetch at a time,
-    and not within `cooldown_seconds` of the last, so that invented key ids cause few fetches. While
-    the provider is down, the last good set stays in use.
+    It is fetched again after `max_age_seconds`, and when a token names an unknown key. One fetch runs at a
+    time. An unknown key causes no fetch within `cooldown_seconds` of the last, so that invented key ids cause
+    few. While the provider is down, the last good set stays in use.
     """
 
     def __init__(self, url: str, *, max_age_seconds: float = 600, cooldown_seconds: float = 10) -> None:
@@ -45,22 +45,23 @@ class Jwks:
         self.cooldown_seconds = cooldown_seconds
         self._client = httpx.AsyncClient(timeout=FETCH_SECONDS, headers={"Accept-Encoding": "identity"})
         self._keys: tuple[PublicKey, ...] = ()
-        self._asked = -float("inf")
+        self._fetched_at = -float("inf")
         self._fetch: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str | None, algorithm: str) -> PublicKey | None:
-        """Returns the key of this id and algorithm, without an id the algorithm's only one, or None."""
+        """Returns the key with this id and algorithm, or None.
+
+        Without `key_id`, returns the only key with this algorithm, or None if there are several.
+        """
         if algorithm not in ALGORITHMS:
             return None
         found = self._known(key_id, algorithm)
-        age = time.monotonic() - self._asked
+        age = time.monotonic() - self._fetched_at
         if self._fetch is None and age > (self.max_age_seconds if found else self.cooldown_seconds):
-            self._asked = time.monotonic()
+            self._fetched_at = time.monotonic()
             self._fetch = asyncio.create_task(self._refresh())
         if found is None and self._fetch:
-            await asyncio.shield(
-                self._fetch
-            )  # shared: it goes on if one of the waiting requests is cancelled
+            await asyncio.shield(self._fetch)  # other requests wait for the same fetch
             found = self._known(key_id, algorithm)
         return found
 
@@ -69,7 +70,7 @@ class Jwks:
         if not self._keys:
             await self.find(None, ALGORITHMS[0])
         if not self._keys:
-            raise LookupError("the identity provider has given no keys yet")
+            raise LookupError("no keys could be fetched from the identity provider yet")
 
     async def aclose(self) -> None:
         if self._fetch:
@@ -87,7 +88,7 @@ class Jwks:
             async with asyncio.timeout(FETCH_SECONDS):
                 keys = tuple(_read(await self._download()))
             if not keys:
-                raise ValueError("no usable key in it")
+                raise ValueError("the key set has no usable key")
             self._keys = keys
         except (httpx.HTTPError, TimeoutError, ValueError) as exc:
             log.warning("key set not fetched, the last one stays", keys=len(self._keys), cause=causes(exc))
@@ -101,7 +102,7 @@ class Jwks:
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise ValueError(f"more than {MAX_BYTES} bytes")
+                    raise ValueError(f"the key set is larger than {MAX_BYTES} bytes")
         return bytes(body)
 
 
@@ -110,14 +111,14 @@ def _read(body: bytes) -> Iterator[PublicKey]:
     document = orjson.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("no list of keys")
+        raise ValueError("the key set has no list of keys")
     for entry in entries:
         if isinstance(entry, dict) and (key := _public_key(entry)):
             yield key
 
 
 def _public_key(entry: Mapping[str, Any]) -> PublicKey | None:
-    """Returns None for another type, curve, use or algorithm, and for an RSA key that is too short."""
+    """Returns a JWKS entry's key, or None if its type, curve, use, algorithm or length is not accepted."""
     match entry:
         case {"kty": "RSA", "n": str(n), "e": str(e)}:
             algorithm, public = "RS256", {"kty": "RSA", "n": n, "e": e}

@@ -1,6 +1,6 @@
-"""API keys: what a program sends instead of a token.
+"""API keys, which programs send instead of a token.
 
-A key is `igw_` and 32 random bytes in hexadecimal digits. The database has its SHA-256 only.
+A key is `igw_` and 32 random bytes in hexadecimal digits. The database holds only its SHA-256.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.contract.errors import Forbidden
 from app.contract.models import Operation
-from app.db import ApiKeyRow, User, answering
+from app.db import ApiKeyRow, User, busy_on_failure
 
 PREFIX = "igw_"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SECRET = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
 _AT_A_TIME = 100
-_SHARE = 20
+_PAUSE_FACTOR = 20
 
 
 class KeyNameTaken(Exception):
-    """There is a key of this name, or there was one: budgets and receipts still name it."""
+    """A key of this name exists or has existed. Budgets and receipts still refer to it."""
 
 
 class NoSuchUser(Exception):
@@ -36,9 +36,10 @@ class NoSuchUser(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A valid key and its limits. `user` is the id of its user. None allows all operations or models.
+    """A valid key and what it allows.
 
-    `expires_at` is in milliseconds since 1970. It is None for a key that does not expire.
+    `user` is the id of its user. `operations` and `models` are None if all are allowed. `expires_at` is in
+    Unix milliseconds, or None if the key does not expire.
     """
 
     name: str
@@ -48,12 +49,12 @@ class Key:
     expires_at: int | None = None
 
     def check_operation(self, operation: Operation) -> None:
-        """Raises Forbidden."""
+        """Raises Forbidden if the key does not allow the operation."""
         if self.operations is not None and operation not in self.operations:
             raise Forbidden(f"This key may not use {operation}")
 
     def check_model(self, model_id: str) -> None:
-        """Raises Forbidden."""
+        """Raises Forbidden if the key does not allow the model."""
         if self.models is not None and model_id not in self.models:
             raise Forbidden(f"This key may not use model {model_id}")
 
@@ -61,10 +62,10 @@ class Key:
 class Keys:
     """The table of keys. Every method raises Busy if the database does not answer.
 
-    `find` keeps all valid keys in memory and reads them again after `recheck_seconds`, so a revoked key is
-    refused after that time at the latest. An unknown key may be a new one: they are then read again, too,
-    but not within `pause_seconds`, nor within twenty times as long as the reading took. So invented keys cost
-    a twentieth of the time at most, and no memory.
+    `find` keeps all valid keys in memory and reads the table again after `recheck_seconds`, so a revoked key
+    is refused after that time at the latest. An unknown key can be a new one, so it makes `find` read the
+    table too, but at most once per `pause_seconds`, and per twenty times the duration of the last read. So
+    invented keys cost at most a twentieth of the time, and no memory.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class Keys:
     async def find(self, secret: str) -> Key | None:
         """Returns the key, or None if it is unknown, revoked or expired.
 
-        It is looked up by its hash, not in constant time. The time tells an attacker nothing: nobody can
-        choose the hash of a key.
+        The lookup by hash does not take constant time. That is safe: an attacker cannot choose the hash of a
+        key.
         """
         if not _SECRET.fullmatch(secret):
             return None
@@ -96,7 +97,7 @@ class Keys:
         if hashed not in self._valid:
             await self._not_older_than(self._pause)
         key = self._valid.get(hashed)
-        return None if key is None or over(key.expires_at) else key
+        return None if key is None or has_expired(key.expires_at) else key
 
     async def add(
         self,
@@ -107,8 +108,11 @@ class Keys:
         models: Sequence[str] | None = None,
         expires_at: int | None = None,
     ) -> str:
-        """Returns the new key of this user, which cannot be read again. The name must match NAME, and the
-        username be folded. Raises NoSuchUser and KeyNameTaken."""
+        """Add a key for a user and return it. It cannot be read again later.
+
+        `name` must match NAME. `username` must be folded (`users.fold`). `expires_at` is in Unix
+        milliseconds. Raises NoSuchUser and KeyNameTaken.
+        """
         secret = PREFIX + secrets.token_hex(32)
         row = ApiKeyRow(
             name=name,
@@ -118,7 +122,7 @@ class Keys:
             expires_at=expires_at,
             created_at=now(),
         )
-        async with answering():
+        async with busy_on_failure():
             try:
                 await self._insert(row, username)
             except IntegrityError as exc:
@@ -134,49 +138,51 @@ class Keys:
             session.add(row)
 
     async def all(self) -> Sequence[tuple[ApiKeyRow, str | None]]:
-        """Returns all keys in the order of their names, revoked and expired ones too. Beside each its user's
-        name, None if the user was deleted."""
+        """Returns all keys by name, also revoked and expired ones, each with its username.
+
+        The username is None if the user was deleted.
+        """
         listed = (
             select(ApiKeyRow, User.username)
             .outerjoin(User, User.id == ApiKeyRow.user)
             .order_by(ApiKeyRow.name)
         )
-        async with answering(), self._session() as session:
+        async with busy_on_failure(), self._session() as session:
             return [(key, username) for key, username in await session.execute(listed)]
 
     async def revoke(self, name: str) -> bool:
         """Refuse the key from now on. Returns False if there is no such key."""
         first = func.coalesce(ApiKeyRow.revoked_at, now())
         revoked = update(ApiKeyRow).where(ApiKeyRow.name == name).values(revoked_at=first)
-        async with answering(), self._session.begin() as session:
+        async with busy_on_failure(), self._session.begin() as session:
             return (await session.execute(revoked.returning(ApiKeyRow.name))).first() is not None
 
     async def aclose(self) -> None:
-        """End a reading that is under way. The engine stays open."""
+        """Cancel a read that is under way. The engine stays open."""
         if self._reading:
             self._reading.cancel()
             await asyncio.wait((self._reading,))
 
     async def _not_older_than(self, seconds: float) -> None:
-        """Return when the valid keys are at most so old. Callers share a reading, and its failure."""
+        """Read the table if the keys in memory are older. Concurrent callers share one read."""
         if self._clock() - self._read_at <= seconds:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-        await asyncio.shield(self._reading)  # a caller who leaves does not end it for the others
+        await asyncio.shield(self._reading)  # other requests wait for the same read
 
     async def _read(self) -> None:
         row = ApiKeyRow
         usable = row.revoked_at.is_(None) & (row.expires_at.is_(None) | (row.expires_at > now()))
         columns = select(row.hash, row.name, row.user, row.operations, row.models, row.expires_at)
         began, valid = self._clock(), {}
-        async with answering(), self._session() as session:
+        async with busy_on_failure(), self._session() as session:
             found = await session.stream(columns.where(usable))
-            async for some in found.partitions(_AT_A_TIME):  # thousands would hold the event loop
+            async for some in found.partitions(_AT_A_TIME):  # thousands at once would block the event loop
                 for hashed, name, user, operations, models, expires_at in some:
                     valid[hashed] = Key(name, user, _set(operations), _set(models), expires_at)
         self._valid, self._read_at = valid, began
-        self._pause = max(self._pause_seconds, _SHARE * (self._clock() - began))
+        self._pause = max(self._pause_seconds, _PAUSE_FACTOR * (self._clock() - began))
 
 
 def _hash(secret: str) -> str:
@@ -184,12 +190,12 @@ def _hash(secret: str) -> str:
 
 
 def now() -> int:
-    """Returns the time as the table has it."""
+    """Returns the time in Unix milliseconds."""
     return time.time_ns() // 1_000_000
 
 
-def over(expires_at: int | None) -> bool:
-    """Whether a key that expires then has expired."""
+def has_expired(expires_at: int | None) -> bool:
+    """Returns whether a key with this `expires_at` has expired."""
     return expires_at is not None and expires_at <= now()
 
 

@@ -19,12 +19,12 @@ from app.logs import causes
 log = structlog.get_logger()
 
 REDIS_SECONDS = 0.5
-"""How long Redis may take to count, a connection included."""
+"""How long Redis may take to count, including the time to connect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is left after a hit. `reset_seconds`: until `remaining` grows again."""
+    """The state of a limit after a request. `remaining` grows again after `reset_seconds`."""
 
     limit: int
     remaining: int
@@ -32,11 +32,12 @@ class Window:
 
 
 class RateLimit:
-    """A limit in the `limits` notation ("60/minute", "10/minute; 100/hour"; "" is off), counted per key.
+    """Limits requests per key. `notation`: "60/minute", "10/minute; 100/hour", or "" for no limit.
 
-    The window slides: no burst of twice the limit at its edge. While Redis does not answer, each process
-    counts for itself. It asks Redis again every `redis_pause_seconds`.
-    `name` keeps the counters of several limits apart. Raises ValueError if the notation is wrong.
+    Windows slide, so that the limit cannot be exceeded around the start of a new window. Processes count
+    together in Redis. While Redis does not answer, each process counts alone, and tries Redis again every
+    `redis_pause_seconds`. `name` keeps the counters of several limits apart. Raises ValueError if the
+    notation is wrong.
     """
 
     def __init__(
@@ -44,25 +45,28 @@ class RateLimit:
     ) -> None:
         self._items: list[RateLimitItem] = parse_many(notation) if notation else []
         self._name = name
-        self._alone = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._redis = RedisStorage(f"async+{redis_url}", wrap_exceptions=True) if redis_url else None
-        self._together = SlidingWindowCounterRateLimiter(self._redis) if self._redis else None
+        self._shared = SlidingWindowCounterRateLimiter(self._redis) if self._redis else None
         self._pause = redis_pause_seconds
-        self._together_again = 0.0
+        self._shared_again_at = 0.0
 
     async def hit(self, key: str) -> Window | None:
-        """Count a request. Returns the tightest window, or None if there is no limit. Raises RateLimited."""
-        if self._together and time.monotonic() >= self._together_again:
+        """Count a request. Returns the window with the fewest remaining, or None if there is no limit.
+
+        Raises RateLimited.
+        """
+        if self._shared and time.monotonic() >= self._shared_again_at:
             try:
                 async with asyncio.timeout(REDIS_SECONDS):
-                    return await self._hit(self._together, key)
+                    return await self._hit(self._shared, key)
             except (StorageError, OSError) as exc:
-                self._together_again = time.monotonic() + self._pause
+                self._shared_again_at = time.monotonic() + self._pause
                 log.warning("Redis does not answer: limits are counted per process", cause=causes(exc))
-        return await self._hit(self._alone, key)
+        return await self._hit(self._local, key)
 
     async def ready(self) -> str | None:
-        """Returns why the limits are not shared, if there is a Redis and it does not answer; else None."""
+        """Returns why requests are counted per process, or None if Redis works or is not configured."""
         if self._redis:
             try:
                 async with asyncio.timeout(REDIS_SECONDS):

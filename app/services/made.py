@@ -1,4 +1,4 @@
-"""The result of a paid request, before a dialect presents it, and found pictures of an earlier request."""
+"""The result of a request before a dialect writes it, and pictures found after an interruption."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One stored picture. `pending` if it is not in the bucket yet. `name` is the object's name."""
+    """A stored picture. `name` is the object's name. `pending`: it is not in the bucket yet."""
 
     bucket: str
     name: str
@@ -26,7 +26,7 @@ class Stored:
 
     @property
     def image(self) -> StoredImage:
-        """The picture as the API documents show it."""
+        """The picture as responses describe it."""
         generated_at = self.generated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return StoredImage(
             url=self.url,
@@ -38,12 +38,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """At least one picture, and what callers read about it.
+    """The result of a request: at least one picture, and what the response says about it.
 
     `requested` is the id of the requested model, `model` the one that served. If the caller wants URLs,
     `stored` has an entry for each picture, and the bytes of `pictures` can no longer be read. `filtered` and
-    `failed` describe the missing samples, as in Generation. `prompt` is the text that was drawn by /gen.
-    `prompt_enhanced` says whether it was rewritten.
+    `failed` describe the missing samples, as in Generation. For /gen, `prompt` is the text that the model
+    got, and `prompt_enhanced` says whether it was rewritten.
     """
 
     model: Model
@@ -63,9 +63,12 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A picture of an interrupted request. `picture` is set if the private store has it. Otherwise it is in
-    the bucket, or `pending` on the spool."""
+class FoundPicture:
+    """A picture of an interrupted request.
+
+    `picture` is set if it is in the private store. Otherwise it is in the bucket, or, if `pending`, on the
+    spool.
+    """
 
     call: PaidCall
     name: str
@@ -84,6 +87,6 @@ class Found:
         return StoredPicture(self.call.id, self.number, bucket, self.name, _TYPES[extension])
 
 
-def rows(found: Iterable[Found]) -> tuple[StoredPicture, ...]:
-    """Returns the rows of those that are not private."""
+def stored_rows(found: Iterable[FoundPicture]) -> tuple[StoredPicture, ...]:
+    """Returns the ledger's rows of the pictures that are not in the private store."""
     return tuple(one.row for one in found if not one.picture)

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, in a few threads of their own."""
+"""Hashes and checks passwords with argon2id, in threads."""
 
 import secrets
 from collections.abc import Callable
@@ -14,11 +14,15 @@ from app.threads import in_executor
 T = TypeVar("T")
 
 MIN_LENGTH, MAX_LENGTH = 12, 1024
-"""Characters of a new password."""
+"""The least and the most characters of a new password."""
 
 
 class Passwords:
-    """Hashes and checks. One hash takes about 20 ms of a core and 19 MiB: few run at a time, and few wait."""
+    """Hashes and checks passwords.
+
+    One hash takes about 20 ms of a core and 19 MiB of memory. So at most `threads` run and `max_waiting`
+    wait; `hash` and `verify` raise Busy for more.
+    """
 
     def __init__(self, *, threads: int = 2, max_waiting: int = 32) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -30,12 +34,12 @@ class Passwords:
         return await self._run(lambda: self._hasher.hash(_bytes(password)))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Returns whether the password has this hash. For no hash (an unknown user) False, as slowly."""
+        """Returns whether the password has this hash. For None (an unknown user), False takes as long."""
         right = await self._run(lambda: self._matches(stored or self._unknown_users, password))
         return right and stored is not None
 
     def outdated(self, stored: str) -> bool:
-        """Returns whether the hash was made with other parameters than today's."""
+        """Returns whether the hash was made with parameters other than the present ones."""
         return self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:
@@ -48,7 +52,7 @@ class Passwords:
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Returns the result of the work. Raises Busy if too many wait already."""
+        """Returns the result of `work`, run in a thread. Raises Busy if too many calls wait already."""
         if self._free <= 0:
             raise Busy(retry_after=1)
         self._free -= 1

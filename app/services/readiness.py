@@ -1,4 +1,4 @@
-"""Checks whether everything that the gateway needs works."""
+"""Checks whether the gateway and everything it depends on works, for /health/ready."""
 
 import asyncio
 import time
@@ -12,18 +12,18 @@ from app.ports import Part
 
 log = structlog.get_logger()
 
-_HOLDS_SECONDS = 2.0
-"""Each check calls the database and the vendors, and /health/ready needs no token."""
+_VALID_SECONDS = 2.0
+"""How long a result is reused: a check calls the vendors, and /health/ready needs no token."""
 _GIVE_UP_SECONDS = 30.0
-"""A part that does not answer is asked again after this time at the latest."""
+"""A check of one part is given up after this time, and can then be repeated."""
 
 
 class Readiness:
-    """Asks the parts, all at the same time. Its result is valid for 2 seconds.
+    """Checks all parts at the same time. A result is valid for 2 seconds.
 
     The gateway is ready if all `required` parts and one of the `vendors` work. A vendor is required while no
-    other one works. A part that does not answer within `seconds` has failed. It is not asked again before it
-    has answered, so a part that hangs has one call under way, not one for each check.
+    other one works. A part that does not return within `seconds` has failed. It is not checked again before
+    it returns, so a part that hangs has one call under way, not one for each check.
     """
 
     def __init__(
@@ -39,21 +39,21 @@ class Readiness:
         self._parts = {**required, **vendors, **optional}
         self._seconds = seconds
         self._checking: asyncio.Task[None] | None = None
-        self._checked_at = -_HOLDS_SECONDS
+        self._checked_at = -_VALID_SECONDS
         self._asking: dict[str, asyncio.Task[tuple[Status, str | None]]] = {}
         self._statuses: dict[str, Status] = dict.fromkeys(self._parts, "ok")
         self._health = self._result()
 
     async def ask(self) -> Health:
         """Returns the result within `seconds`. Concurrent callers share one check."""
-        if self._checking is None and time.monotonic() - self._checked_at >= _HOLDS_SECONDS:
+        if self._checking is None and time.monotonic() - self._checked_at >= _VALID_SECONDS:
             self._checking = asyncio.create_task(self._check())
         if self._checking:
             await asyncio.shield(self._checking)
         return self._health
 
     async def aclose(self) -> None:
-        """Give up the parts that have not answered."""
+        """Cancel the checks under way."""
         tasks = [*self._asking.values(), *([self._checking] if self._checking else [])]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Receipts: reads what the ledger has recorded about each wish, and removes it when it is old.
+"""Receipts: reads what the ledger has recorded about each request, and removes it when it is old.
 
 Every method raises Busy if the database fails.
 """
@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.contract.ledger import CallState, StoredPicture
 from app.contract.periods import day_of
-from app.db import CallRow, CounterRow, PictureRow, WishRow, answering
+from app.db import CallRow, CounterRow, PictureRow, WishRow, busy_on_failure
 from app.logs import causes
 
 DAY_MS = 86_400_000
 _HOUR_SECONDS = 3600.0
 _PAUSE_SECONDS = 0.1
 _WISHES = 100
-"""How many are removed in one transaction. With their calls and pictures these are hundreds of rows."""
+"""Wishes that one transaction removes. With their calls and pictures these are hundreds of rows."""
 _COUNTERS = 1000
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class Cursor(NamedTuple):
-    """A position in the list of receipts: after the one of this time and id."""
+    """A position in the list of receipts: after the receipt with this time (Unix ms) and id."""
 
     created_at: int
     id: str
@@ -43,7 +43,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> "Cursor | None":
-        """Returns None if the text is not a cursor."""
+        """Returns the cursor that `str` has written, or None if the text is not a cursor."""
         if not re.fullmatch(CURSOR, text):
             return None
         data = urlsafe_b64decode(text)
@@ -51,7 +51,7 @@ class Cursor(NamedTuple):
 
 
 class BookedCall(NamedTuple):
-    """A call on a receipt: the columns of `calls` with these names."""
+    """A paid call on a receipt: the columns of `calls` with these names."""
 
     model: str
     operation: str
@@ -63,8 +63,8 @@ class BookedCall(NamedTuple):
     done_at: int | None
 
 
-class Booked(NamedTuple):
-    """A wish, its calls in the order of slots and attempts, and their pictures."""
+class BookedWish(NamedTuple):
+    """A receipt: a wish, its calls by slot and attempt, and their pictures. Times are in Unix ms."""
 
     id: str
     caller: str
@@ -75,13 +75,13 @@ class Booked(NamedTuple):
 
     @property
     def operation(self) -> str:
-        """The requested operation, of which the rewrite of a prompt is only a part."""
+        """The requested operation: that of the first call which is not the rewrite of a prompt."""
         names = [call.operation for call in self.calls]
         return next((name for name in names if name != "rewrite"), names[0])
 
     @property
     def charged(self) -> int:
-        """In micro-USD. What is reserved or void is charged with 0."""
+        """The cost in micro-USD. Reserved and void calls count as 0."""
         return sum(call.charged for call in self.calls)
 
     @property
@@ -90,9 +90,9 @@ class Booked(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some receipts, and where the next ones begin, if there are more."""
+    """Some receipts, and the cursor of the next page. `next` is None on the last page."""
 
-    receipts: tuple[Booked, ...]
+    receipts: tuple[BookedWish, ...]
     next: Cursor | None
 
 
@@ -105,32 +105,32 @@ _IS_OPEN = (
 
 
 class Receipts:
-    """Reads and removes receipts. A receipt is a wish that has made at least one call."""
+    """Reads and removes receipts. A wish with at least one call, sent or not, has a receipt."""
 
     def __init__(self, database: AsyncEngine) -> None:
         self._database = database
 
     async def page(self, caller: str | None, *, limit: int, after: Cursor | None = None) -> Page:
-        """Returns a caller's receipts, or everybody's, the newest first."""
+        """Returns at most `limit` receipts of a caller, or of all for None, the newest first."""
         wanted = [] if caller is None else [WishRow.caller == caller]
         if after:
             wanted.append(tuple_(WishRow.created_at, WishRow.id) < tuple_(*after))
-        async with answering(), self._database.connect() as connection:
+        async with busy_on_failure(), self._database.connect() as connection:
             found = await _booked(connection, wanted, limit + 1)
         shown = found[:limit]
         more = len(found) > limit
         return Page(tuple(shown), Cursor(shown[-1].created_at, shown[-1].id) if more else None)
 
-    async def one(self, caller: str, id: str) -> Booked | None:
-        """Returns None if the caller has no such receipt."""
+    async def one(self, caller: str, id: str) -> BookedWish | None:
+        """Returns a receipt, or None if the caller has no receipt with this id."""
         if not _ID.fullmatch(id):
             return None
-        async with answering(), self._database.connect() as connection:
+        async with busy_on_failure(), self._database.connect() as connection:
             found = await _booked(connection, [WishRow.caller == caller, WishRow.id == id], 1)
         return found[0] if found else None
 
-    async def keep(self, days: int) -> None:
-        """Remove older receipts every hour, until cancelled."""
+    async def remove_old(self, days: int) -> None:
+        """Remove receipts that are older than `days`, every hour until cancelled."""
         while True:
             try:
                 number = await self.remove(int(time() * 1000) - days * DAY_MS)
@@ -141,33 +141,34 @@ class Receipts:
             await asyncio.sleep(_HOUR_SECONDS)
 
     async def remove(self, before: int) -> int:
-        """Remove wishes that were begun before this time, and counters of days and months that ended before
-        it. Returns the number of wishes.
+        """Remove wishes begun before this time (Unix ms), and counters of days and months that ended by then.
+
+        Returns the number of wishes removed.
 
         A wish is not removed while it is running, holds its Idempotency-Key or has an open call.
         """
         removed = 0
         while number := await self._remove_some(before):
             removed += number
-            await asyncio.sleep(_PAUSE_SECONDS)  # others write, too
+            await asyncio.sleep(_PAUSE_SECONDS)  # let other writers in
         while await self._remove_counters(day_of(before)):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(_PAUSE_SECONDS)
         return removed
 
     async def _remove_some(self, before: int) -> int:
-        """Returns 0 if there are no more, or if another gateway is removing them."""
+        """Returns the number of wishes removed: 0 if none is left, or if another gateway is removing them."""
         old = (
             select(WishRow.id)
             .where(WishRow.created_at < before, WishRow.state != "running", WishRow.key.is_(None), ~_IS_OPEN)
             .order_by(WishRow.created_at)
             .limit(_WISHES)
-            .with_for_update(skip_locked=True)  # several gateways remove
+            .with_for_update(skip_locked=True)  # several gateways do this at once
         )
-        async with answering(), self._database.begin() as connection:
+        async with busy_on_failure(), self._database.begin() as connection:
             ids = (await connection.scalars(old)).all()
             if not ids:
                 return 0
-            # Not left to the foreign keys: SQLite looks at them only if each connection asks for it.
+            # Not by ON DELETE CASCADE: SQLite ignores foreign keys unless each connection turns them on.
             calls = select(CallRow.id).where(CallRow.wish.in_(ids))
             await connection.execute(delete(PictureRow).where(PictureRow.call.in_(calls)))
             await connection.execute(delete(CallRow).where(CallRow.wish.in_(ids)))
@@ -175,7 +176,7 @@ class Receipts:
         return gone.rowcount
 
     async def _remove_counters(self, day: str) -> bool:
-        """Returns whether there can be more."""
+        """Remove some counters. Returns whether there can be more."""
         days = (CounterRow.period.like("____-__-__")) & (CounterRow.period < day)
         months = (CounterRow.period.like("____-__")) & (CounterRow.period < day[:7])
         key = tuple_(CounterRow.scope, CounterRow.period)
@@ -185,14 +186,14 @@ class Receipts:
             .limit(_COUNTERS)
             .with_for_update(skip_locked=True)
         )
-        async with answering(), self._database.begin() as connection:
+        async with busy_on_failure(), self._database.begin() as connection:
             gone = await connection.execute(delete(CounterRow).where(key.in_(old)))
         return gone.rowcount == _COUNTERS
 
 
 async def _booked(
     connection: AsyncConnection, wanted: Sequence[ColumnElement[bool]], limit: int
-) -> list[Booked]:
+) -> list[BookedWish]:
     """Returns the newest receipts for which the conditions hold."""
     wishes = (
         await connection.execute(
@@ -219,7 +220,7 @@ async def _booked(
     ):
         pictures[wish].append(StoredPicture(*values))
     return [
-        Booked(*wish, tuple(calls[wish.id]), tuple(pictures[wish.id]))
+        BookedWish(*wish, tuple(calls[wish.id]), tuple(pictures[wish.id]))
         for wish in wishes
         if calls[wish.id]  # it may have been removed meanwhile
     ]

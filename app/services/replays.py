@@ -1,4 +1,4 @@
-"""Keeps answers for repeated requests, and recognises a repeated request."""
+"""Keeps responses for repeated requests, and recognises a repeated request."""
 
 import asyncio
 import hashlib
@@ -19,15 +19,15 @@ from app.services.finding import PRIVATE
 
 _KEEP_SECONDS = 10.0
 _VERSION = "1"
-"""The version of fingerprints. Those of different versions never match."""
+"""The version of fingerprints. Fingerprints of different versions never match."""
 
 log = structlog.get_logger()
 
 
-class Keeping:
-    """Keeps the pictures of one answer in base64 for repeated requests (`app.ports.Landing`).
+class PrivateLanding:
+    """Keeps the pictures of one response in the private store. Implements `app.ports.Landing`.
 
-    The name of each picture that is kept is added to `names`.
+    Adds the name of each kept picture to `names`. A picture that cannot be kept is only logged.
     """
 
     def __init__(self, private: PrivateStore, names: dict[Blob, str], blobs: Blobs) -> None:
@@ -65,17 +65,19 @@ class Keeping:
         picture.blob.close()
 
 
-def kept(body: JsonWriter, names: Mapping[Blob, str]) -> str | None:
-    """Returns the answer as a text with the names of its pictures, or None if one of them is not kept."""
+def answer_to_text(body: JsonWriter, names: Mapping[Blob, str]) -> str | None:
+    """Returns a response as text with the names of its pictures, or None if one of them is not kept."""
     if any(blob not in names for blob in body.blobs):
         return None
     pictures = [names[blob] for blob in body.blobs]
     return orjson.dumps({"parts": [part.decode() for part in body.parts], "pictures": pictures}).decode()
 
 
-async def replayed(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter:
-    """Returns the answer from the text that `kept` has made. Raises UpstreamFailed if a picture is gone, and
-    what the store raises."""
+async def answer_from_text(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter:
+    """Returns the response from the text that `answer_to_text` has returned.
+
+    Raises UpstreamFailed if a picture is gone, and what the store raises.
+    """
     answer = orjson.loads(text)
     names, found = answer["pictures"], dict[str, Picture]()
     for call_id in {name.partition("-")[0] for name in names}:
@@ -87,7 +89,7 @@ async def replayed(text: str, private: PrivateStore, blobs: Blobs) -> JsonWriter
 
 
 def fingerprint(request: BaseModel) -> str:
-    """Returns a text that is equal for equal requests, also if one is JSON and one a form. Reads pictures."""
+    """Returns the same text for equal requests, even if one is JSON and one a form. Blocks."""
     text = orjson.dumps(_plain(request), option=orjson.OPT_SORT_KEYS)
     return f"{_VERSION}:{hashlib.sha256(text).hexdigest()}"
 

@@ -1,4 +1,4 @@
-"""Limits the memory of request bodies. Bodies that do not fit wait."""
+"""Limits the memory of request bodies. A body that does not fit waits."""
 
 import asyncio
 from collections import Counter
@@ -12,9 +12,10 @@ _FREE_BYTES = 64 * 1024
 
 @dataclass(eq=False, slots=True)
 class Body:
-    """The state of one request's body. `held` counts bytes after the first 64 KiB.
+    """The state of one request's body.
 
-    `waiting`: its next bytes wait for room. `beyond`: its last bytes were admitted although they did not fit.
+    `held` counts its bytes in memory, without the first 64 KiB. `waiting`: its next bytes wait for room.
+    `over_limit`: its last bytes were admitted although they did not fit.
     """
 
     user: str
@@ -22,11 +23,11 @@ class Body:
     received: int = 0
     arriving: bool = True
     waiting: bool = False
-    beyond: bool = False
+    over_limit: bool = False
 
 
 class Room:
-    """Bounds the memory of all bodies together (`limit` bytes) and of one user's (`share` bytes).
+    """Limits the memory of all bodies together to `limit` bytes, and of one user's bodies to `share` bytes.
 
     Bytes count when they arrive, not when they are declared, so that a slow body holds little. Bytes that fit
     overtake those that wait. A body counts until its request ends.
@@ -54,7 +55,7 @@ class Room:
             self._changed.set()
 
     async def take(self, body: Body, size: int) -> None:
-        """Return when `size` more bytes of the body may be kept. If cancelled, `body.waiting` stays true."""
+        """Return when `size` more bytes of the body fit. If this is cancelled, `body.waiting` stays true."""
         body.received += size
         size = body.received - _FREE_BYTES - body.held
         if size <= 0:
@@ -68,10 +69,10 @@ class Room:
         self._held[body.user] += size
 
     def _fits(self, body: Body, size: int) -> bool:
-        """Whether both limits allow `size` more bytes.
+        """Returns whether `size` more bytes are admitted.
 
-        Bodies could all wait for each other. So one body at a time may exceed a limit, if all others that
-        count for the limit are still arriving, since none of them can finish and free its memory.
+        Bodies could all wait for each other: none that is still arriving can finish and free its memory. So
+        one body at a time may exceed a limit, if all others that count for this limit are still arriving.
         """
         full = self._held.total() + size > self._limit
         fits = not full and self._held[body.user] + size <= self._share
@@ -80,5 +81,5 @@ class Room:
             for other in self._bodies
             if other.held and other is not body and (full or other.user == body.user)
         ]
-        body.beyond = not fits and all(other.arriving and not other.beyond for other in others)
-        return fits or body.beyond
+        body.over_limit = not fits and all(other.arriving and not other.over_limit for other in others)
+        return fits or body.over_limit

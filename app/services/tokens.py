@@ -26,48 +26,49 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class Refused(Exception):
-    """Why a token is not accepted. For the debug log only."""
+    """The token is not accepted. The message is only logged, at level debug."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A valid token: its subject, its expiry (Unix seconds), and whether this gateway's secret signed it.
+    """The claims of a valid token. `signed_here`: it was signed with this gateway's secret.
 
-    `password_version` is the user's at the time of the login. It is 0 without the claim and -1 if the claim
-    is not an integer.
+    `expires` is in Unix seconds. `password_version` is that of the user at the login: 0 without the claim,
+    -1 if the claim is not an integer.
     """
 
     subject: str
     username: str | None
     expires: float
-    ours: bool
+    signed_here: bool
     password_version: int
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityProvider:
-    """Another issuer of tokens. They must have its `issuer` and `audience`, if these are set."""
+    """Another issuer of tokens, which must have this `issuer` and `audience`, if these are set."""
 
     jwks: "Jwks"
     issuer: str | None
     audience: str | None
 
     def check(self, claims: Mapping[str, Any]) -> None:
-        """Raises Refused."""
+        """Raises Refused if the issuer or the audience is a different one."""
         if self.issuer and claims.get("iss") != self.issuer:
-            raise Refused("another issuer")
+            raise Refused("iss is not the identity provider's")
         audience = claims.get("aud")
         if self.audience and self.audience not in (audience if isinstance(audience, list) else [audience]):
-            raise Refused("another audience")
+            raise Refused("aud is not this gateway's")
 
 
 class Tokens:
-    """Makes and reads tokens. Each source of keys has fixed algorithms: a public key never verifies an HMAC.
+    """Makes and reads tokens.
 
-    Without a `secret` no tokens are made, and only those of the identity provider are read. Tokens with the
-    gateway's signature can have any issuer, because other services sign with the same secret, as the NestJS
-    login did. One exception: a gateway on the emulator (`emulated`) puts an issuer of its own into its
-    tokens, and a live gateway refuses them.
+    The secret and the public keys each have fixed algorithms, so a public key never verifies an HMAC. Without
+    a `secret` no tokens are made, and only those of the identity provider are read. Tokens that are signed
+    with the secret can have any issuer, because other services use the same secret, as the NestJS login did.
+    One exception: a gateway on the emulator (`emulated`) writes EMULATED_ISSUER into its tokens, and a live
+    gateway refuses that issuer.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Tokens:
         return self._secret is not None
 
     def mint(self, subject: str, username: str, password_version: int = 0) -> str:
-        """Returns a token for a user of this gateway, or (without `password_version`) another subject."""
+        """Returns a token for a user of this gateway or, without `password_version`, for another subject."""
         now = int(time.time())
         claims = {
             "iss": EMULATED_ISSUER if self._emulated else ISSUER,
@@ -104,7 +105,7 @@ class Tokens:
         return token
 
     async def read(self, token: str) -> Token:
-        """Raises Unauthorized, whatever is wrong."""
+        """Returns the claims of a token. Raises Unauthorized if it is not valid, for any reason."""
         try:
             return await self._read(token)
         except (Refused, JOSEError, ValueError, RecursionError) as exc:
@@ -112,7 +113,7 @@ class Tokens:
             raise Unauthorized from exc
 
     async def ready(self) -> None:
-        """Raises LookupError if there is an identity provider whose keys are not known."""
+        """Raises LookupError if an identity provider is configured and its keys are not known."""
         if self._provider:
             await self._provider.jwks.ready()
 
@@ -121,28 +122,28 @@ class Tokens:
             await self._provider.jwks.aclose()
 
     async def _read(self, token: str) -> Token:
-        # python-jose skips characters that are not base64url, and with them padding.
+        # python-jose would skip characters that are not base64url, and padding.
         if len(token) > MAX_CHARACTERS or not _COMPACT.fullmatch(token):
             raise Refused("not a compact JWS")
         header = jws.get_unverified_header(token)
         if "crit" in header:
             raise Refused("critical header extension")
         algorithm = header.get("alg")
-        ours = algorithm == self._algorithm
-        key = self._secret if ours else await self._provider_key(algorithm, header.get("kid"))
+        signed_here = algorithm == self._algorithm
+        key = self._secret if signed_here else await self._provider_key(algorithm, header.get("kid"))
         if key is None:
             raise Refused("no key for this algorithm and key id")
         claims = orjson.loads(jws.verify(token, key, algorithms=[algorithm]))
         if not isinstance(claims, dict):
             raise Refused("claims are not an object")
-        expires = _within_its_time(claims)
-        if self._provider and not ours:
+        expires = _checked_expiry(claims)
+        if self._provider and not signed_here:
             self._provider.check(claims)
         elif claims.get("iss") == EMULATED_ISSUER and not self._emulated:
             raise Refused("issued by a gateway in emulator mode")
         version = claims.get("pwv", 0)
         version = version if isinstance(version, int) else -1
-        return Token(_subject(claims, token), _username(claims), expires, ours, version)
+        return Token(_subject(claims, token), _username(claims), expires, signed_here, version)
 
     async def _provider_key(self, algorithm: object, key_id: object) -> Any:
         if self._provider is None:
@@ -151,8 +152,11 @@ class Tokens:
         return found and found.key
 
 
-def _within_its_time(claims: Mapping[str, Any]) -> float:
-    """Returns `exp` if it and `nbf` hold. python-jose accepts text and booleans there, and fails on null."""
+def _checked_expiry(claims: Mapping[str, Any]) -> float:
+    """Returns `exp`. Raises Refused if the token has expired, is not valid yet, or has other types there.
+
+    python-jose's own check accepts text and booleans, and fails on null.
+    """
     now = time.time()
     expires = _seconds(claims.get("exp"))
     if expires <= now:
@@ -169,11 +173,11 @@ def _seconds(value: object) -> float:
 
 
 def _subject(claims: Mapping[str, Any], token: str) -> str:
-    """Returns `sub`, or a digest if it is missing or not printable."""
+    """Returns `sub` if it is printable, else a digest of it, or of the token without a `sub`."""
     subject = claims.get("sub")
     if isinstance(subject, int | float) and not isinstance(subject, bool):
         subject = str(subject)
-    if _fit(subject):
+    if _is_printable(subject):
         return subject
     unique = subject if isinstance(subject, str) and subject else token
     return "sha256:" + hashlib.sha256(unique.encode()).hexdigest()
@@ -181,8 +185,8 @@ def _subject(claims: Mapping[str, Any], token: str) -> str:
 
 def _username(claims: Mapping[str, Any]) -> str | None:
     names = (claims.get(name) for name in ("username", "preferred_username", "email"))
-    return next((name for name in names if _fit(name)), None)
+    return next((name for name in names if _is_printable(name)), None)
 
 
-def _fit(value: object) -> TypeGuard[str]:
+def _is_printable(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()

@@ -1,4 +1,4 @@
-"""The users in the database. Every method raises Busy if the database does not answer."""
+"""Reads and changes the users in the database. Every method raises Busy if the database does not answer."""
 
 import unicodedata
 import uuid
@@ -10,21 +10,21 @@ from sqlalchemy import ColumnElement, delete, select, text, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from app.db import User, answering
+from app.db import User, busy_on_failure
 
 ID_PREFIX = "usr_"
-"""Begins the ids of this gateway's users, and distinguishes them from the subjects of other issuers."""
+"""The prefix of the ids of this gateway's users. Subjects of other issuers have none."""
 
 
 MAX_NAME = 128
 
 
 class UsernameTaken(Exception):
-    """There is a user with this name already."""
+    """A user with this name exists already."""
 
 
 def fold(username: str) -> str | None:
-    """Returns the name as it is stored and looked up, or None if it is not allowed."""
+    """Returns the name in the form in which it is stored and looked up, or None if it is not allowed."""
     if len(username) > MAX_NAME:
         return None
     name = unicodedata.normalize("NFKC", username).casefold()
@@ -33,9 +33,9 @@ def fold(username: str) -> str | None:
 
 
 class Users:
-    """Queries on the table of users. Names must be folded; for the name None there is no user.
+    """The table of users. Usernames must be folded (`fold`). No user has the name None.
 
-    `without`: the id of a user that is ignored in lookups by name and id.
+    `without`: the id of a user that lookups by name and id ignore.
     """
 
     def __init__(self, engine: AsyncEngine, *, without: str | None = None) -> None:
@@ -50,7 +50,7 @@ class Users:
         return await self._one(User.id == id)
 
     async def all(self) -> Sequence[User]:
-        async with answering(), self._session() as session:
+        async with busy_on_failure(), self._session() as session:
             return (await session.scalars(select(User).order_by(User.username))).all()
 
     async def add(self, username: str, password_hash: str, *, id: str | None = None) -> User:
@@ -62,7 +62,7 @@ class Users:
             disabled=False,
             created_at=datetime.now(UTC),
         )
-        async with answering():
+        async with busy_on_failure():
             try:
                 async with self._session.begin() as session:
                     session.add(user)
@@ -83,28 +83,28 @@ class Users:
 
     async def delete(self, username: str | None) -> bool:
         """Delete the user. Returns False if there is no such user."""
-        async with answering(), self._session.begin() as session:
+        async with busy_on_failure(), self._session.begin() as session:
             gone = delete(User).where(User.username == username).returning(User.id)
             return (await session.execute(gone)).first() is not None
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
-        """Renew the hash of the same password, unless the password was changed meanwhile."""
+        """Replace the hash of an unchanged password. Does nothing if the password was changed meanwhile."""
         same = (User.id == user.id) & (User.password_hash == user.password_hash)
         await self._change(same, password_hash=password_hash)
 
     async def ready(self) -> None:
         """Return if the database answers and has its schema."""
-        async with answering(), self._engine.connect() as connection:
+        async with busy_on_failure(), self._engine.connect() as connection:
             await connection.execute(text("SELECT 1 FROM users WHERE 1 = 0"))
 
     async def aclose(self) -> None:
         await self._engine.dispose()
 
     async def _one(self, condition: ColumnElement[bool]) -> User | None:
-        async with answering(), self._session() as session:
+        async with busy_on_failure(), self._session() as session:
             return await session.scalar(select(User).where(condition, self._found))
 
     async def _change(self, condition: ColumnElement[bool], **values: Any) -> bool:
-        async with answering(), self._session.begin() as session:
+        async with busy_on_failure(), self._session.begin() as session:
             change = update(User).where(condition).values(**values).returning(User.id)
             return (await session.execute(change)).first() is not None

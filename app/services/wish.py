@@ -1,4 +1,4 @@
-"""One request in the ledger, and its paid calls."""
+"""A wish: one request in the ledger, and its paid calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,8 +34,8 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Paid:
-    """A row of `calls`, and its state in this process. Implements `app.ports.PaidCall`."""
+class _LedgerCall:
+    """One paid call: its row in `calls`, and its state in this process. Implements `app.ports.PaidCall`."""
 
     wish: "Wish"
     model: Model
@@ -45,7 +45,7 @@ class _Paid:
     state: CallState = "reserved"
     charged: int = 0
     new: NewCall = field(init=False)
-    together: "_Together" = field(init=False)
+    batch: "_Batch" = field(init=False)
 
     def __post_init__(self) -> None:
         micros = self.wish.prices.worst_cost(self.order)
@@ -64,12 +64,12 @@ class _Paid:
         return self.new.id
 
     async def reserve(self) -> None:
-        await self.together.reserve()
+        await self.batch.reserve()
 
     async def fence(self, place: Place | None, /) -> None:
         bucket, stem = (place.bucket, place.stem) if place else (None, None)
         fence = partial(self.wish.ledger.fence, self.id, bucket=bucket, stem=stem)
-        if not await self.together.reserve(fence):
+        if not await self.batch.reserve(fence):
             await fence()
         self.state, self.charged = "sent", self.new.micros
 
@@ -89,19 +89,19 @@ class _Paid:
 
     def _end(self, state: Ending, made: int = 0, text: str | None = None) -> None:
         self.state = state
-        if self.together.begun:
-            self.wish.ledger.tell(Close(self.id, state, self.charged, made, text=text))
+        if self.batch.begun:
+            self.wish.ledger.submit(Close(self.id, state, self.charged, made, text=text))
 
     def again(self) -> PaidCall:
-        other = _Paid(self.wish, self.model, self.order, self.slot, self.attempt + 1)
-        other.together = _Together(self.wish, (other,))
+        other = _LedgerCall(self.wish, self.model, self.order, self.slot, self.attempt + 1)
+        other.batch = _Batch(self.wish, (other,))
         return other
 
 
-class _Together:
-    """Calls of a wish that are reserved together, by the first of them that needs it."""
+class _Batch:
+    """Calls of a wish that are reserved in one commit, by the first call that needs it."""
 
-    def __init__(self, wish: "Wish", calls: Sequence[_Paid]) -> None:
+    def __init__(self, wish: "Wish", calls: Sequence[_LedgerCall]) -> None:
         self.begun = False
         self._wish = wish
         self._calls = calls
@@ -109,14 +109,17 @@ class _Together:
         self._failure: GatewayError | None = None
 
     async def reserve(self, fence: Callable[[], Awaitable[None]] | None = None) -> bool:
-        """Returns True if this call has reserved them, and carried out `fence` in the same commit."""
+        """Reserve the calls if that is not done yet. Raises as `PaidCall.reserve`, for each of the calls.
+
+        Returns True if this call of `reserve` did it, and carried out `fence` in the same commit.
+        """
         if self.begun:
             await self._ended.wait()
             if self._failure:
                 raise self._failure
             return False
         self.begun = True
-        self._failure = Busy()  # if this is cancelled
+        self._failure = Busy()  # for the other calls, if this one is cancelled
         try:
             await self._wish.add(self._calls, fence)
             self._failure = None
@@ -129,44 +132,46 @@ class _Together:
 
 
 class Wish:
-    """One request of a caller. Implements `app.ports.Wish`.
+    """One request of a caller in the ledger: it pays for the request's calls. Implements `app.ports.Wish`.
 
-    With a `key` it is in the ledger from its beginning, without one from its first call on.
+    With an Idempotency-Key (`key`) it is in the ledger from the start, else from its first paid call.
     """
 
-    def __init__(self, ledger: Ledger, prices: Prices, who: Caller, route: str, key: str | None) -> None:
+    def __init__(self, ledger: Ledger, prices: Prices, caller: Caller, route: str, key: str | None) -> None:
         self.ledger = ledger
         self.prices = prices
-        self.caller = who.id
-        self.api_key = who.key
-        self.scopes = who.scopes
+        self.caller = caller.id
+        self.api_key = caller.key
+        self.scopes = caller.scopes
         self.route = route
         self.key = key
         self.id: str | None = None
         self.rewritten: str | None = None
         self.rewrite_lost = False
         self.paid_before = False
-        self.kept: dict[Blob, str] = {}  # names in the private store
-        self._calls: list[_Paid] = []
+        self.private_names: dict[Blob, str] = {}  # of pictures in the private store
+        self._calls: list[_LedgerCall] = []
         self._pictures: list[StoredPicture] = []
         self._first_slot = 0
 
     def check(self, model: Model, operation: Operation, /) -> None:
-        if self.api_key and operation != REWRITE:  # a part of /gen
+        if self.api_key and operation != REWRITE:  # a rewrite is part of /gen, which was checked
             self.api_key.check_operation(operation)
             self.api_key.check_model(model.id)
 
     def pay_for(self, model: Model, orders: Sequence[Order], /) -> tuple[PaidCall, ...]:
         self.check(model, orders[0].operation)
         slot = self._first_slot + len({call.slot for call in self._calls})
-        calls = tuple(_Paid(self, model, order, slot + n) for n, order in enumerate(orders))
-        together = _Together(self, calls)
+        calls = tuple(_LedgerCall(self, model, order, slot + n) for n, order in enumerate(orders))
+        batch = _Batch(self, calls)
         for call in calls:
-            call.together = together
+            call.batch = batch
         return calls
 
-    async def add(self, calls: Sequence[_Paid], fence: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Reserve the calls, and `fence` one of them in the same commit. Raises as `PaidCall.fence`."""
+    async def add(
+        self, calls: Sequence[_LedgerCall], fence: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Reserve the calls, and carry out `fence` in the same commit. Raises as `PaidCall.fence`."""
         new = [call.new for call in calls]
         reserving: Awaitable[object]
         if self.id is None:
@@ -196,7 +201,7 @@ class Wish:
             case BaseException():
                 raise outcome
             case _:
-                log.error("a request has lost its place in the ledger", outcome=type(outcome).__name__)
+                log.error("a request is not running in the ledger any more", outcome=type(outcome).__name__)
                 raise Busy
         self._calls += calls
         if fenced:
@@ -205,8 +210,8 @@ class Wish:
     def stored(self, picture: StoredPicture, /) -> None:
         self._pictures.append(picture)
 
-    def go_on(self, record: Record) -> None:
-        """Continue a request of an earlier process that has not sent a call for a picture."""
+    def resume(self, record: Record) -> None:
+        """Take over an interrupted request: its rewritten prompt, and the number of its next slot."""
         self._first_slot = max((call.slot for call in record.calls), default=-1) + 1
         sent = [call for call in record.calls if call.operation == REWRITE and call.state in CHARGED]
         texts = [call.text for call in sent if call.text]
@@ -215,23 +220,23 @@ class Wish:
         self.paid_before = any(call.state in CHARGED for call in record.calls)
 
     def finish(self, status: int | None = None, body: str | None = None) -> None:
-        """End it. If there is a status, its answer is kept for repeated requests."""
+        """End the request. If `status` and `body` are given, they are kept for repeated requests."""
         if self.id is not None:
             process, pictures = self.ledger.process, tuple(self._pictures)
-            self.ledger.tell(Finish(self.id, process, status, body, pictures))
+            self.ledger.submit(Finish(self.id, process, status, body, pictures))
 
     @property
     def receipt(self) -> str | None:
-        """Its id, if a call was sent for it, by this request or an earlier one."""
+        """The receipt's id, if this request or an earlier try of it has sent a call."""
         now = any(call.state in CHARGED for call in self._calls)
         return self.id if now or self.paid_before else None
 
     @property
     def cost_micros(self) -> int:
-        """The cost of its calls as far as it is known, without those of earlier requests."""
+        """The cost of this request's calls as far as it is known, without an earlier try's."""
         return sum(call.charged for call in self._calls if call.state in CHARGED)
 
     @property
-    def is_unknown(self) -> bool:
-        """Whether a call may have been paid without a picture."""
+    def outcome_unknown(self) -> bool:
+        """Whether a call can be charged although its result is not known."""
         return self.rewrite_lost or any(call.state in _UNKNOWN for call in self._calls)

@@ -182,12 +182,12 @@ class Ledger:
         finally:
             deadline.cancel()
 
-    def tell(self, command: Command[object]) -> None:
+    def submit(self, command: Command[object]) -> None:
         """Carry out a lasting command soon, after those that came before it. Does not wait for it."""
         self._add(_Member(command))
 
     async def written(self) -> None:
-        """Return when everything is committed that was passed to `tell` so far. Raises Busy."""
+        """Return when everything is committed that was passed to `submit` so far. Raises Busy."""
         if self._queue or self._is_writing:
             await self.look("")
 

@@ -104,7 +104,7 @@ async def settle() -> None:
 def assert_empty(admission: Admission) -> None:
     shares = [admission._process, *admission._models.values()]
     assert all(share.idle for share in shares)
-    assert not any(model.lines for model in admission._models.values())
+    assert not any(model.rotation for model in admission._models.values())
     assert not admission._users
 
 

@@ -244,7 +244,7 @@ class TestAttempts:
 
     async def _attempt(self, auth: Auth, username: str, address: str, password: str = "x") -> str:  # noqa: S107
         try:
-            await auth.admit(address)
+            await auth.count_attempt(address)
             await auth.login(LoginRequest(username=username, password=password), address)
         except (Unauthorized, RateLimited) as exc:
             return type(exc).__name__

@@ -128,9 +128,9 @@ async def test_processes_share_a_count(redis: str) -> None:
 
 async def test_redis_is_used_again_when_it_is_back(redis: str) -> None:
     limit = RateLimit("3/minute", name="test", redis_url=redis)
-    limit._together_again = time.monotonic() + 3600  # as after a failure
+    limit._shared_again_at = time.monotonic() + 3600  # as after a failure
     alone = await limit.hit("ann")
-    limit._together_again = time.monotonic()
+    limit._shared_again_at = time.monotonic()
     together = await limit.hit("ann")
     assert alone
     assert together

@@ -14,8 +14,8 @@ from app.pictures.blob import Blobs
 from app.ports import Bill, Place
 from app.services.auth import Caller
 from app.services.finding import Finder
-from app.services.made import Found, Made
-from app.services.paying import Paying, Reply, Work
+from app.services.made import FoundPicture, Made
+from app.services.paying import PaidRequest, Paying, Reply
 from app.services.wish import Wish
 from app.storage.ledger import Ledger
 from tests.storage.ledgers import Watched
@@ -53,13 +53,13 @@ class Process:
     async def serve(self, make: Callable[[Wish], Awaitable[Made]], *, seconds: float = 20) -> Reply:
         wish = self._paying.wish(Caller("ann", "ann", 0), "/gen", "key-1")
         time = call(self._blobs, seconds=seconds)
-        work = Work(
+        request = PaidRequest(
             Asked(), time, lambda: make(wish), _recover, lambda made: {"failed": made.failed}, _refuse
         )
-        return await self._paying.fulfil(wish, work)
+        return await self._paying.fulfil(wish, request)
 
 
-async def _recover(_: Sequence[Found]) -> Made:
+async def _recover(_: Sequence[FoundPicture]) -> Made:
     return MADE
 
 

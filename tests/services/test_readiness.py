@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def every_check_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_HOLDS_SECONDS", 0)
+    monkeypatch.setattr(readiness, "_VALID_SECONDS", 0)
 
 
 class APart:
@@ -140,7 +140,7 @@ async def test_parts_are_asked_at_the_same_time() -> None:
 
 
 async def test_those_who_ask_meanwhile_share_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_HOLDS_SECONDS", 3600)
+    monkeypatch.setattr(readiness, "_VALID_SECONDS", 3600)
     vertex = APart(hangs=True)
     ready = asked(vertex=vertex)
     asking = [asyncio.create_task(ready.ask()) for _ in range(50)]

@@ -5,7 +5,7 @@ import pytest
 from app.contract.models import load_catalogue
 from app.pictures.blob import Blob, Blobs
 from app.pictures.picture import Picture
-from app.services.replays import Keeping
+from app.services.replays import PrivateLanding
 from tests.support.fake_wish import NothingKept
 
 pytestmark = pytest.mark.anyio
@@ -23,10 +23,10 @@ class Names(NothingKept):
 
 async def test_only_the_finished_picture_is_kept(blobs: Blobs) -> None:
     store, names = Names(), dict[Blob, str]()
-    keeping = Keeping(store, names, blobs)
+    landing = PrivateLanding(store, names, blobs)
     raw, finished = (Picture(blobs.of(data), "image/png", (1, 1)) for data in (b"raw", b"finished"))
-    place = keeping.place(load_catalogue().model[0], "call")
-    await keeping.land(raw, place, later=True)
+    place = landing.place(load_catalogue().model[0], "call")
+    await landing.land(raw, place, later=True)
     assert store.kept == []
-    await keeping.replace(raw, finished)
+    await landing.replace(raw, finished)
     assert (store.kept, names) == (["call-0.png"], {finished.blob: "call-0.png"})

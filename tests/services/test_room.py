@@ -98,7 +98,7 @@ async def test_one_body_at_a_time_goes_beyond_the_limit() -> None:
     await first.send(4)
     await second.send(4)
     await third.send(8)
-    assert (third.body.beyond, third.body.held) == (True, 8)
+    assert (third.body.over_limit, third.body.held) == (True, 8)
     await first.send(8)
     assert (first.body.waiting, first.body.held) == (True, 4)
     await third.end()
@@ -137,8 +137,8 @@ async def test_the_limits_hold_and_everybody_comes_through(steps: list[tuple[str
             sender.task.cancel()
         await settle()
         held = [one.body for one in senders[1:] if not one.task.done()]
-        assert sum(body.held for body in held if not body.beyond) <= 10
-        assert sum(body.beyond for body in held) <= 1 or sum(body.held for body in held) <= 10
+        assert sum(body.held for body in held if not body.over_limit) <= 10
+        assert sum(body.over_limit for body in held) <= 1 or sum(body.held for body in held) <= 10
     for sender in senders:
         await sender.end()
     async with asyncio.timeout(30):

@@ -229,11 +229,11 @@ async def test_what_nobody_waits_for_is_committed_with_others(migrated_url: str)
     ledger = Ledger(store, "p1")
     wish = await begun(ledger, one)
     await ledger.fence(one.id)
-    ledger.tell(Close(one.id, "settled", 50, 1))
-    ledger.tell(Finish(wish, "p1"))
+    ledger.submit(Close(one.id, "settled", 50, 1))
+    ledger.submit(Finish(wish, "p1"))
     await begun(ledger, other)
     assert store.batches == [1, 1, 3]
-    ledger.tell(Close(other.id, "void"))
+    ledger.submit(Close(other.id, "void"))
     await ledger.written()
     assert await states(migrated_url) == {one.id: "settled", other.id: "void"}
     await ledger.aclose()
@@ -244,10 +244,10 @@ async def test_what_nobody_waits_for_is_committed_without_others(migrated_url: s
     ledger = Ledger(store, "p1")
     await begun(ledger, one)
     await ledger.fence(one.id)
-    ledger.tell(Close(one.id, "unknown"))
+    ledger.submit(Close(one.id, "unknown"))
     await until(lambda: store.done == 3)
     assert await states(migrated_url) == {one.id: "unknown"}
-    ledger.tell(Close(one.id, "settled", 50, 1))
+    ledger.submit(Close(one.id, "settled", 50, 1))
     await ledger.aclose()
     assert await states(migrated_url) == {one.id: "settled"}
 

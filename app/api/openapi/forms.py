@@ -1,4 +1,4 @@
-"""The schema of a form that has the same fields as a JSON body."""
+"""Derives the schema of a multipart form from the schema of the JSON body."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from app.contract.words import words
 
 
 def form_schema(contract: type[Contract], example: Json) -> Json:
-    """Returns the schema of the same fields in a form: bracket names, and files where JSON has base64.
+    """Returns the schema of a form with the contract's fields: bracket names, and files instead of base64.
 
     The values of the JSON `example` become the fields' examples, with which Swagger UI fills the form.
     """
@@ -49,7 +49,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _pictures(fields: Json, upload: str) -> Json:
-    """How many files an upload takes: as many as its field, or as all together when it has none."""
+    """Returns minItems and maxItems of an upload: those of its field, or the sums over all picture fields."""
     wanted = [fields[upload]] if upload in fields else fields.values()
     lists = [field for field in wanted if field.get("items", {}).get("format") == "picture"]
     single = sum(field.get("format") == "picture" for field in wanted)
@@ -57,7 +57,7 @@ def _pictures(fields: Json, upload: str) -> Json:
 
 
 def _flatten(name: str, field: Json, into: Json, required: list[str] | None) -> None:
-    """`{"a": {"b": …}}` becomes `a[b]`; of a list the first two places show; pictures come as files.
+    """Add a field to `into`: `{"a": {"b": …}}` as `a[b]`, the first two places of a list, pictures as files.
 
     Names of required fields are added to `required`, which is None below an optional field. A field that JSON
     requires under a condition (`then`) is optional in the form; one under `else` is required.

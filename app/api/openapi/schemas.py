@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def schema(model: type[BaseModel], mode: JsonSchemaMode) -> Json:
-    """A model's JSON schema with its references put in place: inside a route they would lead nowhere."""
+    """Returns a model's JSON schema with its `$ref`s resolved: inside a route they would point nowhere."""
     whole = model.model_json_schema(by_alias=True, mode=mode)
     definitions = whole.pop("$defs", {})
 
@@ -29,11 +29,11 @@ def schema(model: type[BaseModel], mode: JsonSchemaMode) -> Json:
 
 
 _KEYWORDS = {"ge": "minimum", "le": "maximum"}
-"""Where a field converts its value first, pydantic leaves the names of its own constraints in the schema."""
+"""Names that pydantic leaves in the schema of fields with a converter, and their JSON Schema names."""
 
 
 def _nullable(node: Json) -> Json:
-    """Null is as good as absent for every field that is not required."""
+    """Returns the schema with null allowed for all optional fields."""
     required = node.get("required", ())
     fields = {
         name: field if name in required or "type" not in field else _or_null(field)
