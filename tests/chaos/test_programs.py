@@ -29,7 +29,7 @@ def missed_by(program: str, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["text-to-image", "gen"])
 def test_a_crowd_is_served_at_once(kind: str) -> None:
-    assert not missed_by("crowd", "--callers", "70", "--kinds", kind, "--seconds", "0.5")
+    assert not missed_by("crowd", "--callers", "70", "--kinds", kind, "--seconds", "2")
 
 
 @pytest.mark.parametrize(
