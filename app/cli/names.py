@@ -1,4 +1,4 @@
-"""How callers are shown on a terminal."""
+"""The names of callers, safe for a terminal."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,5 +11,5 @@ async def usernames(database: AsyncEngine) -> dict[str, str]:
 
 
 def printable(name: str) -> str:
-    """Returns the name, escaped if a terminal could obey it: the `sub` of a token can hold line breaks."""
+    """Returns the name, escaped if it is not printable: the `sub` of a token can have line breaks."""
     return name if name.isprintable() else ascii(name)
