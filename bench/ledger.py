@@ -20,6 +20,7 @@ from app.contract.ledger import Begun, Limit, NewCall, StoredPicture
 from app.db import migrate
 from app.process import freeze, tune
 from app.storage.ledger import Ledger, open_store
+from tools.rig import ends
 from tools.rig.postgres import new_database
 
 WANTED = "wanted: under 0.3 ms of CPU per wish with 16 under way"
@@ -42,9 +43,9 @@ async def wish(ledger: Ledger, number: int, full: bool) -> None:
     await ledger.fence(call.id, bucket="pictures", stem=stem)
     picture = StoredPicture(call.id, 0, "pictures", f"{stem}0.png", "image/png")
     async with asyncio.TaskGroup() as together:  # as a request would: nothing waits for the one in between
-        together.create_task(ledger.settle(call.id, charged=134_000, made=1, pictures=(picture,)))
+        together.create_task(ends.settle(ledger, call.id, charged=134_000, made=1, pictures=(picture,)))
         if full:
-            together.create_task(ledger.finish(begun.wish, 201, '{"predictions": []}'))
+            together.create_task(ends.finish(ledger, begun.wish, 201, '{"predictions": []}'))
 
 
 async def measure(url: str, under_way: int, number: int, full: bool) -> tuple[float, float]:

@@ -283,7 +283,7 @@ OPERATIONS = (
         pytest.param("ci", ("--models", "dall-e"), "There is no model 'dall-e'.", id="unknown model"),
         pytest.param("ci", ("--expires", "soon"), "--expires takes days or hours", id="no time"),
         pytest.param("ci", ("--expires", "0d"), "--expires takes days or hours", id="at once"),
-        pytest.param("taken", (), "The key taken exists or has existed.", id="taken"),
+        pytest.param("taken", (), "There is a key taken already, or there was", id="taken"),
     ],
 )
 def test_refused_key(run: Run, name: str, options: tuple[str, ...], said: str) -> None:

@@ -10,6 +10,7 @@ from app.contract.ledger import Begun, Limit, NewCall, OverBudget
 from app.db import open_database
 from app.services.users import Users
 from tests.storage.ledgers import opened
+from tools.rig import ends
 
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
@@ -47,8 +48,8 @@ async def reserve(url: str, caller: str, *calls: NewCall) -> object:
         )
         if isinstance(outcome, Begun) and calls[0].micros:
             await ledger.fence(calls[0].id)
-            await ledger.settle(calls[0].id, charged=calls[0].micros, made=1)
-            await ledger.finish(outcome.wish)
+            await ends.settle(ledger, calls[0].id, charged=calls[0].micros, made=1)
+            await ends.finish(ledger, outcome.wish)
         return outcome
 
 

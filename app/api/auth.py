@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
 
 
 def login_body(example: dict[str, str]) -> dict[str, Any]:
-    """What the API documentation says about the body of a login; `example` is a username and a password."""
+    """Returns the `requestBody` of a login for the document. `example` is a username and a password."""
     fields = {
         name: {
             "type": "string",
@@ -45,8 +45,8 @@ def login_body(example: dict[str, str]) -> dict[str, Any]:
 async def login(request: Request, response: Response) -> TokenAnswer:
     """Returns a token for a username and a password, sent as JSON or as the OAuth2 password form.
 
-    On the emulator there is an account `demo`, whose password the gateway prints at its start. To log in for
-    all routes of this page, use Authorize at its top.
+    On the emulator there is an account `demo`; the gateway prints its password at the start. To log in for
+    all routes of this page, use Authorize at the top.
     """
     auth = parts(request.scope).auth
     if not auth.tokens.can_mint:
@@ -60,7 +60,7 @@ async def login(request: Request, response: Response) -> TokenAnswer:
     return answer
 
 
-@router.get("/profile", summary="See whose token you use", responses=failures(401, 500, 503))
+@router.get("/profile", summary="See the account of your token", responses=failures(401, 500, 503))
 async def profile(caller: CurrentCaller) -> Profile:
-    """Returns the account of the token, and the time at which the token expires."""
+    """Returns the account of the token or API key, and when the token or key expires."""
     return Profile(id=caller.id, username=caller.username, exp=caller.expires)

@@ -14,7 +14,7 @@ LOGIN = OAuth2(
     description="Log in with the username and password of an account of this gateway.",
     flows=OAuthFlows(password=OAuthFlowPassword(tokenUrl="/api/v1/auth/login")),
 )
-"""The second entry of the Authorize dialog. `docs.py` adds it: FastAPI takes one per dependency."""
+"""The other entry of the Authorize dialog. `docs.py` adds it: FastAPI takes one for each dependency."""
 
 
 class _Authorization(SecurityBase):

@@ -30,8 +30,8 @@ Makes and edits pictures with Google Vertex AI and Amazon Bedrock, without cloud
 2. Open a route and press **Try it out**, then **Execute**. Every example works without changes; in forms,
    choose your files first.
 
-A picture costs money, unless the gateway runs on its emulator. Every answer has a header `X-Request-Id`:
-give it to the operator, who finds the request in the gateway's log by it. Every error has a header
+A picture costs money, unless the gateway runs on its emulator. Every response has a header `X-Request-Id`:
+give it to the operator, who can find the request in the gateway's log with it. Every error has a header
 `X-Error-Code`.
 
 <details><summary>The list of error codes</summary>
@@ -42,7 +42,7 @@ give it to the operator, who finds the request in the gateway's log by it. Every
 """
 
 _TAGS = [
-    {"name": "auth", "description": "Log in, and see whose token you use"},
+    {"name": "auth", "description": "Log in, and see the account of your token"},
     {"name": "image", "description": "Vertex AI: make, enlarge and edit pictures"},
     {"name": "gen", "description": "Amazon Bedrock: one picture from words or from another picture"},
     {"name": "costs", "description": "What your requests have cost, and what your budgets allow"},

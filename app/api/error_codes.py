@@ -27,7 +27,7 @@ Code = Literal[
 
 
 class ErrorCode(NamedTuple):
-    """The statuses of a code, its meaning, and what the caller should do. Both texts are for the caller."""
+    """The statuses of a code, its meaning, and what the caller should do. Callers read both texts."""
 
     statuses: tuple[int, ...]
     meaning: str
@@ -41,18 +41,20 @@ ERROR_CODES: dict[Code, ErrorCode] = {
         "The vendor's safety filter refused the prompt or the pictures.",
         "Change the prompt or the picture.",
     ),
-    "unauthorized": ErrorCode((401,), "There is no valid token.", "Log in again."),
-    "budget_exhausted": ErrorCode((402, 429), "Your budget is spent.", "Wait until it resets, or raise it."),
-    "forbidden": ErrorCode((403,), "Your key does not allow this.", "Use a key that does."),
+    "unauthorized": ErrorCode((401,), "The token, API key or login is missing or wrong.", "Log in again."),
+    "budget_exhausted": ErrorCode(
+        (402, 429), "Your budget is spent.", "Wait until it resets, or ask the operator to raise it."
+    ),
+    "forbidden": ErrorCode((403,), "Your API key does not allow this.", "Use a key that does."),
     "not_found": ErrorCode(
-        (404,), "No such path, method or receipt.", "Check the path, the method and the id."
+        (404,), "There is no such path, method or receipt.", "Check the path, the method and the id."
     ),
     "key_in_flight": ErrorCode(
         (409,), "The same request is still running.", "Repeat it after `Retry-After`."
     ),
     "payload_too_large": ErrorCode(
         (413, 431),
-        "413: the body or a picture is too large. 431: the request's headers are.",
+        "413: the body or a picture is too large. 431: the headers are too large.",
         "Send less.",
     ),
     "unsupported_media": ErrorCode(
@@ -64,7 +66,7 @@ ERROR_CODES: dict[Code, ErrorCode] = {
     "vendor_failed": ErrorCode(
         (500,), "The vendor failed.", "Try again later. The failed call may be charged."
     ),
-    "internal": ErrorCode((500,), "The gateway failed.", "Tell the operator the `X-Request-Id`."),
+    "internal": ErrorCode((500,), "The gateway failed.", "Give the operator the `X-Request-Id`."),
     "vendor_unavailable": ErrorCode(
         (503,), "The vendor is unavailable for now.", "Repeat it after `Retry-After`."
     ),
@@ -74,7 +76,7 @@ ERROR_CODES: dict[Code, ErrorCode] = {
     "storage_down": ErrorCode(
         (503,),
         "Pictures cannot be stored now.",
-        "With `pending`: do not repeat it, its URLs will work later. Without: repeat it after `Retry-After`.",
+        "With `pending`: do not repeat it; the URLs will work later. Without: repeat it after `Retry-After`.",
     ),
     "timeout": ErrorCode(
         (408, 504),

@@ -66,7 +66,7 @@ _REFUSALS = {
 
 
 def _described() -> dict[str, Any]:
-    """Returns arguments for the route's decorator. FastAPI cannot infer them: the route reads its body."""
+    """Returns arguments for the route's decorator: FastAPI cannot describe a body that the route reads."""
     text2img, img2img = Text2Img.model_json_schema(), Img2Img.model_json_schema()
     refusals = failures(*(400, 401, 402, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504), dialect=GEN)
     refusals[400]["content"]["application/json"]["examples"] = {
@@ -99,8 +99,7 @@ def _described() -> dict[str, Any]:
 
 
 def _form(img2img: dict[str, Any]) -> dict[str, Any]:
-    """Returns the form's schema: the fields of img2img with a file for `init_image`, without nulls, with
-    examples."""
+    """Returns the form's schema: the fields of img2img without nulls, with examples and a file."""
     fields = img2img["properties"] | {
         "init_image": {
             "type": "string",
@@ -122,8 +121,9 @@ def _form(img2img: dict[str, Any]) -> dict[str, Any]:
 async def gen(request: Request, who: CurrentCaller) -> Response:
     """`mode: "text2img"` makes a picture from words, `mode: "img2img"` changes the picture in `init_image`.
 
-    `regen_prompt: true` has Claude improve the prompt first, and translate it if it is Vietnamese. The answer
-    holds the picture in base64; with `response_format: "url"` it is stored, and the answer holds its URL.
+    With `regen_prompt: true` Claude improves the prompt first, and translates it if it is Vietnamese. The
+    response holds the picture in base64; with `response_format: "url"` it is stored, and the response holds
+    its URL.
     """
     return await serve(request, who, _read, parts(request.scope).gen, _answer)
 

@@ -66,7 +66,7 @@ async def ready(request: Request) -> Response:
     """Returns 200 if database, storage, spool and at least one vendor work, else 503. Needs no token.
 
     A part is `ok`, `degraded` (it works, but something is wrong) or `failed`. It has failed if it does not
-    answer within 3 seconds. A vendor is `required` while no other one works. The result is valid for 2
+    respond within 3 seconds. A vendor is `required` while no other vendor works. The result is valid for 2
     seconds.
     """
     health = await parts(request.scope).readiness.ask()

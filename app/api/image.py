@@ -35,7 +35,7 @@ _STORED = {
 
 
 def _described(contract: type[ImageRequest], model: str) -> dict[str, Any]:
-    """Returns the documentation of one of the five routes that return base64 by default."""
+    """Returns the documentation of an endpoint that returns base64 by default."""
     return described(
         contract,
         (Predictions, StoredImages),
@@ -116,8 +116,8 @@ def _pending(made: Made) -> tuple[StoredImage, ...] | None:
 async def text_to_image(request: Request, who: CurrentCaller) -> Response:
     """Makes one to four pictures from a prompt, with an Imagen or a Gemini model.
 
-    The pictures are stored, and the answer holds their public URLs. With `responseFormat: "b64_json"` the
-    answer holds the pictures themselves, in base64.
+    The pictures are stored, and the response holds their public URLs. With `responseFormat: "b64_json"` the
+    response holds the pictures themselves, in base64.
     """
     return await _answer(request, who, TextToImage)
 
@@ -137,7 +137,7 @@ async def image_edit(request: Request, who: CurrentCaller) -> Response:
     """Repaints the masked area: inserts things, removes them, swaps the background, or extends the picture.
 
     Send two reference images: the picture (`REFERENCE_TYPE_RAW`) and its mask (`REFERENCE_TYPE_MASK`).
-    Outside the mask the picture stays as it is, unless the answer says `maskApplied: "instruction"`.
+    Outside the mask the picture does not change, unless the response says `maskApplied: "instruction"`.
     """
     return await _answer(request, who, ImageEdit)
 
@@ -150,7 +150,7 @@ async def image_edit(request: Request, who: CurrentCaller) -> Response:
 async def image_customize(request: Request, who: CurrentCaller) -> Response:
     """Makes pictures of a person, an animal or a product, in a style or a pose, from reference images.
 
-    Each reference image has a number, its `referenceId`; the prompt cites it as `[1]`.
+    Each reference image has a number, its `referenceId`. The prompt cites the image with this number: `[1]`.
     """
     return await _answer(request, who, ImageCustomize)
 

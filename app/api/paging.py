@@ -16,14 +16,14 @@ PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "limit",
         "in": "query",
-        "description": "How many entries a page has at most.",
+        "description": "The most entries of a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": _MOST, "default": _USUAL},
     },
     {
         "name": "cursor",
         "in": "query",
-        "description": "Where the page begins: the `nextCursor` of the page before. Without it the newest "
-        "entries are returned.",
+        "description": "Where the page begins: the `nextCursor` of the previous page. Without it the page "
+        "has the newest entries.",
         "schema": {"type": "string", "pattern": CURSOR},
     },
 ]

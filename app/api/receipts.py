@@ -89,9 +89,9 @@ def _ok(description: str, example: dict[str, Any]) -> dict[str, Any]:
     },
 )
 async def receipts(request: Request, who: CurrentCaller) -> ReceiptPage:
-    """Returns a receipt for each of your requests for which a vendor was to be called, the newest first.
+    """Returns a receipt for each of your requests with at least one call to a vendor, the newest first.
 
-    `nextCursor` leads to the next page. It stays right when there are new receipts.
+    `nextCursor` leads to the next page. It stays valid when there are new receipts.
     """
     gateway = parts(request.scope)
     limit, cursor = paging(request)
@@ -131,7 +131,7 @@ async def receipt(request: Request, who: CurrentCaller) -> Receipt:
 async def usage(request: Request, who: CurrentCaller) -> Usage:
     """Returns what you have spent of each of your budgets.
 
-    In a unit without a budget it returns what you have spent in this month, with `limit` null.
+    For a unit without a budget it returns what you have spent this month, with `limit` null.
     """
     gateway = parts(request.scope)
     await gateway.paying.ledger.written()

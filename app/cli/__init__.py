@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m app.cli", description="Look after the gateway.")
+    parser = argparse.ArgumentParser(prog="python -m app.cli", description="Manage the gateway.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     migration = commands.add_parser("migrate", help="bring the database's schema up to date")
     migration.set_defaults(command=_migrate)

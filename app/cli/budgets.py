@@ -1,4 +1,4 @@
-"""`python -m app.cli budgets …`: limits what callers may spend."""
+"""`python -m app.cli budgets …`: what callers can spend."""
 
 import argparse
 
@@ -12,9 +12,9 @@ from app.services.users import Users, fold
 
 
 def add_to(commands: Commands) -> None:
-    budgets = commands.add_parser("budgets", help="look after what callers may spend")
+    budgets = commands.add_parser("budgets", help="manage what callers can spend")
     verbs = budgets.add_subparsers(required=True, metavar="COMMAND")
-    listing = verbs.add_parser("list", help="every limit, with its subject")
+    listing = verbs.add_parser("list", help="list all limits with their subjects")
     listing.set_defaults(command=on_database(_list))
     setting = verbs.add_parser("set", help="set limits, which replace those of the same unit and period")
     setting.add_argument("--usd", action="append", default=[], metavar="5/day")
@@ -56,7 +56,7 @@ async def _clear(database: AsyncEngine, options: argparse.Namespace) -> None:
 
 
 async def _subject(users: Users, subject: str) -> tuple[str | None, str]:
-    """Returns the id of the user with this name, if there is one, and the subject's scope.
+    """Returns the id of the user with this name, None if there is none, and the subject's scope.
 
     A subject is a username, `key:` and the name of a key, or the `sub` of tokens.
     """

@@ -1,4 +1,4 @@
-"""Helpers of the commands: errors, the database and the catalogue."""
+"""Parts that several commands use."""
 
 import argparse
 import asyncio
@@ -17,7 +17,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class CommandFailed(Exception):
-    """The command cannot be carried out. The message is for the operator."""
+    """The command failed. The text is for the operator."""
 
 
 def on_database(
@@ -36,7 +36,7 @@ def on_database(
 
 
 def read_catalogue(settings: PriceSettings) -> Catalogue:
-    """Returns the model catalogue. Raises CommandFailed if MODELS_FILE is wrong."""
+    """Returns the catalogue. Raises CommandFailed if its file cannot be read or is wrong."""
     try:
         return load_catalogue(settings.models_file)
     except (OSError, ValueError) as exc:

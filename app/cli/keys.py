@@ -17,31 +17,33 @@ from app.services.users import fold
 
 _GEN = ("text2img", "img2img")
 _OPERATIONS = [operation for operation in get_args(Operation) if operation != "rewrite"]
-"""The operations to which a key can be limited. A rewrite is part of /gen."""
+"""The operations that a key can be limited to. A rewrite is a part of /gen."""
 _HOURS = {"h": 1, "d": 24}
 
 
 def add_to(commands: Commands) -> None:
-    keys = commands.add_parser("keys", help="look after API keys")
+    keys = commands.add_parser("keys", help="manage API keys")
     verbs = keys.add_subparsers(required=True, metavar="COMMAND")
-    listing = verbs.add_parser("list", help="name, state, day of creation, user and limits of every key")
+    listing = verbs.add_parser("list", help="list keys: name, state, day of creation, user and limits")
     listing.set_defaults(command=on_database(_list))
-    revoking = verbs.add_parser("revoke", help="refuse a key")
+    revoking = verbs.add_parser("revoke", help="revoke a key")
     revoking.set_defaults(command=on_database(_revoke))
     revoking.add_argument("name")
     adding = verbs.add_parser("add", help="add a key and print it")
     adding.set_defaults(command=on_database(_add))
     adding.add_argument("name")
     adding.add_argument(
-        "--user", required=True, help="whose key it is: what it spends counts for this user too"
+        "--user", required=True, help="the key's user; what the key spends counts for this user too"
     )
-    adding.add_argument("--operations", help=f"default: all. Of: gen, {', '.join(_OPERATIONS)}")
-    adding.add_argument("--models", help="ids of the catalogue; default: all")
-    adding.add_argument("--expires", help="90d or 12h from now; default: never")
+    adding.add_argument(
+        "--operations", help=f"separated by commas; default: all of gen, {', '.join(_OPERATIONS)}"
+    )
+    adding.add_argument("--models", help="ids of the catalogue, separated by commas; default: all")
+    adding.add_argument("--expires", help="the lifetime: 90d, 12h; default: no expiry")
 
 
 async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
-    """Add a key. Only the key itself is written to stdout, so that a script can read it."""
+    """Add a key. Prints only the key to standard output, so that a script can read it."""
     if not NAME.fullmatch(options.name):
         raise CommandFailed("A key's name has 1 to 64 of the characters A-Z, a-z, 0-9, dot, - and _.")
     lifetime = _milliseconds(options.expires) if options.expires is not None else None
@@ -57,7 +59,7 @@ async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:
         raise CommandFailed(f"There is no user {options.user}.") from exc
     except KeyNameTaken as exc:
         raise CommandFailed(
-            f"The key {options.name} exists or has existed. Choose another name: names are not used again."
+            f"There is a key {options.name} already, or there was one: its name cannot be used again."
         ) from exc
     print(f"Added {options.name}. This is the only time that the key is shown:", file=sys.stderr)
     print(secret)

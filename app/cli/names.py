@@ -1,4 +1,4 @@
-"""Names of callers for the terminal."""
+"""The names of callers, safe for a terminal."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,5 +11,5 @@ async def usernames(database: AsyncEngine) -> dict[str, str]:
 
 
 def printable(name: str) -> str:
-    """Returns the name, escaped if it has control characters, which the `sub` of a token can contain."""
+    """Returns the name, escaped if it is not printable: the `sub` of a token can have line breaks."""
     return name if name.isprintable() else ascii(name)

@@ -15,7 +15,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _print(_options: argparse.Namespace) -> None:
-    """Print a line for each price, and for each model without a price the reason."""
+    """Print a line for each price, and a line with the reason for each model without a price."""
     settings = read_price_settings()
     catalogue = read_catalogue(settings)
     try:

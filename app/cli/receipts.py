@@ -17,9 +17,9 @@ _PAGE = 100
 def add_to(commands: Commands) -> None:
     receipts = commands.add_parser("receipts", help="print what requests have cost, the newest first")
     receipts.add_argument(
-        "--user", metavar="NAME", help="a username, or the sub of a token; default: everybody"
+        "--user", metavar="NAME", help="a username, or the sub of a token; default: all callers"
     )
-    receipts.add_argument("--limit", type=int, default=20, metavar="N", help="how many; default: 20")
+    receipts.add_argument("--limit", type=int, default=20, metavar="N", help="how many receipts; default: 20")
     receipts.set_defaults(command=on_database(_print))
 
 

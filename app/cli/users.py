@@ -1,4 +1,4 @@
-"""`python -m app.cli users …`: adds, lists and changes the users who can log in."""
+"""`python -m app.cli users …`: the accounts that can log in."""
 
 import argparse
 import getpass
@@ -12,22 +12,26 @@ from app.services.users import UsernameTaken, Users, fold
 
 
 def add_to(commands: Commands) -> None:
-    users = commands.add_parser("users", help="look after those who may log in")
+    users = commands.add_parser("users", help="manage the accounts that can log in")
     verbs = users.add_subparsers(required=True, metavar="COMMAND")
-    listing = verbs.add_parser("list", help="name, state, day of creation and id of every user")
+    listing = verbs.add_parser("list", help="list users: name, state, day of creation and id")
     listing.set_defaults(command=on_database(_list))
     for verb, summary, run in (
         ("add", "add a user", _add),
-        ("passwd", "change a password, which ends the user's older tokens", _passwd),
+        ("passwd", "change a password, and end the user's older tokens", _passwd),
         ("disable", "refuse a user's logins and tokens", _disable),
         ("enable", "let a disabled user in again", _enable),
-        ("delete", "delete a user, which ends the user's tokens", _delete),
+        ("delete", "delete a user, and end the user's tokens", _delete),
     ):
         one = verbs.add_parser(verb, help=summary)
         one.add_argument("username")
         one.set_defaults(command=on_database(run))
         if run in (_add, _passwd):
-            one.add_argument("--password-stdin", action="store_true", help="read a line of standard input")
+            one.add_argument(
+                "--password-stdin",
+                action="store_true",
+                help="read the password from standard input, one line",
+            )
 
 
 async def _add(database: AsyncEngine, options: argparse.Namespace) -> None:

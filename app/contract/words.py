@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema
 WORDS = {
     # ── /api/v1/image/*: requests ────────────────────────────────────────────────────────────────────────
     "model": "The model to use. Default: imagen-3.0-generate-001. GET /api/v1/models lists every model. If "
-    "the vendor has switched off a model, its successor serves the request, and the answer names both.",
+    "the vendor has switched off a model, its successor serves the request, and the response names both.",
     "prompt": "What the picture should show.",
     "ImageUpscale.prompt": "Optional words for the model. They do not change what the picture shows.",
     "ImageEdit.prompt": "What to put into the masked area. Optional when you remove something.",
@@ -45,8 +45,8 @@ WORDS = {
     "sampleImageSize": "The size of the picture. 1K is about one megapixel, 2K about four. Only some models "
     "support 2K.",
     "enhancePrompt": "Whether a language model improves the prompt before the picture is made.",
-    "responseFormat": "url: the pictures are stored, and the answer holds their URLs. b64_json: the answer "
-    "holds the pictures in base64. The spelling response_format is accepted too.",
+    "responseFormat": "url: the pictures are stored, and the response holds their URLs. b64_json: the "
+    "response holds the pictures in base64. The spelling response_format is accepted too.",
     "image": "The picture to enlarge.",
     "upscaleFactor": "How many times wider and higher the picture becomes, to at most 17 megapixels.",
     "ImageEdit.referenceImages": "Two pictures: the one to edit (REFERENCE_TYPE_RAW) and its mask "
@@ -91,9 +91,9 @@ WORDS = {
     "ImageCustomize.image": "The reference image.",
     "images": "The pictures.",
     "VirtualTryOn.images": "First the person, then the garments. Most models take one garment.",
-    # ── /api/v1/image/*: answers ─────────────────────────────────────────────────────────────────────────
+    # ── /api/v1/image/*: responses ───────────────────────────────────────────────────────────────────────
     "StoredImages.success": "Always true here.",
-    "requestedModel": "The model of the request, if another one made the pictures.",
+    "requestedModel": "The model of the request, if another model made the pictures.",
     "StoredImages.model": "The model that made the pictures.",
     "Predictions.model": "The model that made the pictures.",
     "url": "Where the picture can be fetched.",
@@ -101,17 +101,17 @@ WORDS = {
     "generatedAt": "When the picture was stored, in UTC.",
     "filtered": "The reasons for pictures that the vendor's safety filters removed.",
     "failed": "Why other pictures are missing: one entry for each that was lost to a quota, an outage, the "
-    "deadline, or a broken picture in the vendor's answer. It may have been paid for.",
-    "Failed.message": "What happened: a short text for people, which may change.",
-    "receiptId": "The receipt of what may be charged although its outcome is unknown.",
-    "pending": "Pictures that are made and paid for, but not stored yet. Their URLs will work later.",
+    "deadline, or a broken picture in the vendor's response. It may have been paid for.",
+    "Failed.message": "What happened: a short text for people, which can change.",
+    "receiptId": "The id of the receipt, if the outcome is unknown and the request may be charged.",
+    "pending": "Pictures that are paid for but not stored yet. Their URLs will work later.",
     "maskApplied": "How the mask was applied, if the model does not support masks. exact: no pixel outside "
     "the mask has changed. instruction: the prompt described the area; other pixels may have changed.",
     "predictions": "The pictures.",
     "Prediction.bytesBase64Encoded": "The picture in base64. Absent if storageUri was given.",
-    "gcsUri": "Where the picture was stored. Only if storageUri was given.",
+    "gcsUri": "Where the picture was stored. Only present if storageUri was given.",
     "raiFilteredReason": "The vendor's reason, with its support codes.",
-    "errorCode": "The vendor's support code; if there are several, the first one that is known.",
+    "errorCode": "The vendor's support code. If there are several, the first known one.",
     "category": "What the filter found, for example Violence.",
     "filteredOn": "Where the filter found it: in the prompt or in the output.",
     "hint": "What to change.",
@@ -125,8 +125,8 @@ WORDS = {
     "regen_prompt": "Whether Claude improves the prompt first, and translates it if it is Vietnamese.",
     "prompt_language": "The prompt's language: vi (Vietnamese) or en (English).",
     "aspect_ratio": "The ratio of the picture's width to its height.",
-    "response_format": "b64_json: the answer holds the picture in base64. url: the picture is stored, and "
-    "the answer holds its URL. The spelling responseFormat is accepted too.",
+    "response_format": "b64_json: the response holds the picture in base64. url: the picture is stored, "
+    "and the response holds its URL. The spelling responseFormat is accepted too.",
     "init_image": "The picture to change. Without auto_resize both sides are 512 to 2048 pixels and "
     "divisible by 64.",
     "similarity_strength": "How much of the picture is kept. 0.7 to 0.9 keeps most of it; 0.3 to 0.5 changes "
@@ -134,13 +134,13 @@ WORDS = {
     "auto_resize": "Whether the gateway fits a picture of any size to aspect_ratio.",
     "GenAnswer.status": "Always success here.",
     "image_base64": "The picture in base64. Absent if response_format is url.",
-    "image_url": "Where the picture can be fetched. Only if response_format is url.",
+    "image_url": "Where the picture can be fetched. Only present if response_format is url.",
     "enhanced_prompt": "The prompt that the picture was made from.",
     "model_used": "The model that made the picture.",
     "metadata": "How the picture was made.",
     "Metadata.model": "The model that made the picture.",
-    "requested_model": "The default model of this mode, if another one made the picture.",
-    "Metadata.aspect_ratio": "The ratio of the request.",
+    "requested_model": "The default model of this mode, if another model made the picture.",
+    "Metadata.aspect_ratio": "The aspect ratio of the request.",
     "dimensions": "The actual width and height of the picture in pixels, for example 1344x768.",
     "prompt_enhanced": "Whether Claude rewrote the prompt.",
     # ── login, profile ───────────────────────────────────────────────────────────────────────────────────
@@ -154,57 +154,57 @@ WORDS = {
     # ── receipts and usage ───────────────────────────────────────────────────────────────────────────────
     "receipts": "The receipts, the newest first.",
     "nextCursor": "The cursor of the next page, or null on the last page.",
-    "Receipt.id": "The receipt's id. The request's answer had it in the header X-Receipt-Id.",
+    "Receipt.id": "The receipt's id, as in the response's header X-Receipt-Id.",
     "operation": "What the request asked for, for example text-to-image.",
-    "createdAt": "When the request came, in UTC.",
+    "createdAt": "When the request arrived, in UTC.",
     "Receipt.costUsd": "What the request cost, in US dollars with six decimals. Calls that are not finished "
     "count 0.",
     "priced": "False if a model has no price. Its calls are listed with a cost of 0.",
-    "replayed": "Whether the answer was sent again, without a charge, for the same Idempotency-Key.",
-    "calls": "The calls of vendors that the request made.",
+    "replayed": "Whether the response was sent again, without a charge, for the same Idempotency-Key.",
+    "calls": "The calls to vendors that the request made.",
     "ReceiptCall.model": "The model that was called.",
     "ReceiptCall.state": "reserved: not sent yet. sent: under way. settled: the vendor served it. void: the "
     "vendor did not serve it, so it costs nothing. unknown: it was sent, and its outcome is not known. "
-    "abandoned: it was cancelled after it was sent. What is unknown or abandoned is charged.",
+    "abandoned: it was cancelled after it was sent. Unknown and abandoned calls are charged.",
     "samples": "How many pictures the call asked for: 0 for a rewritten prompt.",
     "ReceiptCall.costUsd": "What the call cost, in US dollars with six decimals.",
     "sentAt": "When the call was sent, in UTC, or null.",
     "finishedAt": "When the call ended, in UTC, or null.",
     "pictures": "The pictures that were stored.",
     "ReceiptPicture.url": "Where the picture can be fetched, or null if it is kept privately.",
-    "usage": "Your budgets; a unit without a budget has an entry for this month.",
+    "usage": "Your budgets. A unit without a budget has an entry for this month.",
     "unit": "What is counted: US dollars or pictures.",
-    "period": "How long a budget lasts: a day or a month in UTC, or without end (total).",
-    "UsedBudget.limit": "How much you may spend in the period, or null without a limit. US dollars are texts "
-    "with six decimals, pictures are integers.",
+    "period": "The period of the budget: a day or a month in UTC, or all time (total).",
+    "UsedBudget.limit": "How much you can spend in the period, or null without a limit. US dollars are "
+    "strings with six decimals, pictures are integers.",
     "spent": "How much is spent.",
-    "reserved": "How much is reserved for calls that are not finished. It counts as spent until they are.",
+    "reserved": "How much is reserved for calls that are not finished. It counts against the limit.",
     "resetsAt": "When the period ends, in UTC, or null for total.",
     "exp": "When the token or the API key expires, in seconds since 1970 (Unix time).",
     # ── the catalogue ────────────────────────────────────────────────────────────────────────────────────
-    "Model.id": "The model's name.",
+    "Model.id": "The model's id.",
     "vendor": "The vendor whose cloud serves the model.",
-    "family": "The format of requests. Models of one family have the same.",
+    "family": "The format of requests, which all models of a family share.",
     "short": "The model's short name in the names of stored files.",
     "location": "A region, for example us-west-2. `regional` and `global` stand for the settings "
     "VERTEX_LOCATION and VERTEX_GEMINI_LOCATION.",
     "operations": "What the model can do.",
     "capabilities": "Optional features of requests that the model supports.",
-    "prompt_characters": "How many characters a prompt may have, or null if the vendor gives no such limit.",
-    "bedrock_id": "The model's name on Amazon Bedrock, if it has another one there.",
-    "vertex_id": "The model's name on Vertex AI, if it has another one there.",
+    "prompt_characters": "The most characters of a prompt, or null if the vendor names no limit.",
+    "bedrock_id": "The model's id on Amazon Bedrock, if it is different there.",
+    "vertex_id": "The model's id on Vertex AI, if it is different there.",
     "Model.status": "The model's status at the vendor: active, preview or retired.",
     "retires": "The day on which the vendor switches the model off, or null.",
     "source": "The vendor's page with the status and the dates.",
-    "successor": "The model that serves requests when the vendor has switched this one off, or null.",
+    "successor": "The model that serves requests after the vendor has switched this one off, or null.",
     # ── readiness ────────────────────────────────────────────────────────────────────────────────────────
-    "Health.status": "failed if a required part has failed. degraded if everything needed works, but "
+    "Health.status": "failed if a required part has failed. degraded if all required parts work, but "
     "something is wrong.",
     "parts": "The parts by name.",
     "PartHealth.status": "degraded: it works, but something is wrong. The gateway's log says what.",
-    "PartHealth.required": "Whether the gateway needs the part. A vendor is needed while no other one works.",
+    "PartHealth.required": "Whether the gateway needs the part. It needs a vendor while no other one works.",
     # ── errors ───────────────────────────────────────────────────────────────────────────────────────────
-    "SafetyError.success": "False. Only if the support code is known.",
+    "SafetyError.success": "Always false. Only present if the support code is known.",
     "statusCode": "The HTTP status.",
     "message": "What was wrong: one sentence, or a list with one sentence for each broken rule.",
     "NestError.error": "The name of the status. Some errors do not have it.",

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import make_url
 
 from app.contract.book import Terms
-from app.contract.bookkeeping import Begin, Close, Command, Fence, Finish, Look, Reserve
+from app.contract.bookkeeping import Begin, Command, Fence, Look, Reserve
 from app.contract.errors import Busy
 from app.contract.ledger import (
     Begun,
@@ -27,7 +27,6 @@ from app.contract.ledger import (
     Replay,
     Reserved,
     Running,
-    StoredPicture,
     TakenOver,
     Unpriced,
     new_id,
@@ -119,48 +118,6 @@ class Ledger:
         """
         if not await self.do(Fence(call, bucket, stem)):
             raise Busy
-
-    async def settle(
-        self,
-        call: str,
-        *,
-        charged: int,
-        made: int,
-        pictures: Sequence[StoredPicture] = (),
-        text: str | None = None,
-    ) -> bool:
-        """The vendor served the call: it cost `charged` micro-USD, and made so many pictures or the text.
-
-        Returns False, and changes nothing, if it was settled or void already.
-        """
-        return await self.do(Close(call, "settled", charged, made, tuple(pictures), text))
-
-    async def void(self, call: str) -> bool:
-        """The call was surely not served. Returns False if it was settled or void already."""
-        return await self.do(Close(call, "void"))
-
-    async def unknown(self, call: str) -> bool:
-        """The call was sent, and its outcome is not known. Returns False if it has ended already."""
-        return await self.do(Close(call, "unknown"))
-
-    async def abandon(self, call: str) -> bool:
-        """The call was sent, and was cancelled. Returns False if it has ended already."""
-        return await self.do(Close(call, "abandoned"))
-
-    async def finish(
-        self,
-        wish: str,
-        status: int | None = None,
-        body: str | None = None,
-        *,
-        pictures: Sequence[StoredPicture] = (),
-    ) -> bool:
-        """End the wish; its reserved calls are void. Returns whether the answer is kept for replays.
-
-        It is kept if the wish has a key and one of its calls is charged. Without `status` such a wish is
-        interrupted: the next request with its key takes it over.
-        """
-        return await self.do(Finish(wish, self.process, status, body, tuple(pictures)))
 
     async def look(self, wish: str) -> Record | None:
         """Returns the wish with its calls and pictures, or None if there is no such wish."""

@@ -82,7 +82,7 @@ def filter_failure(context: HookContext, failure: Failure, case: Case[Any], resp
 
 
 def _nest_took_it(case: Case[Any]) -> bool:
-    """Whether the body keeps to the schema once it is read as Nest read it (nestjs-contract.md)."""
+    """Whether the body keeps to the schema once it is read as Nest read it (docs/validation.md)."""
     body = case.operation.definition.raw["requestBody"]["content"]["application/json"]
     texts = case.path.endswith(("virtual-try-on", "product-recontext", "image-upscale"))
     names = {"compressionQuality", *(("sampleCount", "baseSteps", "seed") if texts else ())}
@@ -132,7 +132,7 @@ def _sentences(response: Response) -> list[str]:
 
 
 def _is_our_404(response: Response) -> bool:
-    """Nest's answer to a wrong method, or that of /gen, and not 405 (decisions.md)."""
+    """Nest's answer to a wrong method, or that of /gen, and not 405 (docs/decisions/0020)."""
     request = response.request
     sentence = f"Cannot {request.method} {request.path_url}"
     nest = {"statusCode": 404, "message": sentence, "error": "Not Found"}

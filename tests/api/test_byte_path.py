@@ -137,13 +137,13 @@ def gateway(on_disk: Gateway, emulator: Emulator) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def hasty_on_disk(start: Start) -> Iterator[Gateway]:
-    with client_and_folder(start, request_timeout_seconds=2) as gateway:
+    with client_and_folder(start, request_timeout_seconds=2, call_seconds=2) as gateway:
         yield gateway
 
 
 @pytest.fixture
 def hasty(hasty_on_disk: Gateway, emulator: Emulator) -> Iterator[Gateway]:
-    """A gateway with a short deadline. In the end its work folder is empty."""
+    """A gateway with a short deadline, also for calls that go on. In the end its work folder is empty."""
     yield hasty_on_disk
     hasty_on_disk.folder.wait_until_empty()
 

@@ -1,7 +1,7 @@
 """Every error has a code for programs. The log gives the reason without values. Browsers may read the
 headers."""
 
-import logging
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from app.emulator.server import Emulator
 from tests.api.conftest import Client, Start, client_of
+from tests.support.log_lines import written_lines
 
 TEXT_TO_IMAGE = "/api/v1/image/text-to-image"
 UPSCALE = "/api/v1/image/image-upscale"
@@ -147,46 +148,54 @@ def test_browsers_may_read_what_the_answer_says(start: Start) -> None:
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def told(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+@pytest.fixture
+def lines(client: Client) -> Iterator[list[str]]:
+    """The lines that the gateway logs."""
+    with written_lines() as lines:
+        yield lines
+
+
+def of_event(lines: list[str], event: str) -> list[dict[str, Any]]:
     """Returns the log lines of this event, without the fields that every line has."""
-    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     common = {"event", "request_id", "level", "logger", "timestamp"}
     return [
         {name: value for name, value in line.items() if name not in common}
-        for line in lines
+        for line in map(json.loads, lines)
         if line["event"] == event
     ]
 
 
-def test_a_refused_request_says_which_rule_it_broke(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_request_says_which_rule_it_broke(client: Client, lines: list[str]) -> None:
     client.text_to_image("a private wish", sampleCount=9)
     client.http.get("/health")  # after it the first request's line is written
-    line = told(caplog, "request")[0]
+    line = of_event(lines, "request")[0]
     reason = {"status": 400, "code": "validation", "rules": ["sampleCount must not be greater than 4"]}
     assert line | reason == line
-    assert told(caplog, "request failed") == []
-    assert "private wish" not in caplog.text
+    assert of_event(lines, "request failed") == []
+    assert "private wish" not in "".join(lines)
 
 
 def test_a_failure_says_the_vendor_s_code_and_not_its_text(
-    client: Client, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    client: Client, emulator: Emulator, lines: list[str]
 ) -> None:
     secret = "projects/acme-1234 lacks a permission"
     body = {"error": {"code": 403, "message": secret, "status": "PERMISSION_DENIED"}}
     emulator.troubles.set("answer", vendor="vertex", arg={"status": 403, "body": body})
     assert client.text_to_image("a lighthouse").status_code == 500
-    assert told(caplog, "request failed") == [
+    assert of_event(lines, "request failed") == [
         {"status": 500, "code": "vendor_failed", "vendor_code": "PERMISSION_DENIED"}
     ]
-    assert secret not in caplog.text
+    assert secret not in "".join(lines)
 
 
 def test_retries_and_storage_trouble_are_warnings_with_their_cause(
-    client: Client, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    client: Client, emulator: Emulator, lines: list[str]
 ) -> None:
     emulator.troubles.set("503", vendor="vertex", times=1)
     emulator.troubles.set("503", vendor="gcs", times=1)
     assert client.text_to_image("a lighthouse").status_code == 200
-    warnings = [record.msg for record in caplog.records if record.levelno == logging.WARNING]
-    events = [(line["event"], line["vendor_code"]) for line in warnings if isinstance(line, dict)]
-    assert events == [("retrying a vendor call", "UNAVAILABLE"), ("retrying an upload", "503")]
+    warnings = [line for line in map(json.loads, lines) if line["level"] == "warning"]
+    assert [(line["event"], line["vendor_code"]) for line in warnings] == [
+        ("retrying a vendor call", "UNAVAILABLE"),
+        ("retrying an upload", "503"),
+    ]

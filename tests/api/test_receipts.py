@@ -14,6 +14,7 @@ from app.contract.periods import day_of, iso, resets_at
 from app.storage.ledger import Ledger
 from tests.api.conftest import Start, token
 from tests.storage.ledgers import opened
+from tools.rig import ends
 
 T = TypeVar("T")
 
@@ -70,12 +71,12 @@ def test_a_receipt(books: Books) -> None:
     async def work(ledger: Ledger) -> str:
         wish = await begin(ledger, "ann", rewrite, picture, private)
         await ledger.fence(rewrite.id)
-        await ledger.settle(rewrite.id, charged=1234, made=0)
+        await ends.settle(ledger, rewrite.id, charged=1234, made=0)
         await ledger.fence(picture.id)
         stored = StoredPicture(picture.id, 0, "bucket", "images/a b.png", "image/png")
-        await ledger.settle(picture.id, charged=8000, made=1, pictures=(stored,))
+        await ends.settle(ledger, picture.id, charged=8000, made=1, pictures=(stored,))
         kept = StoredPicture(private.id, 0, "/data/private", "c.png", "image/png")
-        await ledger.finish(wish, 200, "{}", pictures=(kept,))
+        await ends.finish(ledger, wish, 200, "{}", pictures=(kept,))
         return wish
 
     wish = books.write(work, lambda: next(now))
@@ -170,7 +171,7 @@ def test_usage(books: Books) -> None:
     async def work(ledger: Ledger) -> None:
         await begin(ledger, "dora", done, open_)
         await ledger.fence(done.id)
-        await ledger.settle(done.id, charged=45_000, made=1)
+        await ends.settle(ledger, done.id, charged=45_000, made=1)
 
     books.write(work)
     today = day_of(int(time.time() * 1000))

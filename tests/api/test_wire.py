@@ -20,7 +20,7 @@ SHORT = {
     "raiFilteredReason": "The model returned no picture",
 }
 STORED_BY_THE_GATEWAY = {"imagen4-storage-uri", "upscale-gcs-in-gcs-out", "vto-storage-uri"}
-"""Recorded with a storageUri, which is never forwarded (decisions.md)."""
+"""Recorded with a storageUri, which the gateway does not forward: it stores the pictures itself."""
 
 CASES = [pytest.param(case, id=case["name"]) for case in wire.cases() if "contract_body" in case]
 

@@ -17,6 +17,7 @@ from app.services.budgets import Budgets, Used
 from app.services.receipts import DAY_MS, BookedCall, Cursor, Receipts
 from app.storage.ledger import Ledger
 from tests.storage.ledgers import assert_adds_up, call, opened, query
+from tools.rig import ends
 
 pytestmark = pytest.mark.anyio
 
@@ -71,11 +72,11 @@ async def test_a_receipt_tells_all_calls(migrated_url: str, database: AsyncEngin
             await ledger.fence(one.id)
         clock.now += 5
         stored = tuple(StoredPicture(repeated.id, n, "b", f"images/x-{n}.png", "image/png") for n in range(2))
-        await ledger.settle(rewrite.id, charged=30, made=0, text="a harbour")
-        await ledger.void(refused.id)
-        await ledger.settle(repeated.id, charged=400, made=2, pictures=stored)
-        await ledger.unknown(unknown.id)
-        await ledger.abandon(abandoned.id)
+        await ends.settle(ledger, rewrite.id, charged=30, made=0, text="a harbour")
+        await ends.void(ledger, refused.id)
+        await ends.settle(ledger, repeated.id, charged=400, made=2, pictures=stored)
+        await ends.unknown(ledger, unknown.id)
+        await ends.abandon(ledger, abandoned.id)
         found = await receipts.one("ann", wish)
         assert found
         sent, done = NOON + 5, NOON + 10
@@ -90,7 +91,7 @@ async def test_a_receipt_tells_all_calls(migrated_url: str, database: AsyncEngin
         assert (found.id, found.caller, found.created_at, found.replayed) == (wish, "ann", NOON, False)
         assert (found.operation, found.charged, found.priced) == ("text-to-image", 437, False)
         assert found.pictures == stored
-        await ledger.finish(wish, 200, "{}")
+        await ends.finish(ledger, wish, 200, "{}")
         again = await ledger.begin(
             caller="ann", route="/gen", key="k", fingerprint="f", scopes=("user:ann",), calls=(call(),)
         )
@@ -144,7 +145,7 @@ async def test_usage(migrated_url: str, database: AsyncEngine, clock: Clock) -> 
         )
         assert isinstance(outcome, Begun)
         await ledger.fence(done.id)
-        await ledger.settle(done.id, charged=90, made=1)
+        await ends.settle(ledger, done.id, charged=90, made=1)
         assert await plain.usage((ann,)) == [
             Used("usd", "month", None, 90, 50, DECEMBER),
             Used("pictures", "month", None, 1, 1, DECEMBER),
@@ -187,17 +188,17 @@ async def test_old_receipts_are_removed(
             wish = await begin(ledger, one)
             await ledger.fence(one.id)
             picture = StoredPicture(one.id, 0, "b", f"{n}.png", "image/png")
-            await ledger.settle(one.id, charged=100, made=1, pictures=(picture,))
-            await ledger.finish(wish, 200, "{}")
+            await ends.settle(ledger, one.id, charged=100, made=1, pictures=(picture,))
+            await ends.finish(ledger, wish, 200, "{}")
         sent, paid = call(), call()
         running = await begin(ledger, call())
         open_ = await begin(ledger, sent)
         await ledger.fence(sent.id)
-        await ledger.finish(open_)
+        await ends.finish(ledger, open_)
         keyed = await begin(ledger, paid, key="k")
         await ledger.fence(paid.id)
-        await ledger.settle(paid.id, charged=1, made=1)
-        await ledger.finish(keyed, 200, "{}")
+        await ends.settle(ledger, paid.id, charged=1, made=1)
+        await ends.finish(ledger, keyed, 200, "{}")
         clock.now = NOON
         young = await begin(ledger, call())
         assert await receipts.remove(NOON) == 5
@@ -208,7 +209,7 @@ async def test_old_receipts_are_removed(
         counters = await query(migrated_url, "SELECT period FROM counters ORDER BY period")
         assert [row[0] for row in counters] == ["2026-11", "2026-11-19", "total"]
         # What ends later changes the counters as ever.
-        await ledger.settle(sent.id, charged=90, made=1)
+        await ends.settle(ledger, sent.id, charged=90, made=1)
         assert await receipts.remove(NOON) == 1
 
 
@@ -219,7 +220,7 @@ async def test_several_gateways_remove_at_once(
     monkeypatch.setattr(service, "_PAUSE_SECONDS", 0)
     async with opened(migrated_url, clock=clock) as ledger:
         for wish in await asyncio.gather(*(begin(ledger, call()) for _ in range(30))):
-            await ledger.finish(wish)
+            await ends.finish(ledger, wish)
         removing = (Receipts(database).remove(NOON + 1) for _ in range(3))
         removed, _ = await asyncio.gather(
             asyncio.gather(*removing), asyncio.gather(*(begin(ledger, call()) for _ in range(30)))

@@ -16,6 +16,7 @@ from app.pictures.process_folder import ProcessFolder
 from app.storage.ledger import Ledger, open_store
 from app.storage.recovery import PREFIX
 from tests.storage.ledgers import begin
+from tools.rig import ends
 
 TEN_PICTURES = Terms(defaults=(Limit("", "pictures", "day", 10),))
 CALL_ID = "0123456789abcdef"
@@ -41,7 +42,7 @@ async def main(url: str, folder: Path, stage: str) -> None:
     if stage != "begun":
         await ledger.fence(CALL_ID, bucket="b", stem="images/x-")
     if stage == "settled":
-        await ledger.settle(CALL_ID, charged=100, made=4)
+        await ends.settle(ledger, CALL_ID, charged=100, made=4)
     say(stage)
     await asyncio.Event().wait()
 

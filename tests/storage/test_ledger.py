@@ -38,6 +38,7 @@ from tests.storage.ledgers import (
     states,
     until,
 )
+from tools.rig import ends
 
 pytestmark = pytest.mark.anyio
 
@@ -51,13 +52,13 @@ async def test_the_life_of_a_wish(migrated_url: str) -> None:
         rewrite, picture = call(micros=5, samples=0), call(slot=1, micros=200, samples=2)
         wish = await begun(ledger, rewrite, key="k")
         await ledger.fence(rewrite.id)
-        assert await ledger.settle(rewrite.id, charged=3, made=0)
+        assert await ends.settle(ledger, rewrite.id, charged=3, made=0)
         await ledger.reserve(wish, [picture], SCOPES)
         await ledger.fence(picture.id, bucket="b", stem="images/x-")
         assert await begin(ledger, key="k") == Running(wish, "p1")
         stored = tuple(StoredPicture(picture.id, n, "b", f"images/x-{n}.png", "image/png") for n in range(2))
-        assert await ledger.settle(picture.id, charged=180, made=2, pictures=stored)
-        assert await ledger.finish(wish, 201, '{"é": 1}')
+        assert await ends.settle(ledger, picture.id, charged=180, made=2, pictures=stored)
+        assert await ends.finish(ledger, wish, 201, '{"é": 1}')
         assert await begin(ledger, key="k") == Replay(wish, 201, '{"é": 1}')
         record = await ledger.look(wish)
         assert isinstance(record, Record)
@@ -81,12 +82,12 @@ async def test_what_has_ended_does_not_end_again(migrated_url: str) -> None:
         await begun(ledger, one, two)
         await ledger.fence(one.id)
         both = await asyncio.gather(
-            ledger.settle(one.id, charged=90, made=1), other.settle(one.id, charged=80, made=1)
+            ends.settle(ledger, one.id, charged=90, made=1), ends.settle(other, one.id, charged=80, made=1)
         )
         assert sorted(both) == [False, True]
-        assert not await ledger.void(one.id)
-        assert not await other.unknown(one.id)
-        assert await other.void(two.id)
+        assert not await ends.void(ledger, one.id)
+        assert not await ends.unknown(other, one.id)
+        assert await ends.void(other, two.id)
         with pytest.raises(Busy):
             await ledger.fence(two.id)
         with pytest.raises(Busy):
@@ -117,8 +118,8 @@ async def test_ten_pictures_for_two_hundred(migrated_url: str) -> None:
         assert Tally(type(outcome) for outcome in outcomes) == {Begun: 10, OverBudget: 190}
         admitted = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Begun)]
         assert set(await states(migrated_url)) == {calls[n].id for n in admitted}
-        await other.finish(outcomes[admitted[0]].wish)  # the other process's wish, perhaps
-        await ledgers[admitted[0]].finish(outcomes[admitted[0]].wish)
+        await ends.finish(other, outcomes[admitted[0]].wish)  # the other process's wish, perhaps
+        await ends.finish(ledgers[admitted[0]], outcomes[admitted[0]].wish)
         assert isinstance(await begin(ledger, call()), Begun)
         assert isinstance(await begin(other, call()), OverBudget)
     await assert_adds_up(migrated_url)
@@ -139,8 +140,8 @@ async def test_an_interrupted_wish_is_taken_over_once(migrated_url: str) -> None
         one = call()
         wish = await begun(ledger, one, key="k")
         await ledger.fence(one.id)
-        await ledger.unknown(one.id)
-        assert await ledger.finish(wish)
+        await ends.unknown(ledger, one.id)
+        assert await ends.finish(ledger, wish)
         outcomes = await asyncio.gather(*(begin(who, call(), key="k") for who in (ledger, other) * 3))
         assert Tally(type(outcome) for outcome in outcomes) == {TakenOver: 1, Running: 5}
     assert await states(migrated_url) == {one.id: "unknown"}
@@ -159,7 +160,7 @@ async def test_a_budget_comes_back_with_its_period(migrated_url: str) -> None:
         await begun(ledger, second)
         for one in (first, second):  # settled on the second day: each counts for the day of its reservation
             await ledger.fence(one.id)
-            await ledger.settle(one.id, charged=150, made=1)
+            await ends.settle(ledger, one.id, charged=150, made=1)
         now += DAY
         refused = await begin(ledger, call())
         assert (refused.limit.period, refused.taken) == ("month", 300)
@@ -179,14 +180,16 @@ async def test_a_wish_that_is_refused_leaves_nothing_behind(migrated_url: str) -
     async with opened(migrated_url, terms=TEN_PICTURES) as ledger, opened(migrated_url, "p2") as other:
         wish = await begun(ledger, key="k")
         assert isinstance(await ledger.reserve(wish, [call(samples=11)], SCOPES), OverBudget)
-        finished, again = await asyncio.gather(ledger.finish(wish), begun(ledger, key="k"))  # in one batch
+        finished, again = await asyncio.gather(
+            ends.finish(ledger, wish), begun(ledger, key="k")
+        )  # in one batch
         assert finished is False
-        assert not await ledger.finish(wish, 200, "body")
+        assert not await ends.finish(ledger, wish, 200, "body")
         assert await begin(other, key="k") == Running(again, "p1")
-        assert not await ledger.finish(again)
+        assert not await ends.finish(ledger, again)
         assert await ledger.look(again) is None
         kept = await begun(other, call(), key="k")
-        assert not await other.finish(kept)  # its call is void, and is told on its receipt
+        assert not await ends.finish(other, kept)  # its call is void, and is told on its receipt
     assert [row[0] for row in await query(migrated_url, "SELECT id FROM wishes")] == [kept]
     await assert_adds_up(migrated_url)
 
@@ -335,8 +338,8 @@ async def test_what_has_happened_is_written_although_its_caller_has_left(migrate
     await ledger.fence(one.id)
     store.go.clear()
     other = asyncio.create_task(begun(ledger, call()))  # the writer is busy with it
-    settling = asyncio.create_task(ledger.settle(one.id, charged=100, made=1))
-    finishing = asyncio.create_task(ledger.finish(wish, 200, "body"))
+    settling = asyncio.create_task(ends.settle(ledger, one.id, charged=100, made=1))
+    finishing = asyncio.create_task(ends.finish(ledger, wish, 200, "body"))
     await asyncio.sleep(0)
     settling.cancel()
     finishing.cancel()
@@ -398,9 +401,9 @@ async def test_money_never_leaks(migrated_url: str, batches: list[list[tuple[Any
                     await who.fence(one.id)
                     return None
                 case "settle":
-                    return await who.settle(one.id, charged=micros, made=pictures)
+                    return await ends.settle(who, one.id, charged=micros, made=pictures)
                 case "finish":
-                    return await who.finish(wish, 200 if pictures else None, "body")
+                    return await ends.finish(who, wish, 200 if pictures else None, "body")
                 case _:
                     return await getattr(who, what)(one.id)
 

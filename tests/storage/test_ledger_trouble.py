@@ -20,6 +20,7 @@ from app.storage.ledger_postgres import PostgresStore
 from app.storage.ledger_sqlite import SqliteStore
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
 from tests.support.small_disk import fill, small_disk
+from tools.rig import ends
 
 pytestmark = pytest.mark.anyio
 
@@ -112,14 +113,14 @@ async def test_the_server_goes_and_comes_back(migrated_url: str) -> None:
         assert busy.value.retry_after
         with pytest.raises(Busy):
             await ledger.fence(reserved.id)
-        settling = asyncio.create_task(ledger.settle(sent.id, charged=70, made=1))
+        settling = asyncio.create_task(ends.settle(ledger, sent.id, charged=70, made=1))
         with pytest.raises(Busy):
             await begin(ledger, call())
         await line.up()
         assert await settling
         await ledger.fence(reserved.id)
         assert isinstance(await begin(ledger, call()), Begun)
-        assert await ledger.finish(wish, 200, "body")
+        assert await ends.finish(ledger, wish, 200, "body")
     await assert_adds_up(migrated_url)
 
 
@@ -213,7 +214,7 @@ async def test_another_process_keeps_the_file_locked(
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(Busy):
                 await begin(ledger, call())
-            settling = asyncio.create_task(ledger.settle(one.id, charged=70, made=1))
+            settling = asyncio.create_task(ends.settle(ledger, one.id, charged=70, made=1))
             with pytest.raises(Busy):
                 await begin(ledger, call())
             other.execute("ROLLBACK")
@@ -247,7 +248,7 @@ async def test_the_disk_is_full(migrated_url: str, disk: Path) -> None:
             admitted += 20 if isinstance(outcome, Begun) else 0
         assert isinstance(outcome, Busy)
         ballast.unlink()
-        assert await ledger.settle(one.id, charged=70, made=1)
+        assert await ends.settle(ledger, one.id, charged=70, made=1)
         await begun(ledger, call())
         assert len(await states(url)) == admitted + 2
         await assert_adds_up(url)
@@ -292,5 +293,5 @@ async def test_closing_while_the_database_is_down() -> None:
         PostgresStore("postgresql+asyncpg://nobody@127.0.0.1:1/x", Terms()), "p1", wait_seconds=0.2
     )
     with pytest.raises(Busy):
-        await ledger.settle("c", charged=1, made=1)
+        await ends.settle(ledger, "c", charged=1, made=1)
     await ledger.aclose()

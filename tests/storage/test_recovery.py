@@ -20,6 +20,7 @@ from app.storage.recovery import PREFIX, Find, Recovery
 from tests.storage.ledger_process import CALL_ID, TEN_PICTURES
 from tests.storage.ledgers import assert_adds_up, begin, begun, call, opened, query, states
 from tests.support.server_process import ROOT
+from tools.rig import ends
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +209,7 @@ async def test_a_call_past_its_deadline_is_looked_for_although_its_process_lives
         await hosts.beat_there()
     await hosts.recovery.sweep()
     assert await states(migrated_url) == {sent.id: "unknown", reserved.id: "void"}
-    assert await hosts.there.settle(sent.id, charged=60, made=1)
+    assert await ends.settle(hosts.there, sent.id, charged=60, made=1)
     await hosts.aclose()
     await assert_adds_up(migrated_url)
 
@@ -217,8 +218,8 @@ async def test_expired_answers_are_forgotten(hosts: Hosts, migrated_url: str) ->
     one = call()
     wish = await begun(hosts.here, one, key="k")
     await hosts.here.fence(one.id)
-    await hosts.here.settle(one.id, charged=60, made=1)
-    await hosts.here.finish(wish, 200, "body")
+    await ends.settle(hosts.here, one.id, charged=60, made=1)
+    await ends.finish(hosts.here, wish, 200, "body")
     hosts.seconds += 86_401
     await hosts.recovery.sweep()
     assert [tuple(row) for row in await query(migrated_url, "SELECT key, body FROM wishes")] == [(None, None)]

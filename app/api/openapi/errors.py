@@ -1,4 +1,4 @@
-"""The documented errors of a route. Their examples are the bodies that are really sent."""
+"""The documented errors of a route. Their examples are the bodies that the gateway sends."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
     ),
     401: ("No valid token or API key", {"unauthorized": errors.Unauthorized()}),
     402: (
-        "A budget has no room for what this may cost",
+        "This request may cost more than a budget has left",
         {
             "budget": errors.BudgetExhausted(
                 "Budget exhausted: 5.00 USD per day, 4.98 spent, resets at 2026-11-22T00:00:00Z"
@@ -45,7 +45,7 @@ ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
     ),
     408: ("The body did not arrive in time", {"timeout": errors.RequestTimedOut()}),
     409: (
-        "A request with the same Idempotency-Key is still under way, and your time is up",
+        "A request with the same Idempotency-Key is still under way at your deadline",
         {"running": errors.KeyInFlight()},
     ),
     413: (
@@ -58,7 +58,7 @@ ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
     ),
     422: ("The Idempotency-Key was used with a different request", {"reused": errors.KeyReused()}),
     429: (
-        "Too many requests: yours, or the gateway's at the vendor. `Retry-After` says when to come back",
+        "Too many requests: yours, or the gateway's to the vendor. `Retry-After` says how long to wait",
         {"yours": errors.RateLimited(60), "ours": errors.RateLimited(60, by_vendor=True)},
     ),
     500: ("The gateway or the vendor failed", {"internal": errors.UpstreamFailed()}),
@@ -71,7 +71,7 @@ ERRORS: dict[int, tuple[str, dict[str, errors.GatewayError]]] = {
 
 
 def failures(*statuses: int, dialect: Dialect = NEST) -> dict[int | str, Json]:
-    """The documented errors of these statuses, with the bodies that are really sent."""
+    """Returns the documented errors of these statuses, for the `responses` of a route."""
     return {status: failure(status, *ERRORS[status], dialect=dialect) for status in statuses}
 
 
@@ -82,7 +82,7 @@ def failure(
     *,
     dialect: Dialect = NEST,
 ) -> Json:
-    """A documented error, with the bodies that are really sent."""
+    """Returns one documented error. `examples` are errors by name; their bodies are shown."""
     shown = {name: {"value": dialect.body(error)} for name, error in examples.items()}
     content = {"application/json": {"schema": _schema(status, dialect), "examples": shown}}
     return {"description": description, "content": content, "headers": _headers(status)}

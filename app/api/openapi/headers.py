@@ -5,15 +5,15 @@ from app.api.openapi.schemas import Json
 
 HEADERS: Json = {
     "X-Request-Id": {
-        "description": "The request's id in the gateway's log. The request may set it in the same header.",
+        "description": "The request's id in the gateway's log. A request can set it in the same header.",
         "schema": {"type": "string"},
     },
     "X-Model-Requested": {
-        "description": "The model of the request, if another one made the pictures.",
+        "description": "The model of the request, if another model made the pictures.",
         "schema": {"type": "string"},
     },
     "X-Error-Hint": {
-        "description": "How to correct the request, if the message does not say it.",
+        "description": "How to correct the request, if the message does not say so.",
         "schema": {"type": "string"},
     },
     "X-Error-Code": {
@@ -21,15 +21,15 @@ HEADERS: Json = {
         "schema": {"type": "string", "enum": list(ERROR_CODES)},
     },
     "X-Receipt-Id": {
-        "description": "The receipt of what the request has cost: `GET /api/v1/receipts/{id}`.",
+        "description": "The id of the request's receipt: `GET /api/v1/receipts/{id}`.",
         "schema": {"type": "string"},
     },
     "X-Cost-USD": {
-        "description": "What this request has cost, in US dollars with six decimals. A replay costs nothing.",
+        "description": "What this request cost, in US dollars with six decimals. A replay costs nothing.",
         "schema": {"type": "string"},
     },
     "Idempotency-Replayed": {
-        "description": "`true` if this is the answer to an earlier request with the same Idempotency-Key.",
+        "description": "`true` if this is the response to an earlier request with the same Idempotency-Key.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -37,7 +37,7 @@ HEADERS: Json = {
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Limit": {
-        "description": "How many requests you may send in a period, if there is a limit.",
+        "description": "How many requests you can send in a period, if there is a limit.",
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Remaining": {
@@ -49,7 +49,7 @@ HEADERS: Json = {
         "schema": {"type": "integer"},
     },
 }
-"""The headers of answers, each described once: `components.headers` in the document."""
+"""The headers of responses, each described once: `components.headers` in the document."""
 
 RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
@@ -67,14 +67,14 @@ MADE_HEADERS = headers(
     "Idempotency-Replayed",
     *RATE_LIMIT,
 )
-"""The headers of an answer with pictures."""
+"""The headers of a response with pictures."""
 
 IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "Any text that is new for this request, for example a UUID. If you repeat the request "
-    "with the same key, for example after a timeout, you get the same answer and pay once.",
+    "description": "A new string for each request, for example a UUID. If you repeat the request with the "
+    "same key, for example after a timeout, you get the same response and pay once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 """The parameter of every route that costs money."""

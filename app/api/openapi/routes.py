@@ -1,4 +1,4 @@
-"""Documents routes of the NestJS dialect for OpenAPI: the request body, the responses and the errors."""
+"""What the OpenAPI document says about a route of the Nest dialect: its body, its response, its errors."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _MISSING: Json = {
     "filtered": [{"raiFilteredReason": "The model returned no picture"}],
     "failed": [{"message": "the vendor's quota is used up"}],
 }
-"""The fields of a response for samples that are missing."""
+"""What a response says about missing samples."""
 
 
 def described(
@@ -25,7 +25,7 @@ def described(
     request_example: Json,
     answer_example: Json,
 ) -> dict[str, Any]:
-    """Returns arguments for a route's decorator. FastAPI cannot infer them: the route reads its own body."""
+    """Returns arguments for a route's decorator: FastAPI cannot describe a body that the route reads."""
     answers = answers if isinstance(answers, tuple) else (answers,)
     schemas = [schema(answer, "serialization") for answer in answers]
     answer_schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
