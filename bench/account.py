@@ -1,6 +1,6 @@
-"""The account of a chaos program: what the vendors made, what is in the bucket, what callers were told.
+"""Compares what the vendors made, what is in the bucket, and which URLs callers received.
 
-A picture of `tools.rig.vendors` names the prompt it was made for, and is compared byte for byte.
+A picture of `tools.rig.vendors` contains its prompt, and is compared byte for byte.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ class Account:
     lost: list[str] = field(default_factory=list)
     """Labels of pictures that are due, and neither in the bucket nor on the spool."""
     left_on_spool: list[str] = field(default_factory=list)
-    """Labels of pictures that are on the spool and not in the bucket: storage was healthy for long."""
+    """Labels of pictures that are on the spool and not in the bucket, although storage works."""
     twice: list[str] = field(default_factory=list)
     """Labels of pictures that are stored under two names."""
     broken: list[str] = field(default_factory=list)
-    """Objects whose bytes are no picture of the vendor's."""
+    """Objects with other bytes than the vendor's picture."""
     nowhere: list[str] = field(default_factory=list)
-    """URLs that callers were told and that lead to no picture, or to another caller's."""
-    told: int = 0
+    """URLs that callers received and that lead to no picture, or to another caller's."""
+    urls: int = 0
 
     def rows(self) -> "list[Row]":
         return [
@@ -42,13 +42,16 @@ class Account:
             Row("... still on the spool in the end", len(self.left_on_spool), 0),
             Row("stored under two names", len(self.twice), 0),
             Row("stored objects that are broken", len(self.broken), 0),
-            Row("URLs told, pending ones included", self.told),
+            Row("URLs that callers received, also pending", self.urls),
             Row("... that lead nowhere", len(self.nowhere), 0),
         ]
 
 
-def account(cloud: Cloud, due: Callable[[Made], bool], told: Mapping[str, Iterable[str]]) -> Account:
-    """`due` tells whether a picture must be kept; `told` are the URLs that were told, by prompt."""
+def account(cloud: Cloud, due: Callable[[Made], bool], received: Mapping[str, Iterable[str]]) -> Account:
+    """Returns the account of a run.
+
+    `due` returns whether a picture must be kept. `received`: the URLs that callers received, by prompt.
+    """
     result = Account()
     names: dict[str, list[str]] = defaultdict(list)
     prompts: dict[str, str] = {}
@@ -60,15 +63,15 @@ def account(cloud: Cloud, due: Callable[[Made], bool], told: Mapping[str, Iterab
         names[label].append(path)
         prompts[path] = prompt_of(label)
     spooled = _on_spool(cloud)
-    for one in cloud.shown().pictures:
+    for one in cloud.state().pictures:
         if due(one):
             result.due += 1
             if one.label not in names:
                 (result.left_on_spool if one.label in spooled else result.lost).append(one.label)
     result.twice = [label for label, paths in names.items() if len(paths) > 1]
-    for prompt, urls in told.items():
+    for prompt, urls in received.items():
         for url in urls:
-            result.told += 1
+            result.urls += 1
             if prompts.get(unquote(urlsplit(url).path.lstrip("/"))) != prompt:
                 result.nowhere.append(url)
     return result

@@ -129,8 +129,8 @@ def storage_down(gateway: Started) -> str:
     started = time.perf_counter()
     headers = {"Authorization": f"Bearer {gateway.token}"}
     answer = httpx.post(gateway.url + TEXT_TO_IMAGE, json=WISH, headers=headers, timeout=150)
-    told = f"{answer.status_code} after {time.perf_counter() - started:.1f} s, Retry-After "
-    return told + f"{answer.headers.get('retry-after')}, {len(answer.json().get('pending', []))} pending"
+    result = f"{answer.status_code} after {time.perf_counter() - started:.1f} s, Retry-After "
+    return result + f"{answer.headers.get('retry-after')}, {len(answer.json().get('pending', []))} pending"
 
 
 ATTACKS: tuple[Callable[[Started], str], ...] = (
@@ -154,10 +154,10 @@ def main() -> None:
             before = resident_mb(gateway.pid)
             forget_peak(gateway.pid)
             watch = HealthWatch(gateway.url, every_seconds=0.01)
-            told = attack(gateway)
+            result = attack(gateway)
             longest = watch.end()
             grown = resident_mb(gateway.pid, peak=True) - before
-        sys.stdout.write(f"{attack.__name__:15} | {grown:+5.0f} MB | /health {longest:5.0f} ms | {told}\n")
+        sys.stdout.write(f"{attack.__name__:15} | {grown:+5.0f} MB | /health {longest:5.0f} ms | {result}\n")
         sys.stdout.flush()
 
 

@@ -1,7 +1,7 @@
 """`python -m bench.crowd` sends the requests of 500 and of 1,000 callers at once, to models that take 5 s.
 
 The callers are 20 users; every request asks for one picture, by text-to-image (stored) and by /gen. The
-gateway has its default settings but for RATE_LIMIT, which is empty. The hand-written floor serves the same
+gateway has its default settings, except that RATE_LIMIT is empty. The hand-written floor serves the same
 number of callers in the same run. Every picture is compared with the vendor's, byte for byte.
 """
 
@@ -37,7 +37,7 @@ KINDS = {"text-to-image": TEXT_TO_IMAGE, "gen": GEN}
 
 @dataclass
 class Served:
-    """What the callers saw. `wrong` are the answers of 200 without the caller's own, whole picture."""
+    """What the callers received. `wrong`: responses with 200 but without the caller's own, whole picture."""
 
     statuses: Counter[int]
     seconds: float
@@ -50,7 +50,7 @@ def request(kind: str, prompt: str, user: int) -> bytes:
 
 
 async def crowd(url: str, requests: Sequence[bytes], own: Callable[[int, Answer], bool]) -> Served:
-    """Send all requests at once. `own` tells whether an answer has the right picture."""
+    """Send all requests at once. `own` returns whether a response has the right picture."""
     clients = [await connect(url) for _ in requests]
     started = time.perf_counter()
     served = Served(Counter(), 0)
@@ -98,7 +98,7 @@ def measured(cloud: Cloud, kind: str, callers: int, seconds: float) -> list[Row]
         served = uvloop.run(crowd(gateway.url, requests, own))
         health_ms = watch.end()
         peak = resident_mb(gateway.pid, peak=True)
-        most = cloud.shown().most
+        most = cloud.state().most
         gateway.stop()
     objects = dict(cloud.objects()) if urls else {}
     for url, prompt in urls.items():
@@ -110,13 +110,13 @@ def measured(cloud: Cloud, kind: str, callers: int, seconds: float) -> list[Row]
         f"{count} x {status or 'no answer'}" for status, count in served.statuses.items() if status != 200
     )
     return [
-        Row("answered 200", served.statuses[200], least=callers, told=f"  {others}"),
+        Row("answered 200", served.statuses[200], least=callers, note=f"  {others}"),
         Row("... with a wrong picture", served.wrong, 0),
         Row("the vendor saw at once", most, least=callers),
         Row("peak MB of the gateway", round(peak), MOST_MB.get(callers), clock=True),
         Row("longest /health, ms", round(health_ms), MOST_HEALTH_MS, clock=True),
         Row("seconds in all", round(served.seconds, 1), round(seconds + 3 * floor_work, 1), clock=True),
-        Row("... of the floor", round(floor.seconds, 1), told=f"  {floor.statuses[200]} x 200"),
+        Row("... of the floor", round(floor.seconds, 1), note=f"  {floor.statuses[200]} x 200"),
     ]
 
 

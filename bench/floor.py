@@ -1,9 +1,9 @@
-"""The gateway's work written by hand, with nothing around it: the mark for `make bench`.
+"""A minimal hand-written server that does the gateway's work: the baseline of `make bench`.
 
 Usage: python -m bench.floor PORT EMULATOR_URL JWT_SECRET
 
 It serves the same requests as the gateway: text-to-image, image-upscale (as a form), /gen, and the refusal of
-a request without a prompt. It checks the token, nothing else that a caller or a vendor may get wrong.
+a request without a prompt. It checks the token, and no other mistake of callers or vendors.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _EXPIRES = re.compile(rb'"exp": ?(\d+)')
 _SAMPLES = re.compile(rb'"sampleCount": ?(\d)')
 _BOUNDARY = re.compile(rb"boundary=([\w-]+)")
 _BASE64_PIECE = 3 * 64 * 1024
-"""Bytes that are encoded and sent at a time: they are still in the processor's cache when they are sent."""
+"""Bytes that are encoded and sent at a time: so few that they stay in the processor's cache."""
 
 _UPSCALED = (b'{"predictions":[{"mimeType":"image/png","bytesBase64Encoded":"', b'"}]}')
 _MADE = (b'{"status":"success","image_base64":"', b'"}')

@@ -8,9 +8,9 @@ import httpx
 
 
 class HealthWatch:
-    """Asks /health again and again, from a process of its own, and keeps the longest wait in milliseconds.
+    """Measures the longest wait for /health, in milliseconds, from a separate process.
 
-    One connection, which has been used once when this is made.
+    Uses one connection, on which `__init__` has sent a first request.
     """
 
     def __init__(self, url: str, every_seconds: float = 0.05) -> None:
@@ -22,7 +22,7 @@ class HealthWatch:
         self._begun.wait(30)
 
     def _run(self, url: str) -> None:
-        gc.disable()  # going through all modules that this process has inherited takes it 100 ms
+        gc.disable()  # a collection of all inherited modules would take 100 ms
         with httpx.Client(timeout=120) as client:
             client.get(f"{url}/health").raise_for_status()
             self._begun.set()

@@ -1,6 +1,6 @@
-"""`python -m bench.hostile`: CPU and memory that files of many parts cost, each in a process of its own.
+"""`python -m bench.hostile`: CPU and memory that files of many parts cost, each in its own process.
 
-Measures all that is done to a caller's picture before the vendor is called: for files of up to 20 MB, then
+Measures everything that the gateway does to a caller's picture before a call: for files of up to 20 MB, then
 for the largest of each kind that are accepted. They are blobs, as they arrive: large ones are on disk.
 `python -m bench.hostile JPEG`: only names with that word.
 """

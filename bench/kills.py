@@ -1,15 +1,15 @@
 """`python -m bench.kills --rounds 300` kills the gateway (SIGKILL) again and again, with requests under way.
 
-Each round starts a gateway on the same folders, gives storage a mood (fast, slow, or failing in one of eight
-ways), sends requests from several callers for a random while, and kills. With `--two`, two gateways share the
-spool; a round kills one of them while the other goes on. In the end storage is healthy, and one more
-gateway uploads what the spool has.
+Each round starts a gateway on the same folders, makes storage fast, slow, or failing in one of eight ways,
+sends requests from several callers for a random time, and kills the gateway. With `--two`, two gateways share
+the spool, and a round kills one of them while the other goes on. At the end, storage works, and one more
+gateway uploads what is on the spool.
 
-A picture must be kept if its whole answer had arrived at the gateway `--grace-ms` before the kill. It had
-arrived when the gateway's process had taken the last byte out of its socket: the vendor's kernel had nothing
-unacknowledged (SIOCOUTQ is 0) and the receive queue of the gateway's socket was empty. The vendor looks every
-2 ms, and the moment when it sees this counts. The time of grace is for the process to bring the last piece to
-the disk on a busy machine; what is lost within it is shown, too.
+A picture must be kept if its whole response had arrived at the gateway `--grace-ms` before the kill. It has
+arrived when the gateway's process has read the last byte from its socket: the vendor's kernel has nothing
+unacknowledged (SIOCOUTQ is 0), and the receive queue of the gateway's socket is empty. The vendor checks this
+every 2 ms. The grace is the time that the process needs, on a busy machine, to write the last piece to the
+disk. Pictures lost within the grace are reported too.
 """
 
 import argparse
@@ -33,19 +33,22 @@ from tools.rig.report import Row, show
 from tools.rig.vendors import Made
 
 SETTINGS = {"UPLOAD_WAIT_SECONDS": "1", "SPOOL_SECONDS": "2", "LOG_LEVEL": "warning"}
-"""Callers are told of pending pictures, and the spool is drained, within a round."""
+"""So short that callers receive pending pictures, and the spool is drained, within a round."""
 LONGEST_ROUND_SECONDS = 1.2
 LONGEST_MODEL_SECONDS = 0.3
 
 
 @dataclass
 class Incarnation:
-    """A gateway from its start to its end. `killed` is when (monotonic clock), `told` the URLs by prompt."""
+    """A gateway from its start to its end.
+
+    `killed`: the time of the kill (monotonic). `urls`: the URLs that callers received, by prompt.
+    """
 
     number: int
     gateway: Gateway
     killed: float | None = None
-    told: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    urls: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     calling: "asyncio.Task[None] | None" = None
 
 
@@ -53,7 +56,7 @@ class Incarnation:
 class Outcome:
     account: Account
     within_grace: int
-    """Pictures that arrived within the time of grace and are lost."""
+    """Pictures that arrived within the grace and are lost."""
     asked: int
     drained_seconds: float
 
@@ -86,7 +89,7 @@ def set_mood(cloud: Cloud, chance: random.Random) -> None:
 
 
 async def calls(one: Incarnation, callers: int, seed: int) -> None:
-    """Callers who ask again as soon as they are answered, until the gateway is gone."""
+    """Runs callers that send a request after every response, until the gateway is gone."""
 
     async def caller(number: int) -> None:
         chance = random.Random(f"{seed} {one.number} {number}")  # noqa: S311 - to be repeated
@@ -102,7 +105,7 @@ async def calls(one: Incarnation, callers: int, seed: int) -> None:
                 samples=chance.choice((1, 1, 2, 4)),
             )
             answer = await ask(client, post(TEXT_TO_IMAGE, token(f"user-{number}"), body))
-            one.told[prompt] += [*answer.urls, *answer.pending]
+            one.urls[prompt] += [*answer.urls, *answer.pending]
             if answer.status not in (0, 200):
                 await asyncio.sleep(0.05)
         client.transport.abort()
@@ -147,18 +150,18 @@ def run(rounds: int, *, two: bool = False, callers: int = 6, grace_ms: float = 5
     with cloud() as started:
         killed = uvloop.run(kill_again_and_again(started, rounds, callers, seed, two=two))
         seconds = drain(started)
-        told = {prompt: urls for one in killed for prompt, urls in one.told.items()}
+        received = {prompt: urls for one in killed for prompt, urls in one.urls.items()}
 
-        made = {one.label: one for one in started.shown().pictures}
+        made = {one.label: one for one in started.state().pictures}
 
         def before_the_kill(one: Made) -> float:
-            """Seconds from the arrival of the whole answer to the kill. Negative if it did not arrive."""
+            """Returns the seconds from the arrival of the whole response to the kill, -1 without it."""
             end = killed[int(one.label.split("-")[1])].killed
             if one.read is None:
                 return -1
             return float("inf") if end is None else end - one.read
 
-        kept = account(started, lambda one: before_the_kill(one) >= 0, told)
+        kept = account(started, lambda one: before_the_kill(one) >= 0, received)
         late = [label for label in kept.lost if before_the_kill(made[label]) < grace_ms / 1000]
         kept.lost = [label for label in kept.lost if label not in late]
         return Outcome(kept, len(late), len(made), seconds)

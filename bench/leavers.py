@@ -1,10 +1,10 @@
 """`python -m bench.leavers` hangs up 2,000 times, at random moments, on a gateway that is stopped at times.
 
-Callers leave before their body, in it, while the model works, as its answer arrives, and while they are
-answered; by FIN and by RST. Meanwhile the gateway's process is stopped for up to 0.8 s at a time (SIGSTOP,
-SIGCONT), as on a machine kept busy: it then finds a caller gone and an answer arrived at the same moment.
-Afterwards descriptors and temporary files must be back where they were, 22 requests of each kind at once
-must be answered 200, and each picture that a model has finished for a request of URLs must be stored.
+Callers hang up before or during their body, while the model works, while its response arrives, and during
+the gateway's response, with FIN and with RST. Meanwhile the gateway's process is stopped for up to 0.8 s at a
+time (SIGSTOP, SIGCONT), as on a busy machine: it then sees that a caller is gone and that a response has
+arrived at the same moment. Afterwards, there must be no more descriptors and temporary files than before, 22
+requests of each kind at once must get 200, and each finished picture for a request of URLs must be stored.
 """
 
 import argparse
@@ -177,7 +177,7 @@ def settle(cloud: Cloud, gateway: Gateway, most_descriptors: int) -> None:
     """Wait until everything is back where it was, or for a minute."""
     ends = time.monotonic() + SETTLING_SECONDS
     while time.monotonic() < ends and (
-        cloud.shown().now
+        cloud.state().now
         or cloud.kept()
         or cloud.temporary_files()
         or gateway.descriptors().total() > most_descriptors
@@ -196,10 +196,10 @@ def run(hang_ups: int, *, seed: int = 1, spare: int = SPARE_DESCRIPTORS) -> Outc
             served = asyncio.run(afterwards(gateway))
             settle(started, gateway, before.total() + spare)
             after = gateway.descriptors()
-            files, now = len(started.temporary_files()), started.shown().now
+            files, now = len(started.temporary_files()), started.state().now
             gateway.stop()
         drain(started)
-        pictures = [one for one in started.shown().pictures if one.label.startswith("bench-url-")]
+        pictures = [one for one in started.state().pictures if one.label.startswith("bench-url-")]
         kept = account(
             started, lambda one: one.label.startswith("bench-url-") and one.answered is not None, {}
         )

@@ -1,4 +1,4 @@
-"""Callers for `bench.run`: they send one request again and again, and look at every picture they get."""
+"""Callers for `bench.run`: they repeat one request, and check every picture that they receive."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tools.rig.http1 import Client, Message, connect
 
 Check = Callable[[Message], list[str]]
-"""Looks at an answer and returns the URLs of its stored pictures. Raises AssertionError."""
+"""Checks a response and returns the URLs of its stored pictures. Raises AssertionError."""
 
 
 class Wish(NamedTuple):
@@ -30,27 +30,27 @@ class Wish(NamedTuple):
         return head.encode() + self.body
 
 
-def told(answer: Message) -> bytes:
-    """The answer in short, for the message of an assertion."""
+def summary(answer: Message) -> bytes:
+    """Returns the beginning of a response, for an assertion's message."""
     return answer.head + bytes(answer.view(0, min(answer.length, 1000)))
 
 
 def refused(answer: Message) -> list[str]:
-    assert answer.status == 400, told(answer)
+    assert answer.status == 400, summary(answer)
     return []
 
 
 def urls(answer: Message) -> list[str]:
-    assert answer.status == 200, told(answer)
+    assert answer.status == 200, summary(answer)
     return [image["url"] for image in json.loads(bytes(answer.view(0, answer.length)))["images"]]
 
 
 def holds(name: str, base64: bytes) -> Check:
-    """The answer has a member of that name with exactly that text."""
+    """Returns a check that the response has a member of this name with exactly this text."""
     expected = b'"' + base64 + b'"'
 
     def check(answer: Message) -> list[str]:
-        assert answer.status == 200, told(answer)
+        assert answer.status == 200, summary(answer)
         colon = answer.buffer.find(b":", answer.buffer.find(f'"{name}"'.encode(), 0, answer.length))
         start = answer.buffer.find(b'"', colon, answer.length)
         assert answer.buffer.startswith(expected, start, answer.length), f"another picture in {name}"
@@ -95,7 +95,7 @@ async def look(stored: list[str], wish: Wish, requests: int) -> None:
     client = await connect(stored[0])
     for number, url in enumerate(stored):
         answer = await client.ask([f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: s\r\n\r\n".encode()])
-        assert answer.status == 200, told(answer)
+        assert answer.status == 200, summary(answer)
         picture = wish.pictures[number % len(wish.pictures)]
         same = answer.length == len(picture) and answer.buffer.startswith(picture)
         assert same, f"another picture in {url}"
@@ -103,10 +103,10 @@ async def look(stored: list[str], wish: Wish, requests: int) -> None:
 
 
 async def vendors_answer(emulator: str, path: str, body: bytes) -> bytes:
-    """What the emulated vendor answers to a POST."""
+    """Returns the emulated vendor's response to a POST."""
     client = await connect(emulator)
     head = f"POST {path} HTTP/1.1\r\nHost: v\r\nContent-Type: application/json\r\n"
     answer = await client.ask([f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body])
     client.transport.close()
-    assert answer.status == 200, told(answer)
+    assert answer.status == 200, summary(answer)
     return bytes(answer.view(0, answer.length))

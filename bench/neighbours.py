@@ -1,11 +1,11 @@
-"""`python -m bench.neighbours` lets some users take all they can, and measures what the others notice.
+"""`python -m bench.neighbours` measures how much some users with many requests slow down other users.
 
-- A model that hangs: 200 requests of 20 users wait for Imagen, which answers nobody.
+- A model that hangs: 200 requests of 20 users wait for Imagen, which never responds.
 - One user with 60 requests of four pictures each, of a model that takes 10 s.
 
-Meanwhile another user asks for the things named in the rows, one after the other, five times. The models of
-those take half a second. Each row holds the longest wait, and what is wanted of it: the longest one of five
-without neighbours, and half a second more for a busy machine.
+Meanwhile another user sends the requests named in the rows, one after the other, five times, to models that
+take half a second. Each row shows the longest wait and its limit: the longest of five waits without
+neighbours, and half a second more for a busy machine.
 """
 
 import argparse
@@ -88,7 +88,7 @@ async def play(started: Cloud, url: str, name: str, times: int) -> list[Row]:
     started.forget()
     requests = neighbours(name)
     theirs = [asyncio.create_task(ask_once(url, request)) for request in requests]
-    await until(lambda: len(started.shown().pictures) >= len(requests))
+    await until(lambda: len(started.state().pictures) >= len(requests))
     meanwhile, wrong = await waits(url, times)
     under_way = sum(not one.done() for one in theirs)
     for one in theirs:
@@ -96,7 +96,7 @@ async def play(started: Cloud, url: str, name: str, times: int) -> list[Row]:
     await asyncio.gather(*theirs, return_exceptions=True)
     return [
         Row("requests of neighbours that were under way", under_way, least=1),
-        Row("others with another status than wanted", len(wrong), 0, told=f"  {', '.join(wrong)}"),
+        Row("others with another status than wanted", len(wrong), 0, note=f"  {', '.join(wrong)}"),
         *(
             Row(f"{thing}, s", round(seconds, 2), round(alone[thing] + SPARE_SECONDS, 2), clock=True)
             for thing, seconds in meanwhile.items()

@@ -1,4 +1,4 @@
-"""A ledger that remembers nothing, for comparison: `python -m bench.run --ledger none`.
+"""Replaces the ledger with one that stores nothing, for comparison: `python -m bench.run --ledger none`.
 
 Import this in a gateway's process before it starts. There is no setting for it.
 """

@@ -167,7 +167,7 @@ def measured(cloud: Cloud, gateway: Gateway, kind: Kind, rate: float, seconds: f
         Row("... p50, ms", percentile(loaded.waits, 0.5)),
         Row("... p99, ms", percentile(loaded.waits, 0.99)),
         Row("... CPU ms each, /health included", round(cpu * 1000 / number, 2)),
-        Row("calls that the vendor saw", len(cloud.shown().pictures), 0),
+        Row("calls that the vendor saw", len(cloud.state().pictures), 0),
         *health(waits),
     ]
 

@@ -1,4 +1,4 @@
-"""`make bench`: what the gateway costs, beside a hand-written floor in the same run on the same machine.
+"""`make bench`: what the gateway costs, compared with a hand-written floor on the same machine.
 
 The emulator runs alone in canned mode (pictures made beforehand). For each row the same requests go through
 the gateway and through `bench/floor.py`, and every picture is compared with the vendor's. CPU is the
@@ -48,7 +48,7 @@ from tools.rig.processes import (
 )
 
 FLOOR_MALLOC = {**MALLOC, "MALLOC_TRIM_THRESHOLD_": "1000000000"}
-"""The floor keeps what it has freed: fresh pages were a third of its CPU for four pictures."""
+"""The floor keeps freed memory: fresh pages took a third of its CPU time for four pictures."""
 STARTS = 5
 ROUNDS = 3
 NO_LEDGER = UVICORN.replace("import uvicorn", "import bench.no_ledger, uvicorn")
@@ -170,7 +170,7 @@ def measured(pid: int, url: str, token: str, row: Row, in_flight: int) -> tuple[
 
 
 def judged(figure: float, wanted: float | None, digits: int = 0) -> str:
-    """The figure beside what is wanted of it, with a mark where it is more."""
+    """Returns the figure and its limit, marked if the figure is higher."""
     if wanted is None:
         return f"{figure:.{digits}f}"
     return f"{figure:.{digits}f} (<= {wanted:g}){' !' if figure > wanted else ''}"
@@ -191,8 +191,7 @@ HEADINGS = (
 
 
 def compare(started: Started, floor: tuple[int, str], row: Row, folder: Path) -> None:
-    """Print a line for each load. Gateway and floor take turns, under the same watch: the machine's speed
-    changes from one second to the next."""
+    """Print a line for each load. Gateway and floor take turns, because the machine's speed changes."""
     for in_flight, requests in row.loads.items():
         watch = HealthWatch(started.url)
         rounds: list[tuple[Figures, Figures]] = []
@@ -223,7 +222,7 @@ def start(emulated: Emulated) -> None:
     fresh, answered = [], []
     for _ in range(STARTS):
         with gateway(emulated, LIVE) as started:
-            time.sleep(1)  # what it does in the background has come to rest
+            time.sleep(1)  # until its background tasks are idle
             fresh.append(resident_mb(started.pid))
             answered.append(started.seconds)
     sys.stdout.write(

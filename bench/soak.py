@@ -1,9 +1,9 @@
 """`python -m bench.soak --minutes 15` keeps 16 callers busy, with 2 % faults: does anything grow?
 
 The callers ask for stored pictures of Imagen and of Gemini, for base64, /gen and upscales. Two requests of a
-hundred meet a fault: the vendor refuses, breaks off or is slow, or the caller hangs up; and storage fails for
-2 % of the time. Resident memory, descriptors and temporary files are read once a second. What they are in the
-last third of the time must be what they were in the first.
+hundred meet a fault: the vendor refuses, breaks off or is slow, or the caller hangs up. Storage fails for 2 %
+of the time. Resident memory, descriptors and temporary files are read once a second. They must be the same in
+the last third of the time as in the first.
 """
 
 import argparse
@@ -57,8 +57,8 @@ class Figures:
         ):
             third = len(figures) // 3
             first, last = statistics.median(figures[:third]), statistics.median(figures[-third:])
-            told = f"  from {first:.0f} to {last:.0f}; at most {max(figures):.0f}"
-            rows.append(Row(f"{name}: growth of the median", round(last - first, 1), most, told=told))
+            note = f"  from {first:.0f} to {last:.0f}; at most {max(figures):.0f}"
+            rows.append(Row(f"{name}: growth of the median", round(last - first, 1), most, note=note))
         return rows
 
 

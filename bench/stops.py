@@ -4,8 +4,8 @@ The gateway has `--timeout-graceful-shutdown 10`. The cases: a model that takes 
 different ages, where the process outlives the grace until what was sent has arrived; the same with an
 orchestrator that kills it (SIGKILL) 3 s after the grace; storage that refuses or hangs, with all pictures
 arrived; the same with SIGKILL half way through the grace; and a second SIGTERM. After each, a new gateway
-uploads what the spool has, to healthy storage. A picture must be kept if the gateway's process had taken its
-whole answer out of its socket: see `bench.kills`.
+uploads what is on the spool to working storage. A picture must be kept if the gateway's process had read the
+whole response from its socket: see `bench.kills`.
 """
 
 import argparse
@@ -48,10 +48,12 @@ class Outcome:
     statuses: Counter[int]
     account: Account
     finished: int
-    """Pictures of which the vendor began to send the answer."""
+    """Pictures that the vendor began to send."""
 
     def rows(self) -> list[Row]:
-        told = ", ".join(f"{count} x {status or 'none'}" for status, count in sorted(self.statuses.items()))
+        statuses = ", ".join(
+            f"{count} x {status or 'none'}" for status, count in sorted(self.statuses.items())
+        )
         return [
             Row(
                 "seconds until it exits (inf: killed)",
@@ -59,7 +61,7 @@ class Outcome:
                 self.most_seconds,
                 clock=True,
             ),
-            Row("answers", told),
+            Row("answers", statuses),
             Row("pictures that the model finished", self.finished),
             *self.account.rows(),
         ]
@@ -95,7 +97,7 @@ def send(gateway: Gateway, model_seconds: float, over_seconds: float = 0) -> "as
 
 
 def arrived(cloud: Cloud, pictures: int = REQUESTS) -> bool:
-    return sum(one.read is not None for one in cloud.shown().pictures) >= pictures
+    return sum(one.read is not None for one in cloud.state().pictures) >= pictures
 
 
 def first_signal(gateway: Gateway) -> float:
@@ -109,7 +111,7 @@ async def slow_model(
 ) -> tuple[float, "asyncio.Future[list[Answer]]"]:
     """Half of the requests were sent so early that they can finish within the grace."""
     answers = send(gateway, times.model, over_seconds=times.model)
-    await until(lambda: len(cloud.shown().pictures) == REQUESTS)
+    await until(lambda: len(cloud.state().pictures) == REQUESTS)
     return first_signal(gateway), answers
 
 
@@ -170,11 +172,11 @@ def run(name: str, times: Times) -> Outcome:
             took, answers = uvloop.run(play(name, started, gateway, times))
         started.calm()
         drain(started)
-        told = {
+        received = {
             prompt: [*answer.urls, *answer.pending] for prompt, answer in zip(prompts(), answers, strict=True)
         }
-        kept = account(started, lambda one: one.read is not None, told)
-        finished = sum(one.answered is not None for one in started.shown().pictures)
+        kept = account(started, lambda one: one.read is not None, received)
+        finished = sum(one.answered is not None for one in started.state().pictures)
         most: dict[str, float | None] = {
             SLOW: times.model + times.spare,
             SLOW_KILLED: None,

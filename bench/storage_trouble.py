@@ -1,9 +1,9 @@
 """`python -m bench.storage_trouble` goes through the troubles of storage, spool and vendors, one by one.
 
-Each case starts a gateway, orders the trouble, asks, and compares the statuses with what is promised. Then
-the trouble ends: a new request must be answered 200, every picture that arrived must reach the bucket, and
-every URL that was told must lead to it. Requests for base64 must not notice storage's troubles at all. The
-cases with a full, read-only or small disk mount a tmpfs and need root; they are left out otherwise.
+Each case starts a gateway, orders the trouble, sends requests, and compares the statuses with the documented
+ones. Then the trouble ends: a new request must get 200, every picture that arrived must reach the bucket, and
+every URL that callers received must lead to it. Requests for base64 must not notice troubles of storage. The
+cases with a full, read-only or small disk mount a tmpfs and need root. Without root they are skipped.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Scene:
     gateway: Gateway
     outage_seconds: float = OUTAGE_SECONDS
     statuses: Counter[int] = field(default_factory=Counter)
-    told: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    urls: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     rows: list[Row] = field(default_factory=list)
     asked: int = 0
 
@@ -58,7 +58,7 @@ class Scene:
         body = wish(prompt, **more)  # type: ignore[arg-type]
         answer = await ask_once(self.gateway.url, post(TEXT_TO_IMAGE, token(), body))
         self.statuses[answer.status] += 1
-        self.told[prompt] += [*answer.urls, *answer.pending]
+        self.urls[prompt] += [*answer.urls, *answer.pending]
         return answer
 
     async def expect(self, *statuses: int, times: int = 1, **more: object) -> list[Answer]:
@@ -66,7 +66,7 @@ class Scene:
         answers = await asyncio.gather(*(self.ask(**more) for _ in range(times)))
         others = [answer.status for answer in answers if answer.status not in statuses]
         name = f"{times} x status {' or '.join(map(str, statuses))}: others"
-        self.rows.append(Row(name, len(others), 0, told=f"  {others[:5]}" if others else ""))
+        self.rows.append(Row(name, len(others), 0, note=f"  {others[:5]}" if others else ""))
         return answers
 
     async def base64_goes_on(self) -> None:
@@ -76,7 +76,7 @@ class Scene:
         self.rows.append(Row("seconds for base64 meanwhile", round(took, 2), MOST_BASE64_SECONDS, clock=True))
 
     def paid(self) -> int:
-        return sum(one.answered is not None for one in self.cloud.shown().pictures)
+        return sum(one.answered is not None for one in self.cloud.state().pictures)
 
 
 Play = Callable[[Scene], Awaitable[None]]
@@ -98,7 +98,7 @@ def storage(kind: str | None, **more: object) -> Play:
         scene.cloud.trouble(kind, "gcs", **more)
         answers, _ = await asyncio.gather(scene.expect(503, times=4), scene.base64_goes_on())
         pending = sum(len(answer.pending) for answer in answers)
-        scene.rows.append(Row("of 4 pictures, told as pending", pending, least=4))
+        scene.rows.append(Row("of 4 pictures, reported as pending", pending, least=4))
 
     return play
 
@@ -106,7 +106,7 @@ def storage(kind: str | None, **more: object) -> Play:
 async def full(scene: Scene) -> None:
     before = scene.paid()
     _fill(scene.cloud.spool)
-    await asyncio.sleep(1.1)  # what the gateway knows of the spool's disk is then too old
+    await asyncio.sleep(1.1)  # until the gateway's last check of the spool has expired
     await scene.expect(503, times=4)
     scene.rows.append(Row("paid without a place to keep it", scene.paid() - before, 0))
     await scene.base64_goes_on()
@@ -140,7 +140,7 @@ async def nearly_full(scene: Scene) -> None:
 
 
 async def overflowing(scene: Scene) -> None:
-    """More pictures at once than the spool has room for. They are paid: they wait elsewhere for storage."""
+    """More paid pictures at once than the spool has room for: they wait elsewhere for storage."""
     scene.cloud.trouble("hang")
     asking = asyncio.gather(*(scene.ask() for _ in range(24)))
     await asyncio.sleep(4)
@@ -161,7 +161,7 @@ async def read_only_work_folder(scene: Scene) -> None:
 
 
 async def _refused_or_done(scene: Scene) -> None:
-    """Either it is refused before it is paid, or it is done without files."""
+    """A request is either refused before it is paid, or served without files."""
     before = scene.paid()
     for more in ({}, {"responseFormat": "b64_json"}):
         answers = await scene.expect(200, 503, times=2, **more)
@@ -190,7 +190,7 @@ def one_bad_sample(kind: str | None, **more: object) -> Play:
         scene.cloud.trouble(kind, "vertex", times=1, **more)
         (answer,) = await scene.expect(200, model=GEMINI, samples=4)
         scene.rows.append(Row("pictures of 4 that were answered", len(answer.urls), least=3))
-        scene.rows.append(Row("samples told as failed", answer.body.count(b'"failed":['), least=1))
+        scene.rows.append(Row("samples reported as failed", answer.body.count(b'"failed":['), least=1))
 
     return play
 
@@ -237,7 +237,7 @@ def _fill(folder: Path) -> None:
 
 
 def _protect(folder: Path, mode: str) -> None:
-    """Let nobody change the folder's files, root neither. A disk with open files cannot become read-only."""
+    """Make the folder's files immutable, even for root: a disk with open files cannot become read-only."""
     subprocess.run(["chattr", "-R", "-f", mode, folder], check=True)  # noqa: S607
 
 
@@ -266,7 +266,7 @@ def run(case: Case, *, outage_seconds: float = OUTAGE_SECONDS) -> list[Row]:
             gateway.stop(30)
         drain(started)
         kept = account(
-            started, lambda one: one.read is not None and one.label.startswith("bench-url-"), scene.told
+            started, lambda one: one.read is not None and one.label.startswith("bench-url-"), scene.urls
         )
         return [*scene.rows, *kept.rows()]
 

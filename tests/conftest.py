@@ -1,4 +1,4 @@
-"""What every test stands on: loopback only, its own settings, a database, counters, a gateway to talk to."""
+"""Fixtures of all tests: no network except loopback, default settings, databases, counters, a gateway."""
 
 import asyncio
 import gc
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from app.emulator.server import Emulator
 
 SERVICES = ("database_url", "redis_url")
-"""The settings that choose what the suite runs on; every other variable of the developer's stays out."""
+"""The settings that tests read from the environment. All other variables of the developer are removed."""
 
 _reached: list[str] = []
 
@@ -52,18 +52,19 @@ def pytest_configure(config: pytest.Config) -> None:
             patch.delenv(field.upper(), raising=False)
     patch.setenv("SSL_CERT_FILE", _one_authority(config))
     sys.addaudithook(_refuse_the_network)
-    gc.disable()  # until the tests are collected, which leaves no garbage behind
+    gc.disable()  # collecting the tests makes no garbage
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests stay: no collection goes through them again."""
+    """Exclude the collected tests from garbage collection: they stay in memory to the end."""
     gc.freeze()
     gc.enable()
 
 
 def _one_authority(config: pytest.Config) -> str:
-    """Returns a file with one of certifi's authorities. No test needs more, and every HTTP client reads them
-    all: those of the system take 50 ms.
+    """Returns a file with a single certificate authority from certifi.
+
+    No test needs more, and reading all of the system's authorities takes each HTTP client 50 ms.
     """
     folder = TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
@@ -74,9 +75,9 @@ def _one_authority(config: pytest.Config) -> str:
 
 
 def _refuse_the_network(event: str, args: tuple[object, ...]) -> None:
-    """Raise on a connection to, or a look-up of, anything that is not this machine.
+    """Audit hook: raises ConnectionRefusedError for connections to, and look-ups of, other machines.
 
-    Sees Python's sockets; what gRPC and uvloop open in C passes unseen.
+    Does not see sockets that gRPC and uvloop open in C.
     """
     if event == "socket.connect":
         host = args[1][0] if isinstance(args[1], tuple) else None  # a Unix socket's address is a path
@@ -86,7 +87,7 @@ def _refuse_the_network(event: str, args: tuple[object, ...]) -> None:
         return
     if host and not _is_here(host.decode() if isinstance(host, bytes) else str(host)):
         _reached.append(str(host))
-        raise ConnectionRefusedError(f"a test reached for {host}")
+        raise ConnectionRefusedError(f"a test tried to reach {host}")
 
 
 def _is_here(host: str) -> bool:
@@ -101,11 +102,11 @@ def _is_here(host: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def only_loopback() -> Iterator[None]:
-    """Fail the test that reached for the network, also when the library it used swallowed the refusal."""
+    """Fail a test that tried to reach the network, even if a library caught the refusal."""
     yield
     reached = ", ".join(_reached)
     _reached.clear()
-    assert not reached, f"reached for {reached}"
+    assert not reached, f"tried to reach {reached}"
 
 
 @pytest.fixture(scope="session")
@@ -115,14 +116,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> Iterator[str]:
-    """A database of the test's own, without tables: a SQLite file, or one on the server of DATABASE_URL."""
+    """A new database without tables: a SQLite file, or one on the server of DATABASE_URL."""
     with _new_database(tmp_path, make_url(Settings().database_url)) as url:
         yield url
 
 
 @pytest.fixture
 def redis_url() -> str | None:
-    """REDIS_URL, with all counters there forgotten; None for counters in memory."""
+    """REDIS_URL, after deleting all counters there; None without REDIS_URL."""
     url = Settings().redis_url
     if url:
         asyncio.run(_forget_counters(url))
@@ -135,7 +136,7 @@ class Machine(BaseSettings):
 
 @pytest.fixture
 def redis(redis_url: str | None) -> str:
-    """The URL of a Redis, for tests that are about Redis. CI must have one."""
+    """REDIS_URL, for tests of Redis. Skips without REDIS_URL, and fails in CI."""
     if redis_url is None:
         assert not Machine().ci, "REDIS_URL is not set"
         pytest.skip("REDIS_URL is not set")
@@ -144,7 +145,7 @@ def redis(redis_url: str | None) -> str:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[WorkFolder]:
-    """Makes blobs. When the test ends, none may be left open."""
+    """A work folder. Fails if a blob is still open when the test ends."""
     with WorkFolder(tmp_path / "work") as work:
         yield work
         assert_empty(work)
@@ -158,9 +159,9 @@ def blobs(work: WorkFolder) -> Iterator[Blobs]:
 
 
 class LiveGateway(NamedTuple):
-    """A gateway on the embedded emulator, listening on loopback, with one user and a token of theirs.
+    """A gateway on the embedded emulator, listening on loopback, with one user and a token for that user.
 
-    The user is the one of the documentation's login example.
+    The user is that of the documentation's login example.
     """
 
     url: str
@@ -171,10 +172,8 @@ class LiveGateway(NamedTuple):
 
 @pytest.fixture(scope="session")
 def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    from tests.support.gateway_thread import (
-        listening,
-        serving,
-    )  # every vendor's client: seconds that most tests need not wait
+    # Imported here: all vendors' clients take seconds to import, and most tests do not need them.
+    from tests.support.gateway_thread import listening, serving
 
     folder = tmp_path_factory.mktemp("gateway")
     server = make_url(Settings().database_url)
@@ -197,13 +196,15 @@ def live_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGatew
 
 
 Lend = Callable[[URL, Path], AbstractContextManager[str]]
-"""Lends a database on this server, or on SQLite in this folder, with all tables and no rows."""
+"""Context manager for a database with empty tables on this server, or, for SQLite, in this folder."""
 
 
 @pytest.fixture(scope="session")
 def lend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lend]:
-    """The tables are made once for each server, which takes PostgreSQL a quarter of a second of CPU. They are
-    emptied after each test; of SQLite's file each test has a copy.
+    """Lends databases with empty tables.
+
+    The tables are made once per server: PostgreSQL takes 0.25 s of CPU for them. They are emptied after each
+    test. With SQLite, each test has its own copy of the file.
     """
     made: dict[URL, URL] = {}
     with ExitStack() as databases:
@@ -228,14 +229,14 @@ def lend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lend]:
 
 @pytest.fixture
 def migrated(lend: Lend, tmp_path: Path) -> Iterator[str]:
-    """A database like `database_url`, with all tables, which are empty."""
+    """A database like `database_url`, with empty tables."""
     with lend(make_url(Settings().database_url), tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def postgres_server() -> str:
-    """The URL of a PostgreSQL server; without one the test is skipped."""
+    """The URL of a PostgreSQL server. Skips if there is none."""
     configured = Settings().database_url
     local = "postgresql+asyncpg://postgres@127.0.0.1/test"
     url = configured if configured.startswith("postgresql") else local
@@ -248,14 +249,14 @@ def postgres_server() -> str:
 
 @pytest.fixture
 def postgres_url(postgres_server: str, lend: Lend, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables on PostgreSQL."""
+    """A PostgreSQL database with empty tables. Skips without a server."""
     with lend(make_url(postgres_server), tmp_path) as url:
         yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def migrated_url(request: pytest.FixtureRequest, lend: Lend, tmp_path: Path) -> Iterator[str]:
-    """A database with all tables, of both kinds; without a PostgreSQL server its tests are skipped."""
+    """A database with empty tables, once on SQLite and once on PostgreSQL, if there is a server."""
     sqlite = request.param == "sqlite"
     server = make_url("sqlite+aiosqlite://" if sqlite else request.getfixturevalue("postgres_server"))
     with lend(server, tmp_path) as url:
@@ -274,7 +275,7 @@ def _new_database(folder: Path, server: URL) -> Iterator[str]:
         yield f"sqlite+aiosqlite:///{folder / 'gateway.db'}"
         return
     name = f"gateway_test_{uuid.uuid4().hex}"
-    # The server outlives every test: a commit need not wait for a disk that other tests keep busy.
+    # Tests do not restart the server, so commits need not wait for the disk, which other tests keep busy.
     no_sync = f"ALTER DATABASE {name} SET synchronous_commit = off"
     asyncio.run(_execute(server, f"CREATE DATABASE {name}", no_sync))
     try:
@@ -308,8 +309,8 @@ async def _add_user(database: str, username: str, password: str) -> None:
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Emulator]":
-    """The emulator that all tests share."""
-    from app.emulator.server import Emulator  # as above
+    """The emulator that all tests share. Tests use `emulator`, which resets it."""
+    from app.emulator.server import Emulator  # imported here, as in live_gateway
 
     emulator = Emulator(catalogue=load_catalogue(), data_dir=tmp_path_factory.mktemp("cloud"))
     emulator.start()
@@ -320,7 +321,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Emulator]":
 @pytest.fixture(scope="session")
 def recorded_inputs(cloud: "Emulator") -> None:
     """The objects that the recordings in recordings/vertex/ read."""
-    from tests.support.vertex_client import picture, upload  # as above
+    from tests.support.vertex_client import picture, upload  # imported here, as in live_gateway
 
     for name, format in (("in/a.jpg", "JPEG"), ("in/shoe.jpg", "JPEG"), ("in/photo.png", "PNG")):
         upload(cloud, "my-bucket", name, picture(format=format))
@@ -328,7 +329,7 @@ def recorded_inputs(cloud: "Emulator") -> None:
 
 @pytest.fixture
 def emulator(cloud: "Emulator") -> "Iterator[Emulator]":
-    """The shared emulator, calm and with nothing recorded."""
+    """The shared emulator, without ordered troubles and recorded calls."""
     cloud.troubles.clear()
     cloud.calls.clear()
     yield cloud

@@ -1,4 +1,4 @@
-"""A gateway whose cloud is an emulator that the tests can look into."""
+"""A gateway in front of the shared emulator, whose recorded calls the tests can read."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def token(**claims: Any) -> str:
 
 @pytest.fixture(scope="session")
 def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Start a gateway in front of the session's cloud; keyword arguments are settings, and `clock`."""
+    """Starts gateways in front of the shared emulator. Keyword arguments are settings, and `clock`."""
 
     @contextmanager
     def start(*, clock: Callable[[], int] | None = None, **settings: Any) -> Iterator[str]:
@@ -52,7 +52,7 @@ def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
 
 
 class Client(NamedTuple):
-    """Posts JSON to one gateway with a good token."""
+    """Posts JSON to one gateway with a valid token."""
 
     http: httpx.Client
 

@@ -216,7 +216,7 @@ def kept(cloud: Cloud) -> dict[str, set[str]]:
 
 def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) -> list[Row]:
     objects = {path: picture_label(data) for path, data in killing.cloud.objects()}
-    shown = killing.cloud.shown()
+    shown = killing.cloud.state()
     paid: dict[str, set[str]] = defaultdict(set)
     asked: Counter[str] = Counter()
     for made in shown.pictures:
@@ -251,11 +251,11 @@ def account(killing: Killing, calls: list[LedgerCall], counted: Counter[str]) ->
         *(Row(f"killed {where}", times) for where, times in killing.deaths.items()),
         Row("wishes", len(killing.wishes)),
         Row("... tried, together", sum(one.tried.total() for one in killing.wishes)),
-        Row("... without an answer", len(unanswered), 0, told="".join(unanswered)),
+        Row("... without an answer", len(unanswered), 0, note="".join(unanswered)),
         Row("pictures paid", sum(map(len, paid.values()))),
         Row("... beyond what was asked for", over, 0),
-        Row("... neither delivered nor unknown", len(undelivered), 0, told=" ".join(undelivered)),
-        Row("kept, and not delivered", len(forgotten), 0, told=" ".join(forgotten)),
+        Row("... neither delivered nor unknown", len(undelivered), 0, note=" ".join(undelivered)),
+        Row("kept, and not delivered", len(forgotten), 0, note=" ".join(forgotten)),
         Row("pictures delivered that are wrong, or twice", strange, 0),
         Row("rewrites sent twice", sum(max(0, n - 1) for n in rewrites.values()), 0),
         Row("samples honestly unknown", sum(unknown.values())),

@@ -71,7 +71,7 @@ def account(
     storm: Storm, cloud: Cloud, clients: int, calls: list[LedgerCall], counted: Counter[str]
 ) -> list[Row]:
     objects = {path: picture_label(data) for path, data in cloud.objects()}
-    made = cloud.shown().pictures
+    made = cloud.state().pictures
     own = 0
     for one in storm.wishes:
         own += [prompt_of(label) for label in delivered(one, objects)] == [one.prompt]
@@ -84,7 +84,7 @@ def account(
         Row("clients", clients),
         Row("... with their own picture", own, clients, clients),
         Row("... that needed more than two retries", late, 0, clock=True),
-        Row("tries", tried.total(), told=f"  {statuses}"),
+        Row("tries", tried.total(), note=f"  {statuses}"),
         Row("calls that the vendor saw", len(made), clients, clients),
         Row("... that are paid", sum(one.answered is not None for one in made), clients, clients),
         Row("... of one client", max(Counter(prompt_of(one.label) for one in made).values(), default=0), 1),

@@ -1,4 +1,4 @@
-"""The emulated Cloud Storage and the gateway's client of it, as in tests/storage."""
+"""The emulated Cloud Storage and the gateway's client for it, from tests/storage."""
 
 from tests.storage.conftest import drawn, gcs, running_store, store, transport
 

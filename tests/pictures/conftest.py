@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Iterator[WorkFolder]:
 
 @pytest.fixture
 def blobs(folder: WorkFolder) -> Iterator[Blobs]:
-    """A scope in that folder, in which nothing may be left open."""
+    """A scope in `folder`. Fails if a blob is still open when the test ends."""
     with folder.blobs() as made:
         yield made
         assert_empty(folder)

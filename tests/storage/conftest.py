@@ -1,4 +1,4 @@
-"""An emulated Cloud Storage, the gateway's client of it, and pictures to upload."""
+"""An emulated Cloud Storage, the gateway's client for it, and pictures to upload."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ Draw = Callable[..., Picture]
 
 
 def png(colour: str, size: int = 0) -> bytes:
-    """A picture's bytes, filled up to `size` bytes."""
+    """Returns a PNG in this colour, padded with zeros to `size` bytes."""
     file = BytesIO()
     Image.new("RGB", (8, 8), colour).save(file, "PNG")
     return file.getvalue().ljust(size, b"\0")
@@ -33,7 +33,7 @@ def png(colour: str, size: int = 0) -> bytes:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[WorkFolder]:
-    """Keeps a blob of up to a million bytes in memory."""
+    """A work folder that keeps blobs of up to a million bytes in memory."""
     with WorkFolder(tmp_path / "work", blob_memory_bytes=1_000_000) as work:
         yield work
 
@@ -46,7 +46,7 @@ def blobs(work: WorkFolder) -> Iterator[Blobs]:
 
 @pytest.fixture
 def drawn(blobs: Blobs) -> Draw:
-    """A picture of this colour, of at least `size` bytes."""
+    """Makes pictures in a colour, of at least `size` bytes."""
 
     def draw(colour: str, size: int = 0) -> Picture:
         return Picture(blobs.of(png(colour, size)), "image/png", (8, 8))
@@ -90,7 +90,7 @@ def client(transport: Transport, endpoint: str, *, timeout_seconds: float = 20) 
 
 @asynccontextmanager
 async def sink(*, bytes_per_second: float = math.inf) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A store that keeps nothing: yields its address, and the heads of the requests that arrive."""
+    """A server that discards uploads. Yields its URL, and a list that collects the heads of requests."""
     heads: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Users, keys and tokens of a gateway: the parts that production builds, on a database of the test's own."""
+"""Fixtures for users, keys and tokens: the parts that production builds, on the test's own database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "correct horse battery staple"
 NOWHERE = "http://127.0.0.1:9"
-"""For vendors and storage, which these tests never call."""
+"""The address of vendors and storage, which these tests never call."""
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +55,11 @@ def account_settings() -> dict[str, Any]:
 async def parts(
     migrated: str, redis_url: str | None, tmp_path: Path, account_settings: dict[str, Any]
 ) -> "AsyncIterator[Parts]":
-    """The parts of a live gateway. Users and keys are looked up at every request: production looks again
-    after 30 seconds, which no test waits for."""
-    from app.parts import build  # as in tests.conftest: seconds that most tests need not wait
+    """The parts of a live gateway.
+
+    Users and keys are looked up for every request, not every 30 seconds as in production.
+    """
+    from app.parts import build  # imported here, as in tests/conftest.py
     from app.plan import plan
 
     given = {
@@ -92,7 +94,7 @@ def auth(parts: "Parts") -> Auth:
 
 @pytest.fixture
 async def no_database(auth: Auth) -> AsyncIterator[None]:
-    """The database is gone after the gateway has started."""
+    """Disconnects the users from the database."""
     running, auth.users = auth.users, Users(open_database("postgresql+asyncpg://nobody@127.0.0.1:1/no"))
     yield
     await auth.users.aclose()
@@ -116,12 +118,12 @@ async def ann(users: Users, password_hash: str) -> User:
 
 @pytest.fixture
 async def auth_client(parts: "Parts") -> AsyncIterator[httpx.AsyncClient]:
-    """Sends requests to the gateway that has these parts."""
-    from app.main import create_app  # as above
+    """A client of the gateway that is built from `parts`."""
+    from app.main import create_app  # imported here, as in tests/conftest.py
 
     app = create_app(parts.settings)
     app.parts = parts
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    with capture_logs():  # drawing tracebacks takes seconds
+    with capture_logs():  # rendering tracebacks would take seconds
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield client

@@ -1,4 +1,4 @@
-"""A Bedrock that answers with a recorded picture, but nobody before a number of callers wait for it."""
+"""A Bedrock server that responds with a recorded picture once a number of callers wait together."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def model_for_many(callers: int) -> Iterator[str]:
-    """Yields its URL. It speaks SDXL, whichever model is asked."""
+    """Yields the server's URL. It sends SDXL's response for all models."""
     together = threading.Barrier(callers, timeout=_GIVE_UP_SECONDS)
 
     class Handler(BaseHTTPRequestHandler):
@@ -34,7 +34,7 @@ def model_for_many(callers: int) -> Iterator[str]:
             self.wfile.write(_ANSWER)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

@@ -1,4 +1,4 @@
-"""The emulated Cloud Storage on a port of its own, for the tests of the front and of what stands on it."""
+"""The emulated Cloud Storage on its own port, for tests of the emulator and of the gateway's stores."""
 
 import shutil
 import socket
@@ -22,7 +22,7 @@ from app.emulator.trouble import Troubles
 
 @dataclass(frozen=True)
 class CloudStorage:
-    """`url` takes the JSON API; `url`/public/{bucket}/{object} is everybody's."""
+    """A running server. `url` serves the JSON API, `url`/public/{bucket}/{object} objects without a token."""
 
     url: str
     data_dir: Path
@@ -31,7 +31,7 @@ class CloudStorage:
     calls: Calls
 
     def empty(self) -> "CloudStorage":
-        """As new."""
+        """Delete all objects, recorded calls and ordered troubles."""
         self.troubles.clear()
         self.calls.clear()
         shutil.rmtree(self.data_dir, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A wish that pays for calls without a ledger, and remembers how each ended."""
+"""A wish without a ledger, which records how each call ended, and stores without pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from app.services.finding import Finder
 
 @dataclass(slots=True, eq=False)
 class Noted:
-    """A paid call. `place` and `bill` are what it was fenced and settled with."""
+    """Implements `app.ports.PaidCall`. `place` and `bill` are the arguments of `fence` and `settle`."""
 
     wish: "NotedWish"
     id: str
@@ -49,7 +49,7 @@ class Noted:
 
 @dataclass(slots=True)
 class NotedWish:
-    """Implements `app.ports.Wish`. `fails`: what every fence raises."""
+    """Implements `app.ports.Wish`. Every `fence` raises `fails`, if it is set."""
 
     fails: Exception | None = None
     calls: list[Noted] = field(default_factory=list)
@@ -76,7 +76,7 @@ class NotedWish:
 
 
 class Nothing:
-    """A place where no picture is found: buckets, the spool, the private store."""
+    """Buckets without pictures."""
 
     async def names(self, bucket: str, stem: str, /) -> list[str]:
         return []
@@ -86,11 +86,15 @@ class Nothing:
 
 
 class NothingWaits:
+    """A spool without pictures."""
+
     async def find(self, bucket: str, stem: str, /) -> list[str]:
         return []
 
 
 class NothingKept:
+    """A private store that keeps nothing."""
+
     async def keep(self, name: str, picture: Picture, /) -> None: ...
 
     async def find(self, call_id: str, blobs: Blobs, /) -> dict[str, Picture]:

@@ -1,4 +1,4 @@
-"""A gateway on a socket, in a thread of its own."""
+"""Runs a gateway on a socket, in a thread."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from app.settings import Settings
 
 @contextmanager
 def listening() -> Iterator[tuple[socket.socket, str]]:
-    """A free port of loopback that is ours already, and its URL."""
+    """Yields a listening socket on a free port of loopback, and its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -24,11 +24,11 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 def serving(
     listener: socket.socket, settings: Settings, clock: Callable[[], int] | None = None
 ) -> Iterator[None]:
-    """The gateway, up; stopped in the end as an operator would."""
+    """Run a gateway during the `with` block, and stop it gracefully."""
     server = uvicorn.Server(uvicorn.Config(create_app(settings, clock=clock), log_config=None))
 
     def run() -> None:
-        with listener:  # a start that fails leaves nothing to wait for
+        with listener:  # closed if the start fails, so that the request below fails too
             server.run([listener])
 
     thread = threading.Thread(target=run, name="gateway")
@@ -44,6 +44,6 @@ def serving(
 
 @contextmanager
 def gateway(**settings: Any) -> Iterator[str]:
-    """Start one with these settings; its URL."""
+    """Run a gateway with these settings. Yields its URL."""
     with listening() as (listener, url), serving(listener, Settings(**settings)):
         yield url

@@ -1,4 +1,4 @@
-"""What a provider of /gen is called with: a Call, and pictures in blobs."""
+"""Arguments for calling a provider: a Call, and pictures in blobs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.support.fake_wish import NotedWish
 
 @contextmanager
 def scope() -> Iterator[Blobs]:
-    """Blobs above 100,000 bytes are on disk. When the scope ends, nothing is left there."""
+    """Yields a scope. Blobs above 100,000 bytes are on disk; fails if one is left there at the end."""
     with TemporaryDirectory() as folder, WorkFolder(Path(folder), blob_memory_bytes=100_000) as work:
         with work.blobs() as blobs:
             yield blobs
@@ -26,7 +26,7 @@ def scope() -> Iterator[Blobs]:
 
 
 def call(blobs: Blobs, *, seconds: float = 20, trouble: str | None = None) -> Call:
-    """A call that has so many seconds from now."""
+    """Returns a Call with deadlines `seconds` from now."""
     ends = asyncio.get_running_loop().time() + seconds
     return Call(
         "tester",

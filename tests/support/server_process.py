@@ -35,7 +35,7 @@ class Serving(NamedTuple):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Returns a port that is free at this moment."""
+    """Returns a port that is free now."""
     with socket.create_server((host, 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -74,7 +74,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def bare(folder: Path) -> dict[str, str]:
-    """Returns an environment without Google credentials, whose PATH has only our Python and the system."""
+    """Returns an environment without Google credentials, with only this Python and the system on PATH."""
     return {
         "HOME": str(folder),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),

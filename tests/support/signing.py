@@ -1,4 +1,4 @@
-"""Tokens made by hand, right and wrong: what no library would sign."""
+"""Makes tokens by hand, also invalid ones that no library would sign."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ def b64url(raw: bytes) -> str:
 
 
 def compact(header: Json | bytes, claims: Any, sign: Sign) -> str:
-    """`{"now": n}` as a claim is the time in n seconds; bytes stand for themselves."""
+    """Returns a compact JWS. A claim `{"now": n}` becomes the time in n seconds. Bytes are used as given."""
     if isinstance(claims, dict):
         claims = {name: _claim(value) for name, value in claims.items()}
     signed = ".".join(b64url(part if isinstance(part, bytes) else _json(part)) for part in (header, claims))
@@ -45,7 +45,7 @@ def _json(value: Any) -> bytes:
 
 
 class ProviderKey:
-    """A key pair of an identity provider: signs tokens, and shows its public half as JWK and PEM."""
+    """A key pair of an identity provider. Signs tokens, and has its public key as JWK and PEM."""
 
     def __init__(self, key_id: str, algorithm: str = "RS256", bits: int = 2048) -> None:
         self.id = key_id
@@ -63,6 +63,6 @@ class ProviderKey:
         return self.token_signed(self.sign, claims, **header)
 
     def token_signed(self, sign: Sign, claims: Json | None = None, **header: Any) -> str:
-        """The same token, signed by somebody else."""
+        """Returns the same token with a signature by `sign`."""
         claims = {**PROVIDER_CLAIMS, **(claims or {})}
         return compact({"alg": self.algorithm, "kid": self.id, **header}, claims, sign)

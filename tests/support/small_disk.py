@@ -1,4 +1,4 @@
-"""Small disks, for tests that fill them."""
+"""Mounts small disks, for tests that fill them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a disk of that size at a new folder. Where that is not allowed the test is skipped."""
+    """Mount a disk of this size at a new folder. Skips the test where mounting is not allowed."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -23,7 +23,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(ballast: Path) -> None:
-    """Let the file take all room of its disk."""
+    """Write to the file until its disk is full."""
     with suppress(OSError), ballast.open("ab", buffering=0) as full:
         while True:
             full.write(bytes(1000))

@@ -1,4 +1,4 @@
-"""Ways to ask the emulated Vertex: REST by hand, gRPC with Google's own client; and pictures to ask with."""
+"""Clients of the emulated Vertex AI: plain REST, and gRPC with Google's own client. Also pictures."""
 
 import base64
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_l
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as REST spells it, whatever the transport was."""
+    """A response in the form of REST, for both transports."""
 
     status: int
     body: Any
@@ -41,7 +41,7 @@ class Reply:
 def ask_rest(
     emulator: Emulator, model: str, body: Json, *, version: str = "v1", trouble: str | None = None
 ) -> Reply:
-    """`model` is an id with its method, as in a path: imagen-4.0-generate-001:predict."""
+    """`model` is an id and a method, as in the path: imagen-4.0-generate-001:predict."""
     url = f"{emulator.http_url}/{version}/{PARENT}/{model}"
     response = httpx.post(url, json=body, headers={"X-Trouble": trouble} if trouble else None, timeout=30)
     return Reply(response.status_code, response.json())
@@ -56,10 +56,10 @@ def prediction_client(emulator: Emulator) -> Iterator[PredictionServiceClient]:
 
 
 def ask_grpc(emulator: Emulator, model: str, body: Json, *, trouble: str | None = None) -> Reply:
-    """As `ask_rest`. What v1's messages cannot say (prominentPeople, outputConfig) is left out.
+    """As `ask_rest`. Fields that v1's messages do not have (prominentPeople, outputConfig) are left out.
 
-    An error answer is read from the google.rpc.Status in its trailer, with HTTP's code for gRPC's, as REST
-    does it. Raises GoogleAPICallError when the call ended without an answer.
+    An error is read from the google.rpc.Status in the trailer, with the HTTP code for gRPC's code, as in
+    REST. Raises GoogleAPICallError if the call ended without a response.
     """
     id, _, method = model.partition(":")
     metadata = (("x-trouble", trouble),) if trouble else ()
@@ -76,7 +76,7 @@ def ask_grpc(emulator: Emulator, model: str, body: Json, *, trouble: str | None 
         except GoogleAPICallError as exc:
             trailer = dict(exc.errors[0].trailing_metadata() or ())
             if _DETAILS not in trailer or exc.grpc_status_code is None:
-                raise  # the client's own words: nobody answered
+                raise  # the client's own error: there was no response
             status = MessageToDict(Status.FromString(trailer[_DETAILS]))
             error = {**status, "code": exc.code, "status": exc.grpc_status_code.name}
             return Reply(exc.code or 0, {"error": error})
@@ -96,12 +96,12 @@ def picture(size: tuple[int, int] = (64, 48), colour: str = "teal", format: str 
 
 
 def image(data: bytes) -> Json:
-    """A picture as a `:predict` request holds it."""
+    """Returns a picture as in a `:predict` request."""
     return {"bytesBase64Encoded": base64.b64encode(data).decode()}
 
 
 def opened(picture: str | bytes) -> ImageFile:
-    """The pixels of an answer: of its base64, or of a file."""
+    """Returns the decoded picture, from base64 or from the bytes of a file."""
     data = base64.b64decode(picture, validate=True) if isinstance(picture, str) else picture
     opened = Image.open(BytesIO(data))
     opened.load()
@@ -117,7 +117,7 @@ def upload(emulator: Emulator, bucket: str, name: str, data: bytes) -> str:
 
 
 def fetched(emulator: Emulator, uri: str) -> bytes:
-    """The bytes of a stored object."""
+    """Returns the bytes of a stored object."""
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     url = f"{emulator.http_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
     return httpx.get(url, params={"alt": "media"}).raise_for_status().content

@@ -37,13 +37,13 @@ GEMINI = CATALOGUE["gemini-2.5-flash-image"]
 
 @dataclass(frozen=True)
 class Caller:
-    """Someone with a request. What they get lives as long as `blobs`."""
+    """Calls the provider. Its pictures are readable until `blobs` is closed."""
 
     vertex: Vertex
     blobs: Blobs
 
     def read(self, contract: type[T], body: Json) -> T:
-        return read(contract, deepcopy(body), CATALOGUE, self.blobs)  # it puts blobs into the body
+        return read(contract, deepcopy(body), CATALOGUE, self.blobs)  # `read` puts blobs into the body
 
     def text_to_image(self, **fields: Any) -> TextToImage:
         return self.read(TextToImage, {"prompt": "a cat", **fields})
@@ -67,13 +67,13 @@ class Caller:
 
 @asynccontextmanager
 async def calling(emulator: Emulator | None = None, **settings: Any) -> AsyncIterator[Caller]:
-    """`settings` are those of Vertex and Addresses."""
+    """Yields a caller of Vertex. `settings` are arguments of Vertex and Addresses."""
     transport = settings.pop("transport", None) or Transport()
     if emulator:
         settings["endpoint"] = emulator.http_url
-    ours = {"pause_seconds": 0.01, "admission": Admission(100, 100)}
+    defaults = {"pause_seconds": 0.01, "admission": Admission(100, 100)}
     where = {name: settings.pop(name) for name in ("location", "endpoint") if name in settings}
-    vertex = Vertex(transport=transport, addresses=Addresses("demo", **where), **{**ours, **settings})
+    vertex = Vertex(transport=transport, addresses=Addresses("demo", **where), **{**defaults, **settings})
     with scope() as blobs:
         try:
             yield Caller(vertex, blobs)
@@ -92,7 +92,7 @@ def scope() -> Iterator[Blobs]:
 
 
 def without(model: Model, *capabilities: str) -> Model:
-    """The model as a catalogue might have it."""
+    """Returns the model without these capabilities."""
     kept = tuple(one for one in model.capabilities if one not in capabilities)
     return model.model_copy(update={"capabilities": kept})
 

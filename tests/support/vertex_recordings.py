@@ -17,15 +17,16 @@ _PICTURES = ("bytesBase64Encoded", "data")
 
 
 def cases() -> list[Json]:
-    """The recorded requests, of all endpoints."""
+    """Returns the recorded requests of all endpoints."""
     files = (json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json")))
     return [case for file in files for case in file["cases"] if "request_json" in case]
 
 
 def differences(recorded: Json, sent: Json) -> list[str]:
-    """What the recorded request says and `sent` does not. `sent` may say more: the gateway adds defaults.
+    """Returns a line for each value of the recorded request that is missing or different in `sent`.
 
-    Pictures in `sent` are base64, or what the emulator keeps of them.
+    `sent` can have more fields, because the gateway adds defaults. Its pictures are base64, or the emulator's
+    records of them.
     """
     return list(_differences(_canonical(recorded), _canonical(sent), "request"))
 

@@ -1,4 +1,4 @@
-"""A body for each endpoint that takes pictures, as JSON and as a form. Pictures stand in it as bytes."""
+"""Request bodies of all endpoints that take pictures, with the pictures as bytes: for JSON and for forms."""
 
 import base64
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SIZE = (96, 64)
 
 
 def without_receipt(answer: httpx.Response) -> Json:
-    """The body of an answer whose outcome is unknown, without the receipt that it names."""
+    """Returns the body of an error with an unknown outcome, without its receipt id."""
     body: Json = answer.json()
     assert body.pop("receiptId") == answer.headers["x-receipt-id"]
     return body
@@ -33,7 +33,7 @@ def picture(size: tuple[int, int] = SIZE, colour: str = "teal", format: str = "P
 
 
 def mask(size: tuple[int, int] = SIZE) -> bytes:
-    """White in the middle, black around it."""
+    """Returns a mask: white in the middle, black around it."""
     image = Image.new("L", size)
     width, height = size
     ImageDraw.Draw(image).rectangle((width // 3, height // 3, width // 2, height // 2), fill="white")
@@ -41,7 +41,7 @@ def mask(size: tuple[int, int] = SIZE) -> bytes:
 
 
 def opened(data: str | bytes) -> Image.Image:
-    """The pixels of a picture: of its base64, or of a file."""
+    """Returns the decoded picture, from base64 or from the bytes of a file."""
     image = Image.open(BytesIO(base64.b64decode(data, validate=True) if isinstance(data, str) else data))
     image.load()
     return image
@@ -97,7 +97,7 @@ FIELDS = (
     ("virtual-try-on", "productImages.0"),
     ("product-recontext", "productImages.0"),
 )
-"""Every place where a caller puts a picture."""
+"""The operation and the dotted path of each field that takes a picture."""
 
 
 def path(operation: str) -> str:
@@ -105,12 +105,12 @@ def path(operation: str) -> str:
 
 
 def body(operation: str, **fields: Any) -> Json:
-    """The operation's body, with these fields besides or instead."""
+    """Returns the operation's body with these fields added or replaced."""
     return {**deepcopy(_BODIES[operation]), **fields}
 
 
 def replaced(body: Json, field: str, value: Any) -> Json:
-    """The body with another value at a dotted path."""
+    """Returns the body with another value at a dotted path."""
     *steps, last = [int(step) if step.isdecimal() else step for step in field.split(".")]
     at: Any = body
     for step in steps:
@@ -132,7 +132,7 @@ def as_json(value: Any) -> Any:
 
 
 def as_form(value: Any, name: str = "") -> Iterator[Part]:
-    """The parts of a form, for httpx's `files`: pictures are files, numbers and flags are text."""
+    """Yields the parts of a form for httpx's `files`: pictures as files, numbers and flags as text."""
     match value:
         case bytes():
             yield name.replace("[bytesBase64Encoded]", "[image]"), ("picture.png", value)

@@ -1,4 +1,4 @@
-"""Callers of a gateway: they send a request, and read which pictures the answer names or holds."""
+"""Sends requests to a gateway, and reads which pictures the responses contain or name."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ IMAGEN, GEMINI = "imagen-3.0-generate-001", "gemini-2.5-flash-image"
 
 
 class Answer(NamedTuple):
-    """`urls` are those of stored pictures, `pending` those that are promised. Status 0: no answer."""
+    """A response. `urls`: of stored pictures. `pending`: of pictures stored later. Status 0: no response."""
 
     status: int
     urls: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ NONE = Answer(0)
 
 
 def post(path: str, user_token: str, body: Mapping[str, object], *, headers: str = "") -> bytes:
-    """The bytes of a request. `headers`: further lines, each with its end."""
+    """Returns the bytes of a request. `headers`: further lines, each with its line break."""
     data = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {user_token}\r\n"
@@ -38,7 +38,7 @@ def wish(prompt: str, *, model: str = IMAGEN, samples: int = 1, **more: object) 
 
 
 async def ask(client: Client, request: bytes, *, within: float = 200) -> Answer:
-    """Returns NONE if the connection breaks, or no answer comes within so many seconds."""
+    """Returns NONE if the connection breaks, or no response comes `within` so many seconds."""
     try:
         async with asyncio.timeout(within):
             return read(await client.ask([request]))
@@ -66,6 +66,6 @@ def read(message: Message) -> Answer:
         value = json.loads(data)
     except ValueError:
         return Answer(message.status, body=data)
-    told = [one["url"] for key in ("images", "predictions") for one in value.get(key, ()) if "url" in one]
+    urls = [one["url"] for key in ("images", "predictions") for one in value.get(key, ()) if "url" in one]
     pending = [one["url"] for one in value.get("pending", ())]
-    return Answer(message.status, tuple(told), tuple(pending), data)
+    return Answer(message.status, tuple(urls), tuple(pending), data)

@@ -1,4 +1,4 @@
-"""Gateways that can be stopped and killed."""
+"""Runs gateways that can be stopped and killed."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def token(user: str = "bench") -> str:
 
 
 class Gateway:
-    """A gateway's process in front of a cloud, which answers already. Its log is `log`, for all gateways."""
+    """A gateway process in front of a running cloud. All gateways of a cloud write the same `log`."""
 
     def __init__(
         self, cloud: Cloud, more: Mapping[str, str] | None = None, *, flags: Sequence[str] = ()
@@ -59,14 +59,14 @@ class Gateway:
         self._process.send_signal(number)
 
     def kill(self) -> float:
-        """Kill it at once. Returns the time just before, by the monotonic clock."""
+        """Kill the process. Returns the monotonic time just before."""
         at = time.monotonic()
         self._process.kill()
         self._process.wait()
         return at
 
     def wait(self, seconds: float) -> bool:
-        """Returns False if it has not ended by itself after so long."""
+        """Wait for the end of the process. Returns False if it still runs after so many seconds."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -74,7 +74,7 @@ class Gateway:
         return True
 
     def stop(self, seconds: float = 60) -> bool:
-        """SIGTERM. Returns False if it had to be killed."""
+        """Stop the process with SIGTERM. Returns False if it had to be killed after `seconds`."""
         self._process.terminate()
         if self.wait(seconds):
             return True
@@ -82,7 +82,7 @@ class Gateway:
         return False
 
     def descriptors(self) -> Counter[str]:
-        """How many of each kind are open."""
+        """Returns the number of open descriptors of each kind."""
         found: Counter[str] = Counter()
         for entry in os.scandir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with nothing around it, for the floor (both its ends) and for the callers that load the gateway.
+"""Minimal HTTP/1.1, for both ends of the floor and for the callers that load the gateway.
 
 A message has a Content-Length or no body. Its body is received into one buffer, which the connection keeps
 and uses again for the next message.
@@ -48,7 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     async def write(self, parts: Sequence[Part]) -> None:
-        """Send, and return when the kernel has all of it: the parts may change then."""
+        """Send the parts. Returns when the kernel has all bytes, so that the parts can be changed."""
         self.transport.writelines(parts)
         if self._drained:
             await self._drained
@@ -85,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
             self.received(Message(head, self._body, self._length))
 
     def _read_head(self) -> None:
-        """Nobody sends a message before the last one was answered: what follows a head is its body."""
+        """Read a message. All bytes after its head are its body: no client sends a second request early."""
         end = self._head.find(b"\r\n\r\n", 0, self._in_head) + 4
         if end < 4:
             assert self._in_head < _HEAD_BYTES, "a head of 16 KB"
@@ -111,7 +111,7 @@ class Client(Connection):
         return self._answer
 
     async def ask(self, parts: Sequence[Part]) -> Message:
-        """Raises ConnectionError when there is no answer."""
+        """Send a request and return its response. Raises ConnectionError without a response."""
         answer = self.expect()
         self.transport.writelines(parts)
         return await answer

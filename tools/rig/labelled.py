@@ -1,4 +1,4 @@
-"""Pictures that name the request they were made for, so that they can be counted and compared.
+"""Pictures that contain the prompt of their request, so that they can be counted and compared.
 
 A label is `PROMPT/NUMBER/KILOBYTES`, for example `bench-crowd-7/0/1500`. `drawn(label)` always returns the
 same PNG.
@@ -23,7 +23,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 @cache
 def _plain(kilobytes: int) -> bytes:
-    """A PNG of about that size whose rows are noise first, then black."""
+    """Returns a PNG of about this size: rows of noise, then black rows."""
     noise = hashlib.shake_128(b"bench").digest(kilobytes * 1000)  # the same in every process
     rows = bytearray(SIDE * (1 + 3 * SIDE))
     rows[: len(noise)] = noise
@@ -35,7 +35,7 @@ def _plain(kilobytes: int) -> bytes:
 
 
 def beginning(label: str) -> bytes:
-    """The PNG up to and with the chunk that holds the label. A multiple of 3 bytes: base64 can be joined."""
+    """Returns the PNG up to the end of the chunk with the label: a multiple of 3 bytes, to join base64."""
     text = _KEYWORD + label.encode()
     text += b" " * (-(_HEAD_BYTES + 12 + len(text)) % 3)
     return _plain(kilobytes_of(label))[:_HEAD_BYTES] + _chunk(b"tEXt", text)

@@ -17,7 +17,7 @@ def noise(size: tuple[int, int], mode: str = "RGB") -> bytes:
 
 
 def large(case: str) -> dict[str, Any]:
-    """A body with a picture of 20 MB; of less for upscaling, whose answer may have 17 megapixels."""
+    """Returns a body with a picture of 20 MB; less for upscaling, which returns at most 17 megapixels."""
     match case:
         case "image-upscale":
             return {"image": noise((2060, 2060), "RGBA")}
@@ -54,7 +54,7 @@ def picture_bytes(value: Any) -> int:
 
 
 class Memory(NamedTuple):
-    """Of one request, in MB: its pictures in and out, and by how much the gateway grew meanwhile."""
+    """MB of one request: of its pictures in and out, and by how much the gateway's memory grew."""
 
     given: float
     made: float
@@ -66,7 +66,7 @@ class Memory(NamedTuple):
 
 
 def measure(case: str, *, form: bool, successor: bool = False) -> Memory:
-    """Ask a fresh gateway for one small picture and then for a large one. `successor`: made by Gemini."""
+    """Send a small request and then a large one to a new gateway. `successor`: a Gemini model serves it."""
     wish = large(case)
     operation = case.split()[0]
     given = picture_bytes(wish)

@@ -1,4 +1,4 @@
-"""Gateways and emulators in processes of their own, and what the kernel tells about a process."""
+"""Runs gateways and emulators in separate processes, and reads their memory from the kernel."""
 
 import contextlib
 import os
@@ -41,14 +41,14 @@ LIVE = {
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on, no two of them alike."""
+    """Returns different free ports."""
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def status(url: str) -> int | None:
-    """The status of the answer; None if nobody answers."""
+    """Returns the status of the response, or None without a response."""
     address = urlsplit(url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
     try:
@@ -64,9 +64,9 @@ def status(url: str) -> int | None:
 def running(
     arguments: list[str], url: str, environment: dict[str, str], niceness: int = 0
 ) -> Iterator[tuple[int, float]]:
-    """Start a process and wait until the URL answers; give its id and the seconds that took.
+    """Run a process and wait until the URL responds. Yields its id and the seconds that the start took.
 
-    The cloud is not on the gateway's machine: what plays it here steps back (`niceness`) for the gateway.
+    `niceness` lowers the priority of the cloud's processes, which are on other machines in production.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -94,14 +94,14 @@ def forget_peak(pid: int) -> None:
 
 
 def resident_mb(pid: int, *, peak: bool = False) -> float:
-    """Its resident set, now or at its highest since `forget_peak`, in millions of bytes."""
+    """Returns the resident memory in millions of bytes: now, or the highest since `forget_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"
     kibibytes = Path(f"/proc/{pid}/status").read_text().partition(name)[2].split()[0]
     return int(kibibytes) * 1024 / 1e6
 
 
 class Emulated(NamedTuple):
-    """The vendors' address, and the folder in which they and the gateway keep their files."""
+    """The URL of the vendors, and the folder for their files and the gateway's."""
 
     url: str
     folder: Path
@@ -155,7 +155,7 @@ def gateway_environment(emulated: Emulated, more: dict[str, str]) -> dict[str, s
 
 @contextlib.contextmanager
 def gateway(emulated: Emulated, more: dict[str, str], program: str = UVICORN) -> Iterator[Started]:
-    """Start one, with `more` in its environment, and wait until /health/ready says yes."""
+    """Run a gateway with `more` in its environment. Yields it when /health/ready returns 200."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     environment = gateway_environment(emulated, more)
@@ -171,17 +171,17 @@ def gateway(emulated: Emulated, more: dict[str, str], program: str = UVICORN) ->
 
 @contextlib.contextmanager
 def gateway_and_emulator(*flags: str) -> Iterator[Started]:
-    """Start both, each in a process of its own. `flags` are the emulator's."""
+    """Run a gateway and an emulator, each in its own process. `flags` are the emulator's."""
     with emulator(*flags) as emulated, gateway(emulated, {}) as started:
         yield started
 
 
 def migrate(emulated: Emulated) -> None:
-    """Make the tables, which a live gateway does not do itself."""
+    """Make the tables: a live gateway does not."""
     db.migrate(f"sqlite+aiosqlite:///{emulated.folder}/gateway.db")
 
 
 def raise_descriptors() -> None:
-    """A connection costs a descriptor at each end."""
+    """Raise the limit of open files: each connection takes one descriptor per end."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

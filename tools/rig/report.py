@@ -1,26 +1,26 @@
-"""Reports of the load and chaos programs: figures, and what is wanted of them."""
+"""Reports of the load and chaos programs: figures and their limits."""
 
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
 MISSED = " !"
-"""Follows a figure that is not as wanted. Then comes BY_THE_CLOCK if the figure depends on the machine."""
+"""Printed after a figure beyond its limit, followed by BY_THE_CLOCK if it depends on the machine."""
 BY_THE_CLOCK = " (clock)"
 
 
 class Row(NamedTuple):
-    """A line of a report. `most` (or `least`) is what is wanted of the figure.
+    """A line of a report. `most` and `least` are the limits of the figure.
 
-    `clock`: the figure depends on the speed of the machine, so tests do not look at it. `told`: what is
-    printed after the figure.
+    `clock`: the figure depends on the speed of the machine, so tests do not look at it. `note`: text
+    that is printed after the figure.
     """
 
     name: str
     figure: float | str
     most: float | None = None
     least: float | None = None
-    told: str = ""
+    note: str = ""
     clock: bool = False
 
     @property
@@ -35,11 +35,11 @@ class Row(NamedTuple):
         wanted = [f"<= {self.most:g}"] if self.most is not None else []
         wanted += [f">= {self.least:g}"] if self.least is not None else []
         mark = (MISSED + BY_THE_CLOCK * self.clock) if self.missed else ""
-        return f"{self.name:45} {figure:>12}  {', '.join(wanted):10}{mark}{self.told}"
+        return f"{self.name:45} {figure:>12}  {', '.join(wanted):10}{mark}{self.note}"
 
 
 def show(title: str, rows: Iterable[Row]) -> bool:
-    """Print the rows. Returns whether all is as wanted."""
+    """Print the rows. Returns whether all figures are within their limits."""
     rows = list(rows)
     sys.stdout.write("\n".join([f"== {title}", *map(str, rows)]) + "\n")
     sys.stdout.flush()

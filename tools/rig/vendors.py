@@ -59,7 +59,7 @@ _SAMPLING_SECONDS = 0.002
 
 
 class Quotes(NamedTuple):
-    """What stands around the base64 of pictures, and between two of them."""
+    """The bytes of a response before, between and after the base64 of its pictures."""
 
     before: bytes
     between: bytes
@@ -86,7 +86,7 @@ _BEDROCK |= {"nova": _BEDROCK["titan"], "sd3": _BEDROCK["stability2"]}
 
 @dataclass(slots=True)
 class Made:
-    """A picture that was asked for."""
+    """A requested picture. Times are monotonic; `left` if the caller has left."""
 
     label: str
     asked: float
@@ -96,7 +96,7 @@ class Made:
 
 
 class Pictures(Response):
-    """An answer in parts. All answers share the large ones, so that a thousand of them cost little."""
+    """A response in parts. All responses share the large parts, so that a thousand need little memory."""
 
     media_type = "application/json"
 
@@ -114,7 +114,7 @@ class Pictures(Response):
 
     @property
     def body(self) -> bytes:  # type: ignore[override]
-        """For answers that travel in another way than as they are."""
+        """The whole body, for responses that are not sent in parts."""
         return b"".join(self._parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,9 +128,9 @@ class Pictures(Response):
 
 
 class Readers:
-    """Tells when the other end of a connection has taken everything that was written to it.
+    """Waits until the other end of a connection has read everything that was written to it.
 
-    All waiting connections are looked at together, every two milliseconds.
+    Checks all waiting connections together, every two milliseconds.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Readers:
         self._looking: asyncio.Task[None] | None = None
 
     async def have_read(self, transport: asyncio.Transport) -> bool:
-        """Returns False if the connection ends before that."""
+        """Returns True when everything is read, or False if the connection ends before."""
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[taken] = transport
         if self._looking is None or self._looking.done():
@@ -170,7 +170,7 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
 
 
 def _receive_queues() -> dict[tuple[int, int], int]:
-    """Bytes that wait to be read, of each established IPv4 connection, by its own and its peer's port."""
+    """Returns the unread bytes of each established IPv4 connection, by its own and its peer's port."""
     queues = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split(None, 5)
@@ -184,7 +184,7 @@ def _receive_queues() -> dict[tuple[int, int], int]:
 
 
 class Studio:
-    """All models. `readers` is None when nobody wants to know what was read."""
+    """Serves all models. Without `readers`, does not record when responses were read."""
 
     def __init__(self, calls: Calls, troubles: Troubles, readers: Readers | None) -> None:
         self._calls = calls
@@ -197,9 +197,9 @@ class Studio:
     async def vertex(self, request: Request) -> Response:
         raw = await request.body()
         model, method = request.path_params["model"], request.path_params["method"]
-        told = _SAMPLES.search(raw) if method == "predict" and "upscale" not in model else None
+        found = _SAMPLES.search(raw) if method == "predict" and "upscale" not in model else None
         quotes = _PREDICT if method == "predict" else _CONTENT
-        return await self._draw(request, "vertex", model, raw, int(told[1]) if told else 1, quotes)
+        return await self._draw(request, "vertex", model, raw, int(found[1]) if found else 1, quotes)
 
     async def bedrock(self, request: Request) -> Response:
         model = next(one for one in self._catalogue.model if one.id == request.path_params["model"])
@@ -240,7 +240,7 @@ class Studio:
         return response
 
     async def pictures(self, request: Request) -> Response:
-        """GET /__bench/pictures, and DELETE to forget them."""
+        """Serves GET and DELETE /__bench/pictures: returns or forgets the recorded pictures."""
         if request.method == "DELETE":
             self._made.clear()
             self._most = self._now
@@ -249,18 +249,18 @@ class Studio:
 
 
 def _size_for(prompt: str) -> int:
-    """1500 kB, unless the prompt asks for another size (`bench-x-40kb`) or for any (`bench-x-anykb`)."""
+    """Returns kilobytes: 1500, or as in the prompt `bench-x-40kb`, or varying for `bench-x-anykb`."""
     if prompt.endswith("-anykb"):
         return SIZES_KB[max(0, zlib.crc32(prompt.encode()) % 8 - 5)]  # most are small, one of eight is large
-    told = re.search(r"-(\d+)kb$", prompt)
-    return int(told[1]) if told else SIZES_KB[-1]
+    found = re.search(r"-(\d+)kb$", prompt)
+    return int(found[1]) if found else SIZES_KB[-1]
 
 
 _REASONS = {"500": "INTERNAL", "503": "UNAVAILABLE", "429": "RESOURCE_EXHAUSTED"}
 
 
 def _failure(kind: str, arg: dict[str, object] | None) -> Response:
-    """In Vertex's words."""
+    """Returns an error in Vertex's format."""
     if kind == "answer" and arg:
         return JSONResponse(arg["body"], int(str(arg["status"])))
     error = {"code": int(kind), "message": "ordered", "status": _REASONS[kind]}
@@ -268,7 +268,7 @@ def _failure(kind: str, arg: dict[str, object] | None) -> Response:
 
 
 def _gone(_: Request, __: Exception) -> Response:
-    """The client left while it sent its body."""
+    """Handles clients that leave while they send their body."""
     return Response(status_code=499)
 
 
