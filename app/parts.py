@@ -42,7 +42,7 @@ from app.services.room import Room
 from app.services.tokens import IdentityProvider, Tokens
 from app.services.unattended import Unattended
 from app.services.users import Users
-from app.settings import MEBIBYTE, Settings
+from app.settings import EMULATED_ADDRESSES, MEBIBYTE, Settings
 from app.storage.gcs import Gcs
 from app.storage.ledger import Ledger, open_store
 from app.storage.private import PrivateStore
@@ -219,13 +219,8 @@ async def _start_emulator(settings: Settings, catalogue: Catalogue, stack: Async
 
 def _pointing_at(emulator: "Emulator", settings: Settings) -> Settings:
     """Returns the settings with the emulator's address for each vendor whose address is not set."""
-    names = (
-        "vertex_endpoint",
-        "storage_emulator_host",
-        "aws_endpoint_url_bedrock_runtime",
-        "anthropic_base_url",
-    )
-    return settings.model_copy(update={name: getattr(settings, name) or emulator.http_url for name in names})
+    addresses = {name: getattr(settings, name) or emulator.http_url for name in EMULATED_ADDRESSES}
+    return settings.model_copy(update=addresses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,13 @@ from app.setting_types import BudgetText, DatabaseUrl, Endpoint, Origins, Proxie
 EXAMPLE_SECRET = "change-me-change-me-change-me-change-me"  # noqa: S105 - refused in live
 EXAMPLE_PROJECT = "emulated-project"
 EXAMPLE_BUCKET = "image-gateway"
+EMULATED_ADDRESSES = (
+    "vertex_endpoint",
+    "storage_emulator_host",
+    "aws_endpoint_url_bedrock_runtime",
+    "anthropic_base_url",
+)
+"""One setting for each vendor. If CLOUD=emulator, those that are not set take the emulator's address."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -120,13 +127,7 @@ class Settings(FromEnvironment):
     @property
     def embeds_emulator(self) -> bool:
         """Whether this process runs the emulator: with CLOUD=emulator, unless all vendors have an address."""
-        named = (
-            self.vertex_endpoint,
-            self.storage_emulator_host,
-            self.aws_endpoint_url_bedrock_runtime,
-            self.anthropic_base_url,
-        )
-        return self.cloud == "emulator" and not all(named)
+        return self.cloud == "emulator" and not all(getattr(self, name) for name in EMULATED_ADDRESSES)
 
     @property
     def answer_seconds(self) -> float:

@@ -29,7 +29,7 @@ from app.pictures.work_folder import WorkFolder
 from app.plan import plan
 from app.ports import Call, PaidCall
 from app.providers.attempt import attempt
-from app.settings import Settings
+from app.settings import EMULATED_ADDRESSES, Settings
 from app.threads import off_loop
 from tests.pictures.reading import assert_empty
 from tests.support.provider_call import call
@@ -44,13 +44,7 @@ T = TypeVar("T")
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str, emulator: Emulator) -> Settings:
     """A gateway in front of the shared emulator."""
-    names = (
-        "vertex_endpoint",
-        "storage_emulator_host",
-        "aws_endpoint_url_bedrock_runtime",
-        "anthropic_base_url",
-    )
-    vendors: dict[str, Any] = dict.fromkeys(names, emulator.http_url)
+    vendors: dict[str, Any] = dict.fromkeys(EMULATED_ADDRESSES, emulator.http_url)
     return Settings(
         data_dir=tmp_path,
         spool_dir=tmp_path / "spool",

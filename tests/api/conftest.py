@@ -10,7 +10,7 @@ import pytest
 from jose import jwt
 
 from app.emulator.server import Emulator
-from app.settings import Settings
+from app.settings import EMULATED_ADDRESSES, Settings
 from tests.support.gateway_thread import listening, serving
 
 SECRET = "a secret that only the tests know, 32 or more"
@@ -31,10 +31,7 @@ def start(cloud: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Start:
         folder = tmp_path_factory.mktemp("gateway")
         all_settings = Settings(
             **{
-                "vertex_endpoint": cloud.http_url,
-                "storage_emulator_host": cloud.http_url,
-                "aws_endpoint_url_bedrock_runtime": cloud.http_url,
-                "anthropic_base_url": cloud.http_url,
+                **dict.fromkeys(EMULATED_ADDRESSES, cloud.http_url),
                 "public_base_url": cloud.http_url,
                 "jwt_secret": SECRET,
                 "database_url": f"sqlite:///{folder / 'gateway.db'}",

@@ -16,7 +16,7 @@ from app.emulator.calls import Call
 from app.emulator.server import Emulator
 from app.parts import build
 from app.plan import plan
-from app.settings import Settings
+from app.settings import EMULATED_ADDRESSES, Settings
 from tests.api.conftest import Start, token
 from tests.support.provider_call import call
 
@@ -209,13 +209,7 @@ async def gathered(work: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 
 async def test_calls_are_sent_in_the_order_in_which_they_came(emulator: Emulator, tmp_path: Path) -> None:
-    names = (
-        "vertex_endpoint",
-        "storage_emulator_host",
-        "aws_endpoint_url_bedrock_runtime",
-        "anthropic_base_url",
-    )
-    vendors: Json = dict.fromkeys(names, emulator.http_url)
+    vendors: Json = dict.fromkeys(EMULATED_ADDRESSES, emulator.http_url)
     folders: Json = {"data_dir": tmp_path, "spool_dir": tmp_path / "spool", "redis_url": None}
     database = f"sqlite:///{tmp_path / 'gateway.db'}"
     settings = Settings(max_calls=1, max_calls_per_user=50, database_url=database, **folders, **vendors)

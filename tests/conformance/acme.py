@@ -34,8 +34,12 @@ FAILURES: Table = {
     NotSent: (unavailable, "no"),
     TooLate: (timed_out, "unknown"),
     TransportError: (failed, "unknown"),
+    400: (failed, "refused"),
+    401: (failed, "refused"),
+    403: (failed, "refused"),
     404: (model_gone, "refused"),
     429: (rate_limited, "no"),
+    (429, None): (rate_limited, "unknown"),
     503: (unavailable, "no"),
     ErrorAnswer: (failed, "unknown"),
 }

@@ -12,7 +12,7 @@ from app.parts import build
 from app.pictures.checks import check
 from app.plan import plan
 from app.providers import vendors
-from app.settings import Settings
+from app.settings import EMULATED_ADDRESSES, Settings
 from tests.conformance.acme import Acme
 from tests.conformance.acme_cloud import MODEL, acme_cloud
 from tests.support.provider_call import call
@@ -27,13 +27,7 @@ DRAWER = 'text2img = "stability.stable-diffusion-xl-v1"'
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str, emulator: Emulator) -> Callable[[str], Settings]:
     """Returns settings with these models, in front of the shared emulator."""
-    names = (
-        "vertex_endpoint",
-        "storage_emulator_host",
-        "aws_endpoint_url_bedrock_runtime",
-        "anthropic_base_url",
-    )
-    endpoints: dict[str, Any] = dict.fromkeys(names, emulator.http_url)
+    endpoints: dict[str, Any] = dict.fromkeys(EMULATED_ADDRESSES, emulator.http_url)
 
     def made(models: str) -> Settings:
         file = tmp_path / "models.toml"

@@ -14,6 +14,7 @@ from app.emulator.server import Emulator
 from app.services.demo import Demo, demo_user
 from app.services.passwords import Passwords
 from app.services.users import Users
+from app.settings import EMULATED_ADDRESSES
 from tests.api.conftest import SECRET
 from tests.support.gateway_thread import gateway
 
@@ -143,10 +144,7 @@ def test_a_live_gateway_does_without_demo(
         "spool_dir": tmp_path / "spool",
         "database_url": database_url,
         "jwt_secret": SECRET,
-        "vertex_endpoint": emulator.http_url,
-        "storage_emulator_host": emulator.http_url,
-        "aws_endpoint_url_bedrock_runtime": emulator.http_url,
-        "anthropic_base_url": emulator.http_url,
+        **dict.fromkeys(EMULATED_ADDRESSES, emulator.http_url),
     }
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # without them the SDKs ask the network
         monkeypatch.setenv(name, "none")

@@ -15,7 +15,7 @@ from app.services.auth import Auth
 from app.services.keys import Keys
 from app.services.passwords import Passwords
 from app.services.users import Users
-from app.settings import Settings
+from app.settings import EMULATED_ADDRESSES, Settings
 from tests.support.signing import PROVIDER_CLAIMS, SECRET
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ async def parts(
         "cloud": "live",
         "google_cloud_project": "our-project",
         "gcs_bucket": "our-bucket",
-        "vertex_endpoint": NOWHERE,
-        "storage_emulator_host": NOWHERE,
-        "aws_endpoint_url_bedrock_runtime": NOWHERE,
-        "anthropic_base_url": NOWHERE,
+        **dict.fromkeys(EMULATED_ADDRESSES, NOWHERE),
         "anthropic_api_key": "none",
         "database_url": migrated,
         "redis_url": redis_url,
