@@ -147,9 +147,13 @@ class _Output:
         self._lock = threading.Lock()
 
     def write(self, line: str) -> None:
-        """Write a line. API keys are masked: callers can put them into a path or a field's name."""
+        """Write a line in UTF-8, also if stdout has another encoding: no character may cost a line.
+
+        API keys are masked: callers can put them into a path or a field's name.
+        """
+        data = _API_KEY.sub("igw_…", line).encode("utf-8", "backslashreplace")
         with self._lock, suppress(OSError, ValueError):
-            self.stream.write(_API_KEY.sub("igw_…", line) + "\n")
+            self.stream.buffer.write(data + b"\n")
             self.stream.flush()
 
 

@@ -160,3 +160,19 @@ asyncio.run(main())
         "ValueError",
     )
     assert "secret words" not in done.stdout + done.stderr
+
+
+def test_no_line_is_lost_because_of_the_encoding_of_stdout() -> None:
+    """A caller chooses the path, and could hide its requests."""
+    program = (
+        "import structlog; from app import logs; logs.configure('info', 'json'); "
+        "structlog.get_logger().info('request', path='/caf\\u00e9')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["path"] == "/café"
